@@ -1,0 +1,7 @@
+"""PAUL: patch-based discriminative feature learning for unsupervised person re-identification.
+
+The training core behind the book: data, PatchNet, the two losses and their memories, the two training stages and the
+evaluation (Yang, Yu, Wu and Zheng, CVPR 2019, pp. 3633-3642). Nothing here plots or reads a notebook on import.
+"""
+
+__version__ = "0.1.0"
