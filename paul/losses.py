@@ -135,11 +135,11 @@ def cyclic_ranking(features: Tensor, centers: Tensor, owner: Tensor, *, r: int =
         features, centers = _full_precision(features), _full_precision(centers)
         n = len(centers)
         to_anchor = _distances(features, centers).scatter_(1, owner[:, None], float("inf"))
-        candidates = to_anchor.argsort(1, stable=True)[:, :min(max_candidates, n - 1)]
+        candidates = to_anchor.argsort(dim=1, stable=True)[:, :min(max_candidates, n - 1)]
         between = _distances(centers, centers)
         if not include_self:
             between.fill_diagonal_(float("inf"))
-        top_r = between.argsort(1, stable=True)[:, :r if include_self else min(r, n - 1)]
+        top_r = between.argsort(dim=1, stable=True)[:, :r if include_self else min(r, n - 1)]
     in_list = torch.zeros(n, n, dtype=torch.bool, device=centers.device).scatter_(1, top_r, True)
     trusted = ~in_list[candidates, owner[:, None]]
     if not trusted.shape[1]:  # a batch of one image has nobody to rank
