@@ -1,0 +1,211 @@
+"""Literal, slow versions of what `paul` computes: the equations read aloud, with loops over samples.
+
+They are the other half of each test and the left column of the benchmarks. Nothing here is shared with `paul`; where
+a step of the paper is ambiguous, the reading is that of the ledger entry named beside it.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+# --- PEDAL: the paper's L_c, ledger 1-4 ------------------------------------------------------------------------------
+
+
+def pedal_loss(features, bank, index, s=30.0, k=10):
+    """Per patch position: distances to the whole bank, the own entry struck out, a full sort, two sums of exp."""
+    per_patch = []
+    for x, w in zip(features, bank):
+        squared = (x**2).sum(1, keepdim=True) + (w**2).sum(1) - 2 * x @ w.T
+        not_own = torch.arange(len(w)) != index[:, None]
+        others = squared[not_own].view(len(x), -1).sort(dim=1).values
+        pulled = (-s / 2 * others[:, :k]).exp().sum(1)
+        everyone = (-s / 2 * others).exp().sum(1)
+        per_patch.append((everyone.log() - pulled.log()).mean())
+    return sum(per_patch) / len(per_patch)
+
+
+class ListMemory:
+    """The bank as a list of one [M, D] tensor per image, updated in turn, stacked anew to be read; ledger 3, 5, 6."""
+
+    def __init__(self, num_images, num_patches, dim, rate=0.1):
+        self.entries = [torch.zeros(num_patches, dim) for _ in range(num_images)]
+        self.filled = [False] * num_images
+        self.rate = rate
+
+    def update(self, index, features):
+        for b, i in enumerate(index.tolist()):
+            x = features[:, b].detach().clone()
+            self.entries[i] = (1 - self.rate) * self.entries[i] + self.rate * x if self.filled[i] else x
+            self.filled[i] = True
+
+    @property
+    def bank(self):
+        return torch.stack(self.entries, dim=1)
+
+
+# --- IPFL: the paper's L_v, ledger 9-13 ------------------------------------------------------------------------------
+
+
+class CenterList:
+    """A moving average per training image of the mean of its views (real image and surrogate); ledger 11."""
+
+    def __init__(self, num_images, rate=0.1):
+        self.centers = [None] * num_images
+        self.rate = rate
+
+    def update(self, index, features):
+        for i, views in zip(index.tolist(), features):
+            old, mean = self.centers[i], views.detach().mean(0)
+            self.centers[i] = mean if old is None else (1 - self.rate) * old + self.rate * mean
+        return torch.stack([self.centers[i] for i in index.tolist()])
+
+
+def distances(x, points):
+    """Euclidean distances of a vector to each of some points; the gradient where they coincide is 0, ledger 13."""
+    squared = ((x - points) ** 2).sum(1)
+    same = squared == 0
+    return squared.masked_fill(same, 1.0).sqrt().masked_fill(same, 0.0)
+
+
+def cyclic_ranking(features, centers, owner, r=3, include_self=True, max_candidates=15):
+    """For each anchor, walk down its list of other images' centres; ledger 12.
+
+    Candidate j is the hard negative if the anchor's own image is not among the top r of j's list. That list ranks the
+    batch's centres by distance to j's centre; include_self says whether j's own entry takes up one of the r places.
+    """
+    picks = []
+    for x, own in zip(features, owner.tolist()):
+        candidates = [j for j in distances(x, centers).argsort().tolist() if j != own]
+        pick = -1
+        for j in candidates[:max_candidates]:
+            ranked = distances(centers[j], centers).argsort().tolist()
+            if not include_self:
+                ranked.remove(j)
+            if own not in ranked[:r]:
+                pick = j
+                break
+        picks.append(pick)
+    return torch.tensor(picks)
+
+
+def ipfl_loss(features, centers, owner, margin=2.0, r=3, include_self=True, max_candidates=15, no_negative="zero"):
+    """Mean hinge over the anchors; without a negative its distance counts as 0, or the anchor is skipped."""
+    centers = centers.detach()
+    picks = cyclic_ranking(features.detach(), centers, owner, r, include_self, max_candidates)
+    losses = []
+    for x, own, j in zip(features, owner.tolist(), picks.tolist()):
+        if j < 0 and no_negative == "skip":
+            continue
+        to_centers = distances(x, centers)
+        to_negative = to_centers[j] if j >= 0 else 0.0
+        losses.append((margin + to_centers[own] - to_negative).clamp(min=0))
+    return torch.stack(losses).mean() if losses else (features * 0).sum()
+
+
+# --- Source triplet, ledger 23 ---------------------------------------------------------------------------------------
+
+
+def triplet_loss(features, labels, margin=1.0, positive="nearest"):
+    """The nearest (or farthest) other image of the same person against the nearest of anyone else.
+
+    An anchor without either, a person with one image say, contributes nothing.
+    """
+    losses = []
+    for a, x in enumerate(features):
+        to_all = distances(x, features)
+        same = [to_all[b] for b in range(len(features)) if b != a and labels[b] == labels[a]]
+        other = [to_all[b] for b in range(len(features)) if labels[b] != labels[a]]
+        if same and other:
+            near = min(same) if positive == "nearest" else max(same)
+            losses.append((margin + near - min(other)).clamp(min=0))
+    return torch.stack(losses).mean() if losses else (features * 0).sum()
+
+
+# --- Patches, ledger 20 ----------------------------------------------------------------------------------------------
+
+
+def sample_patches(x, theta, size=None):
+    """Cut patch m out of the map of each image by its affine grid: [M, B, C, h, w]."""
+    height, width = x.shape[2:]
+    h, w = size or (math.ceil(height / theta.shape[1]), width)
+    patches = []
+    for m in range(theta.shape[1]):
+        grid = F.affine_grid(theta[:, m], (len(x), x.shape[1], h, w), align_corners=True)
+        patches.append(F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=True))
+    return torch.stack(patches)
+
+
+def pool_patches(x, theta, size=None):
+    """The mean of each patch: [M, B, C]."""
+    return sample_patches(x, theta, size).mean((3, 4))
+
+
+# --- Learning rates, ledger 22 and 27 --------------------------------------------------------------------------------
+
+
+def source_learning_rates(epoch):
+    """Epoch counts from 0, 60 in all."""
+    return {
+        "backbone": 0.01 if epoch < 40 else 0.001,
+        "new": 0.1 if epoch < 40 else 0.01,
+        "patch_generator": 1e-5 if 25 <= epoch <= 39 else 0.0,
+    }
+
+
+def target_learning_rates(epoch):
+    rate = 1e-4 if epoch < 50 else 1e-5
+    return {"backbone": rate, "new": rate, "patch_generator": 0.0}
+
+
+# --- Retrieval scores, ledger 28-30 ----------------------------------------------------------------------------------
+
+
+def evaluate_distances(distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank=50):
+    """Sort the gallery for each query and walk down the list; at equal distance wrong images stand first."""
+    distances, query_ids, gallery_ids, query_cams, gallery_cams = (
+        np.asarray(a) for a in (distances, query_ids, gallery_ids, query_cams, gallery_cams))
+    per_query, left_out = [], 0
+    for q in range(len(query_ids)):
+        right = gallery_ids == query_ids[q]
+        removed = (right & (gallery_cams == query_cams[q])) | (gallery_ids == -1)
+        order = np.lexsort((right, distances[q]))
+        matches = right[order][~removed[order]]
+        if matches.any():
+            per_query.append({"query": q, **scores_of_list(matches)})
+        else:
+            left_out += 1
+    first = np.array([row["first_rank"] for row in per_query])
+    return {
+        "cmc": [float((first <= k).mean()) for k in range(1, max_rank + 1)] if per_query else None,
+        "map_step": np.mean([row["ap_step"] for row in per_query]) if per_query else None,
+        "map_trapezoid": np.mean([row["ap_trapezoid"] for row in per_query]) if per_query else None,
+        "minp": np.mean([row["inp"] for row in per_query]) if per_query else None,
+        "per_query": per_query,
+        "left_out": left_out,
+    }
+
+
+def scores_of_list(matches):
+    """Scores of one ranked list of True (right) and False, from its precision-recall curve."""
+    matches = np.asarray(matches)
+    ranks = np.arange(1, len(matches) + 1)
+    total, hits = matches.sum(), matches.cumsum()
+    recall, precision = hits / total, hits / ranks
+    # The curve starts at recall 0 with precision 1; then one trapezoid per image of the list.
+    widths = np.diff(recall, prepend=0.0)
+    before = np.concatenate([[1.0], precision[:-1]])
+    right_ranks = ranks[matches]
+    return {
+        "first_rank": right_ranks[0],
+        "ap_step": (widths * precision).sum(),
+        "ap_trapezoid": (widths * (before + precision) / 2).sum(),
+        "inp": total / right_ranks[-1],
+        "positives": total,
+    }
+
+
+def squared_distances(query, gallery):
+    """The whole matrix at once."""
+    return (query**2).sum(1, keepdim=True) + (gallery**2).sum(1) - 2 * query @ gallery.T
