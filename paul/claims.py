@@ -1,0 +1,274 @@
+"""The paper's claims judged by run records: supported, contradicted, inconclusive or not run.
+
+Every claim is a list of tests written as data (book/claims.toml) before the runs. A test asks where a difference lies,
+paired by source seed; the answer is read from its two-sided 95 % Student-t interval over the seeds, for each target and
+metric. `supported` needs every interval on the claimed side, `contradicted` one wholly on the other side.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from paul.intervals import mean_interval
+from paul.runs import METRICS, paired_differences, read_runs, target_name, values_by_seed, write_text
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+CLAIMS = Path("book/claims.toml")
+FIELDS = {
+    "higher": {"pairs": list, "metrics": list, "targets": list},
+    "within": {"pairs": list, "metrics": list, "targets": list, "margin": float},
+    "published": {"row": str, "table": str, "metrics": list, "targets": list},
+    "not_run": {"reason": str},
+}
+OPTIONAL = {"higher": {"margin": float}}
+PUBLISHED_FILES = {"table1": "table1_market1501.csv", "table2": "table2_dukemtmc.csv"}
+PUBLISHED_COLUMNS = {"rank1": "rank1", "rank5": "rank5", "rank10": "rank10", "map_trapezoid": "mAP"}
+
+
+class ClaimsError(ValueError):
+    """A claims file that can't be read as claims; names the claim and the field."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    id: str
+    text: str
+    where: str
+    tests: tuple[dict, ...]
+
+
+def check_field(claim_id: str, name: str, value, kind: type) -> None:
+    kinds = (int, float) if kind is float else kind
+    if not isinstance(value, kinds) or isinstance(value, bool) or value in ("", []):
+        raise ClaimsError(f"claim {claim_id}: field '{name}' must be a non-empty {kind.__name__}, got {value!r}")
+
+
+def check_test(claim_id: str, test: dict, rows) -> dict:
+    """One test as a checked dictionary with its margin filled in; ClaimsError names claim and field."""
+    kind = test.get("kind")
+    if kind not in FIELDS:
+        raise ClaimsError(f"claim {claim_id}: field 'kind' must be one of {', '.join(FIELDS)}, got {kind!r}")
+    required, optional = FIELDS[kind], OPTIONAL.get(kind, {})
+    for name in required:
+        if name not in test:
+            raise ClaimsError(f"claim {claim_id}: field '{name}' is missing from its test of kind '{kind}'")
+    for name, value in test.items():
+        if name != "kind" and name not in {**required, **optional}:
+            raise ClaimsError(f"claim {claim_id}: a test of kind '{kind}' has no field '{name}'")
+        if name != "kind":
+            check_field(claim_id, name, value, {**required, **optional}[name])
+    for pair in test.get("pairs", []):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ClaimsError(f"claim {claim_id}: field 'pairs' holds {pair!r}, which is not a pair of rows")
+    for name in [row for pair in test.get("pairs", []) for row in pair] + [test[k] for k in ["row"] if k in test]:
+        if rows is not None and name not in rows:
+            raise ClaimsError(f"claim {claim_id}: field 'pairs' or 'row' names {name!r}, which is no experiment row")
+    for metric in test.get("metrics", []):
+        if metric not in METRICS or (kind == "published" and metric not in PUBLISHED_COLUMNS):
+            raise ClaimsError(f"claim {claim_id}: field 'metrics' names {metric!r}, which such a test can't read")
+    if kind == "published" and test["table"] not in PUBLISHED_FILES:
+        raise ClaimsError(f"claim {claim_id}: field 'table' must be one of {', '.join(PUBLISHED_FILES)}")
+    if test.get("margin", 0) < 0:
+        raise ClaimsError(f"claim {claim_id}: field 'margin' must not be negative, got {test['margin']}")
+    return {"margin": 0.0, **test}
+
+
+def load_claims(path=CLAIMS, rows=None) -> list[Claim]:
+    """The claims in a TOML file; `rows`, if given, are the row names that their tests may use.
+
+    Raises ClaimsError, naming the file, the claim and the field, for anything malformed.
+    """
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ClaimsError(f"{path}: can't be read ({error.strerror}); run from the repository's root") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ClaimsError(f"{path}: not TOML ({error})") from error
+    entries = document.get("claim")
+    if not isinstance(entries, list) or not entries:
+        raise ClaimsError(f"{path}: has no [[claim]]")
+    claims = []
+    try:
+        for place, entry in enumerate(entries, 1):
+            name = entry.get("id", f"number {place}")
+            for field in ["id", "text", "where"]:
+                if field not in entry:
+                    raise ClaimsError(f"claim {name}: field '{field}' is missing")
+                check_field(name, field, entry[field], str)
+            tests = entry.get("test")
+            if not isinstance(tests, list) or not tests:
+                raise ClaimsError(f"claim {name}: field 'test' is missing: it needs at least one [[claim.test]]")
+            if name in [claim.id for claim in claims]:
+                raise ClaimsError(f"claim {name}: field 'id' is used twice")
+            unknown = set(entry) - {"id", "text", "where", "test"}
+            if unknown:
+                raise ClaimsError(f"claim {name}: unknown field '{sorted(unknown)[0]}'")
+            checked = tuple(check_test(name, test, rows) for test in tests)
+            claims.append(Claim(name, entry["text"], entry["where"], checked))
+    except ClaimsError as error:
+        raise ClaimsError(f"{path}: {error}") from None
+    return claims
+
+
+def place_interval(low: float, high: float, lower: float, upper: float) -> str:
+    """Where the interval [low, high] lies against the open range (lower, upper) of a test: holds, fails or open."""
+    if low > lower and high < upper:
+        return "holds"
+    if high < lower or low > upper:
+        return "fails"
+    return "open"
+
+
+def compare(kind: str, differences: pd.Series, margin: float, **labels) -> dict:
+    """One line of evidence: the differences by seed, their interval, and whether the test holds on it."""
+    line = {**labels, "kind": kind, "margin": margin, "n": len(differences)}
+    line["per_seed"] = {int(seed): round(float(value), 6) for seed, value in differences.items()}
+    if len(differences) < 2:
+        return {**line, "mean": None, "low": None, "high": None, "outcome": "missing"}
+    interval = mean_interval(differences)
+    lower, upper = (-margin, margin) if kind == "within" else (margin, math.inf)
+    outcome = place_interval(interval.low, interval.high, lower, upper)
+    return {**line, "mean": interval.mean, "low": interval.low, "high": interval.high, "outcome": outcome}
+
+
+def published_evidence(test: dict, runs: pd.DataFrame, paper_dir) -> list[dict]:
+    """Our row against the best published rival, metric by metric, in the paper's own units."""
+    table = pd.read_csv(Path(paper_dir) / PUBLISHED_FILES[test["table"]])
+    rivals = table[table["method"] != "PAUL"].set_index("method")
+    lines = []
+    for target in test["targets"]:
+        for metric in test["metrics"]:
+            figures = rivals[PUBLISHED_COLUMNS[metric]].dropna()
+            ours = values_by_seed(runs, test["row"], target, metric)
+            labels = {"a": test["row"], "b": f"published {figures.idxmax()}", "target": target, "metric": metric}
+            lines.append(compare("published", ours - figures.max(), 0.0, **labels))
+    return lines
+
+
+def paired_evidence(test: dict, runs: pd.DataFrame) -> list[dict]:
+    return [
+        compare(
+            test["kind"],
+            paired_differences(runs, a, b, target, metric),
+            test["margin"],
+            **{"a": a, "b": b, "target": target, "metric": metric},
+        )
+        for a, b in test["pairs"]
+        for target in test["targets"]
+        for metric in test["metrics"]
+    ]
+
+
+def missing_runs(evidence: list[dict], runs: pd.DataFrame) -> list[str]:
+    """What has to be run before the evidence is whole, in words, without repeats."""
+    needs = []
+    for line in [line for line in evidence if line["outcome"] == "missing"]:
+        names = [name for name in (line["a"], line["b"]) if not name.startswith("published ")]
+        seeds = {name: list(values_by_seed(runs, name, line["target"], "rank1").index) for name in names}
+        absent = [name for name in names if not seeds[name]]
+        if absent:
+            needs += [f"{name} on {line['target']}" for name in absent]
+        else:
+            have = "; ".join(f"{name} has {', '.join(map(str, seeds[name]))}" for name in names)
+            needs.append(f"two source seeds of {' and '.join(names)} on {line['target']} ({have})")
+    return list(dict.fromkeys(needs))
+
+
+def describe(line: dict, profile: str) -> str:
+    """A line of evidence in words, with its numbers."""
+    where = f"{METRICS[line['metric']]} on {target_name(line['target'], profile)}"
+    numbers = f"{line['mean']:+.1f} [{line['low']:+.1f}, {line['high']:+.1f}]"
+    return f"{line['a']} - {line['b']}, {where}: {numbers}"
+
+
+def room(line: dict) -> float:
+    """Points between the interval and the border of its test; negative when it crosses."""
+    above = line["low"] - (-line["margin"] if line["kind"] == "within" else line["margin"])
+    return min(above, line["margin"] - line["high"]) if line["kind"] == "within" else above
+
+
+def sentence(verdict: str, evidence: list[dict], profile: str) -> str:
+    """The verdict in one sentence, quoting the comparison that decides it."""
+    counts = {outcome: [line for line in evidence if line["outcome"] == outcome] for outcome in ["fails", "open"]}
+    total = len(evidence)
+    if verdict == "supported":
+        return f"All {total} comparisons hold; the closest is {describe(min(evidence, key=room), profile)} points."
+    if verdict == "contradicted":
+        worst = min(counts["fails"], key=room)
+        return f"{len(counts['fails'])} of {total} comparisons point the other way; the clearest is " + (
+            f"{describe(worst, profile)} points."
+        )
+    return f"{len(counts['open'])} of {total} comparisons are undecided, the widest miss being " + (
+        f"{describe(min(counts['open'], key=room), profile)} points."
+    )
+
+
+def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper_dir="book/paper") -> dict:
+    """The verdict on one claim from the runs of one profile (`paul.runs.read_runs`), with its evidence.
+
+    Returns id, text, where, profile, verdict, sentence, missing (runs still needed), stale (runs made by other sources)
+    and evidence: per test, pair, target and metric the differences by seed, n, mean, interval and outcome.
+    """
+    result = {"id": claim.id, "text": claim.text, "where": claim.where, "profile": profile}
+    evidence, reasons = [], []
+    for test in claim.tests:
+        if test["kind"] == "not_run":
+            reasons.append(test["reason"])
+        elif test["kind"] == "published" and profile != "paper":
+            reasons.append(
+                f"compares values with published ones, which only profile paper can do; profile {profile} runs on "
+                "people who don't exist"
+            )
+        elif test["kind"] == "published":
+            evidence += published_evidence(test, runs, paper_dir)
+        else:
+            evidence += paired_evidence(test, runs)
+    missing = missing_runs(evidence, runs)
+    outcomes = {line["outcome"] for line in evidence}
+    if reasons or missing:
+        verdict = "not run"
+        if missing:
+            reasons.append("no verdict before these are run: " + "; ".join(missing))
+        text = "Not run: " + "; ".join(reasons) + "."
+    else:
+        verdict = "contradicted" if "fails" in outcomes else "inconclusive" if "open" in outcomes else "supported"
+        text = sentence(verdict, evidence, profile)
+    used = {(line[side], line["target"]) for line in evidence for side in ("a", "b")}
+    stale = int(sum(row["stale"] for _, row in runs.iterrows() if (row["row"], row["target"]) in used))
+    if stale:
+        text += f" {stale} of the runs used were made by another version of the sources."
+    return {**result, "verdict": verdict, "sentence": text, "missing": missing, "stale": stale, "evidence": evidence}
+
+
+def judge_all(claims, runs: pd.DataFrame, profile: str, paper_dir="book/paper") -> list[dict]:
+    """`judge` for every claim, in order."""
+    return [judge(claim, runs, profile, paper_dir) for claim in claims]
+
+
+def verdict_frame(verdicts: list[dict]) -> pd.DataFrame:
+    """Claim, where, verdict and sentence as a table to show."""
+    return pd.DataFrame(verdicts, columns=["id", "where", "text", "verdict", "sentence"]).set_index("id")
+
+
+def evidence_frame(verdict: dict) -> pd.DataFrame:
+    """One verdict's evidence as a table: a line per pair, target and metric."""
+    columns = ["a", "b", "target", "metric", "n", "mean", "low", "high", "margin", "outcome"]
+    return pd.DataFrame(verdict["evidence"], columns=columns)
+
+
+def write_claims(results_dir, claims_path=CLAIMS, paper_dir="book/paper", rows=None, code=None) -> dict[str, list[dict]]:
+    """Judge every profile that has runs and write results_dir/claims.json; returns profile -> verdicts."""
+    claims = load_claims(claims_path, rows)
+    folders = sorted(path.name for path in (Path(results_dir) / "runs").glob("*") if path.is_dir())
+    verdicts = {
+        profile: judge_all(claims, read_runs(results_dir, profile, code), profile, paper_dir) for profile in folders
+    }
+    write_text(Path(results_dir) / "claims.json", json.dumps(verdicts, indent=1, allow_nan=False) + "\n")
+    return verdicts

@@ -1,0 +1,292 @@
+"""Claims: intervals against scipy, verdicts against cases decided by hand, malformed files against their message."""
+
+import json
+import math
+import shutil
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from paul.claims import CLAIMS, Claim, ClaimsError, judge, load_claims, place_interval, write_claims
+from paul.intervals import mean_interval, student_t_quantile
+from paul.runs import METRICS, paired_differences, read_runs, runs_frame, summarise
+
+BOOK = Path(__file__).parents[1] / "book"
+
+
+def record(row="paul", target="market", seed=0, rank1=50.0, trapezoid=30.0, profile="mini", code="now", spec="a" * 64):
+    metrics = dict.fromkeys(METRICS, 40.0) | {"rank1": rank1, "map_trapezoid": trapezoid, "map_step": trapezoid + 1}
+    return {
+        "row": row, "tables": ["table3"], "target": target, "seed": seed, "profile": profile, "spec": {},
+        "spec_hash": spec, "metrics": metrics, "queries": 10, "queries_left_out": 0, "curve": [], "code": code,
+        "seconds": {"pretrain": 9.0, "adapt": 2.0, "evaluate": 1.0},
+    }  # fmt: skip
+
+
+def records(rows, seeds=(0, 1, 2), noise=0.1, targets=("market", "duke")):
+    """Runs whose metrics are `rows[name]` plus a seed effect that pairing removes and a small one that it doesn't."""
+    return [
+        record(row, target, seed, value + 7 * seed + noise * ((seed + place) % 2), value + 5 * seed + noise * (seed % 2))
+        for place, (row, value) in enumerate(rows.items())
+        for target in targets
+        for seed in seeds
+    ]
+
+
+def claim(*tests):
+    filled = [{"metrics": ["rank1"], "targets": ["market"], "margin": 0.0, **test} for test in tests]
+    return Claim("T", "text", "where", tuple(filled))
+
+
+@given(st.integers(1, 300), st.floats(0.01, 0.999))
+def test_t_quantile_is_scipys(df, level):
+    assert student_t_quantile(level, df) == pytest.approx(stats.t.ppf((1 + level) / 2, df), rel=1e-9)
+
+
+def test_t_quantile_closed_forms():
+    assert student_t_quantile(0.95, 1) == pytest.approx(math.tan(math.pi * 0.475), rel=1e-12)
+    assert student_t_quantile(0.95, 2) == pytest.approx(0.95 * math.sqrt(2 / (1 - 0.95**2)), rel=1e-12)
+    for level, df in [(0.95, 0), (1.0, 3), (0.0, 3), (0.95, 1.5)]:
+        with pytest.raises(ValueError, match="degrees"):
+            student_t_quantile(level, df)
+
+
+@given(st.lists(st.floats(0, 100), min_size=2, max_size=8))
+def test_mean_interval_is_scipys(values):
+    ours = mean_interval(values)
+    spread = stats.sem(values)
+    assert ours.n == len(values) and ours.mean == pytest.approx(np.mean(values))
+    if spread > 0:
+        low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=spread)
+        assert (ours.low, ours.high) == pytest.approx((low, high), abs=1e-9)
+    else:
+        assert ours.low == ours.mean == ours.high
+
+
+def test_mean_interval_needs_finite_values_and_two_of_them():
+    assert math.isnan(mean_interval([3.0]).low)
+    for bad in [[], [1.0, math.nan]]:
+        with pytest.raises(ValueError, match="finite"):
+            mean_interval(bad)
+
+
+def test_differences_are_paired_by_seed():
+    runs = runs_frame([record("a", seed=s, rank1=v) for s, v in [(0, 5), (2, 9)]]
+                      + [record("b", seed=s, rank1=v) for s, v in [(2, 4), (0, 3), (1, 0)]])  # fmt: skip
+    assert paired_differences(runs, "a", "b", "market", "rank1").to_dict() == {0: 2, 2: 5}
+
+
+@pytest.mark.parametrize(
+    "bounds, limits, outcome",
+    [
+        ((0.1, 2), (0, math.inf), "holds"),
+        ((0, 2), (0, math.inf), "open"),
+        ((-2, -0.1), (0, math.inf), "fails"),
+        ((-2, 0), (0, math.inf), "open"),
+        ((4.1, 9), (4, math.inf), "holds"),
+        ((1, 3), (4, math.inf), "fails"),
+        ((-3, 3), (-4, 4), "holds"),
+        ((-5, 3), (-4, 4), "open"),
+        ((5, 6), (-4, 4), "fails"),
+        ((-6, -5), (-4, 4), "fails"),
+    ],
+)
+def test_where_an_interval_lies(bounds, limits, outcome):
+    assert place_interval(*bounds, *limits) == outcome
+
+
+def test_verdicts():
+    higher = claim({"kind": "higher", "pairs": [["a", "b"]], "targets": ["market", "duke"]})
+    assert judge(higher, runs_frame(records({"a": 50, "b": 40})), "mini")["verdict"] == "supported"
+    assert judge(higher, runs_frame(records({"a": 40, "b": 50})), "mini")["verdict"] == "contradicted"
+    assert judge(higher, runs_frame(records({"a": 40, "b": 40})), "mini")["verdict"] == "inconclusive"
+    mixed = records({"a": 50, "b": 40}, targets=["market"]) + records({"a": 40, "b": 50}, targets=["duke"])
+    assert judge(higher, runs_frame(mixed), "mini")["verdict"] == "contradicted"
+    open_one = records({"a": 50, "b": 40}, targets=["market"]) + records({"a": 40, "b": 40}, targets=["duke"])
+    verdict = judge(higher, runs_frame(open_one), "mini")
+    assert verdict["verdict"] == "inconclusive" and "1 of 2" in verdict["sentence"]
+
+
+def test_margin_and_within():
+    runs = runs_frame(records({"a": 45, "b": 40}))
+    far = claim({"kind": "higher", "pairs": [["a", "b"]], "margin": 4.0})
+    assert judge(far, runs, "mini")["verdict"] == "supported"
+    too_far = claim({"kind": "higher", "pairs": [["a", "b"]], "margin": 6.0})
+    assert judge(too_far, runs, "mini")["verdict"] == "contradicted"
+    close = claim({"kind": "within", "pairs": [["b", "a"]], "margin": 6.0})
+    assert judge(close, runs, "mini")["verdict"] == "supported"
+    assert judge(claim({**far.tests[0]}, {**close.tests[0], "margin": 1.0}), runs, "mini")["verdict"] == "contradicted"
+
+
+def test_evidence_is_the_paired_t_interval():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(50, 3, 4), rng.normal(45, 3, 4)
+    runs = [record(row, seed=s, rank1=v) for row, values in [("a", a), ("b", b)] for s, v in enumerate(values)]
+    (line,) = judge(claim({"kind": "higher", "pairs": [["a", "b"]]}), runs_frame(runs), "mini")["evidence"]
+    oracle = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert (line["low"], line["high"]) == pytest.approx((oracle.low, oracle.high))
+    assert line["n"] == 4 and line["per_seed"] == pytest.approx(dict(enumerate(a - b)), abs=1e-6)
+
+
+def test_missing_runs_are_named():
+    higher = claim({"kind": "higher", "pairs": [["a", "b"]], "targets": ["market", "duke"]})
+    verdict = judge(higher, runs_frame(records({"a": 50, "b": 40}, targets=["market"])), "mini")
+    assert verdict["verdict"] == "not run" and verdict["missing"] == ["a on duke", "b on duke"]
+    one_seed = judge(higher, runs_frame(records({"a": 50, "b": 40}, seeds=[0])), "mini")
+    assert one_seed["verdict"] == "not run" and "two source seeds of a and b on market" in one_seed["sentence"]
+    assert judge(higher, runs_frame([]), "mini")["verdict"] == "not run"
+
+
+def test_published_values_are_compared_on_profile_paper_only():
+    test = {"kind": "published", "row": "paul", "table": "table1", "metrics": ["rank1", "map_trapezoid"]}
+    runs = [record(seed=s, rank1=68.5 + s / 10, trapezoid=40.1 + s / 10) for s in range(3)]
+    here = judge(claim(test), runs_frame(runs), "mini", BOOK / "paper")
+    assert here["verdict"] == "not run" and "profile mini" in here["sentence"]
+    there = judge(claim(test), runs_frame(runs), "paper", BOOK / "paper")
+    assert there["verdict"] == "supported"
+    assert [line["b"] for line in there["evidence"]] == ["published SyRI", "published DECAMEL"]
+    worse = [record(seed=s, rank1=60.0 + s / 10, trapezoid=40.1) for s in range(3)]
+    assert judge(claim(test), runs_frame(worse), "paper", BOOK / "paper")["verdict"] == "contradicted"
+
+
+def test_stale_runs_are_counted_and_current_ones_win():
+    old = [record("a", seed=s, code="old") for s in range(3)]
+    new = [record("a", seed=0, rank1=99.0, spec="b" * 64)]
+    runs = runs_frame(old + new, code="now")
+    assert runs["stale"].tolist() == [False, True, True] and runs["rank1"].tolist() == [99.0, 50.0, 50.0]
+    both = claim({"kind": "higher", "pairs": [["a", "b"]]})
+    verdict = judge(both, runs_frame(old + [record("b", seed=s) for s in range(3)], code="now"), "mini")
+    assert verdict["stale"] == 3 and "another version" in verdict["sentence"]
+
+
+def test_two_specs_of_one_run_are_refused():
+    with pytest.raises(ValueError, match="row a, target market, seed 0"):
+        runs_frame([record("a"), record("a", spec="b" * 64)])
+
+
+def test_broken_records_are_left_out_and_named(tmp_path):
+    folder = tmp_path / "runs" / "mini"
+    folder.mkdir(parents=True)
+    (folder / "good.json").write_text(json.dumps(record()))
+    (folder / "half.json").write_text(json.dumps(record())[:80])
+    (folder / "bare.json").write_text(json.dumps({"row": "paul"}))
+    nan = record(seed=1, rank1=math.nan)
+    (folder / "nan.json").write_text(json.dumps(nan))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        runs = read_runs(tmp_path, "mini")
+    assert len(runs) == 1
+    messages = " ".join(str(warning.message) for warning in caught)
+    assert all(name in messages for name in ["half.json", "bare.json", "nan.json"]) and "good.json" not in messages
+
+
+def test_summary_is_the_interval_of_each_row():
+    runs = runs_frame(records({"a": 50}))
+    line = summarise(runs).set_index(["row", "target"]).loc[("a", "market")]
+    interval = mean_interval(runs[(runs["row"] == "a") & (runs["target"] == "market")]["rank1"])
+    assert (line["rank1"], line["rank1_low"], line["rank1_high"]) == (interval.mean, interval.low, interval.high)
+    assert line["n"] == 3 and line["seeds"] == "0,1,2" and line["seconds"] == 3.0 and line["pretrain_seconds"] == 9.0
+
+
+def test_the_books_claims():
+    claims = load_claims(BOOK / "claims.toml")
+    assert [c.id for c in claims] == [f"C{i}" for i in range(1, 13)]
+    assert CLAIMS.name == "claims.toml"
+
+
+def test_the_paper_would_support_its_own_claims():
+    """Runs at the published figures support C3 to C10, so the predicates say what the paper says."""
+    figures = {
+        "image_direct": (46.6, 22.7, 52.6, 33.1), "image_lc": (25.6, 11.8, 29.5, 15.4),
+        "patch_direct": (59.3, 31.0, 65.7, 45.6), "patch_lc": (66.2, 38.0, 70.6, 52.1),
+        "patch_lv": (65.4, 37.6, 67.1, 48.0), "paul": (68.5, 40.1, 72.0, 53.2), "random": (24.1, 14.8, 16.0, 10.9),
+        "equal": (66.6, 38.5, 56.2, 39.4), "pgn4": (67.3, 39.5, 70.4, 50.6), "pgn8": (66.7, 37.2, 70.6, 51.8),
+        "pgn4_direct": (59.3, 31.0, 65.7, 45.6), "pgn8_direct": (59.3, 31.0, 65.7, 45.6),
+    }  # fmt: skip
+    runs = runs_frame(
+        record(row, target, seed, values[2 * t] + seed / 100, values[2 * t + 1] + seed / 100)
+        for row, values in figures.items()
+        for t, target in enumerate(["market", "duke"])
+        for seed in range(3)
+    )
+    verdicts = {c.id: judge(c, runs, "mini")["verdict"] for c in load_claims(BOOK / "claims.toml")}
+    assert {verdicts[f"C{i}"] for i in range(3, 11)} == {"supported"}
+    assert {verdicts[c] for c in ["C1", "C2", "C11", "C12"]} == {"not run"}
+
+
+def test_claims_json_is_whole_and_repeatable(tmp_path):
+    folder = tmp_path / "runs" / "mini"
+    folder.mkdir(parents=True)
+    for number, run in enumerate(records({"patch_direct": 50, "image_direct": 40})):
+        (folder / f"{number}.json").write_text(json.dumps(run))
+    verdicts = write_claims(tmp_path, BOOK / "claims.toml", BOOK / "paper")
+    first = (tmp_path / "claims.json").read_bytes()
+    shutil.copy(tmp_path / "claims.json", tmp_path / "before.json")
+    write_claims(tmp_path, BOOK / "claims.toml", BOOK / "paper")
+    assert (tmp_path / "claims.json").read_bytes() == first
+    assert {v["id"]: v["verdict"] for v in verdicts["mini"]}["C3"] == "supported"
+    assert json.loads(first)["mini"][2]["evidence"][0]["n"] == 3
+    assert not list(tmp_path.glob(".*"))
+
+
+GOOD = """[[claim]]
+id = "C7"
+text = "words"
+where = "Table 3"
+[[claim.test]]
+kind = "higher"
+pairs = [["a", "b"]]
+metrics = ["rank1"]
+targets = ["market"]
+"""
+
+
+@pytest.mark.parametrize(
+    "change, field",
+    [
+        (("kind =", "kin ="), "kind"),
+        (('"higher"', '"taller"'), "kind"),
+        (('[["a", "b"]]', "[]"), "pairs"),
+        (('[["a", "b"]]', '[["a"]]'), "pairs"),
+        (('"a"', '"z"'), "pairs"),
+        (('["rank1"]', '["rank3"]'), "metrics"),
+        (('["rank1"]', '"rank1"'), "metrics"),
+        (('targets = ["market"]\n', ""), "targets"),
+        (('targets = ["market"]', 'targets = ["market"]\nmargin = -1.0'), "margin"),
+        (('targets = ["market"]', 'targets = ["market"]\nmargin = "big"'), "margin"),
+        (('targets = ["market"]', 'targets = ["market"]\nmargins = 1.0'), "margins"),
+        (('text = "words"\n', ""), "text"),
+        (('where = "Table 3"', "where = 3"), "where"),
+        (("[[claim.test]]", "[[claim.tests]]"), "test"),
+    ],
+)
+def test_a_malformed_claim_names_itself_and_the_field(tmp_path, change, field):
+    path = tmp_path / "claims.toml"
+    path.write_text(GOOD)
+    assert load_claims(path, rows={"a", "b"})[0].id == "C7"
+    path.write_text(GOOD.replace(*change))
+    with pytest.raises(ClaimsError, match=rf"claims.toml: claim C7: .*'{field}'"):
+        load_claims(path, rows={"a", "b"})
+
+
+def test_a_claims_file_that_is_no_claims_file(tmp_path):
+    path = tmp_path / "claims.toml"
+    for text, message in [("", "no \\[\\[claim\\]\\]"), ("a = [", "not TOML"), (GOOD + GOOD, "used twice")]:
+        path.write_text(text)
+        with pytest.raises(ClaimsError, match=message):
+            load_claims(path)
+    with pytest.raises(ClaimsError, match="can't be read"):
+        load_claims(tmp_path / "absent.toml")
+
+
+def test_judging_leaves_the_claim_alone():
+    original = claim({"kind": "higher", "pairs": [["a", "b"]]})
+    copy = replace(original)
+    judge(original, runs_frame(records({"a": 50, "b": 40})), "mini")
+    assert original == copy
