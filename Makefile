@@ -1,0 +1,40 @@
+# Everything here needs python3, git and make; the rest is installed into .venv, once.
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+# The environment is made again only when what it is made from has changed.
+STAMP  := $(VENV)/made-from-$(shell git hash-object pyproject.toml)
+
+PROFILE ?= mini
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lab clean
+
+help:
+	@echo "make book    run every chapter (PROFILE=mini), write results/ and the pages in build/site/"
+	@echo "make test    run the tests, a smoke run of the whole book included"
+	@echo "make lab     open the chapters in JupyterLab"
+	@echo "make clean   delete build/ and caches; data/, results/ and $(VENV) stay"
+
+book: $(STAMP)
+	$(RUN) -m book run --profile $(PROFILE) --extra-seed --keep-going; status=$$?; \
+	$(RUN) -m book build && exit $$status
+
+test: $(STAMP)
+	$(RUN) -m pytest
+
+lab: $(STAMP)
+	$(RUN) -m jupyterlab --config=book/lab.py book/notebooks/00_setup.ipynb
+
+clean:
+	rm -rf build .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
+	@echo "Deleted build/ and caches. Kept: data/, results/ and $(VENV)."
+
+$(STAMP):
+	@echo "Setting up $(VENV): a few minutes, once"
+	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit("Python 3.10 to 3.13 is needed, this is %d.%d: name one with make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[book,test]'
+	@rm -f $(VENV)/made-from-*
+	@touch $@

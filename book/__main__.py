@@ -1,0 +1,109 @@
+"""The book's command line: python -m book run | build | pair | costs."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from .toc import ROOT, BookError, load_book
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    try:
+        return options.do(options, "python -m book " + shlex.join(arguments))
+    except BookError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(options, command: str) -> int:
+    from .run import run_book, seed_range
+
+    asked = {}
+    for text in options.parameter:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise BookError(f"-p {text}: write it as name=value")
+        asked[name] = value
+    book = load_book()
+    if options.extra_seed:
+        asked.setdefault("seeds", seed_range(options.results, options.profile))
+    return run_book(
+        book,
+        chapters=options.chapters,
+        profile=options.profile,
+        data=options.data,
+        results=options.results,
+        out=options.out,
+        asked=asked,
+        keep_going=options.keep_going,
+        command=command,
+    )
+
+
+def _build(options, command: str) -> int:
+    from .build import build_site
+
+    index = build_site(load_book(), options.executed, options.out)
+    print(f"The pages are in {index}")
+    return 0
+
+
+def _pair(options, command: str) -> int:
+    from .pairs import differing, write_pair
+
+    book = load_book()
+    if not options.check:
+        for chapter in book.chapters:
+            print(write_pair(chapter))
+        return 0
+    lines = differing(book)
+    print("\n".join(lines) or "every notebook says what its chapter says")
+    if lines:
+        print("write them anew with 'python -m book pair'")
+    return 1 if lines else 0
+
+
+def _costs(options, command: str) -> int:
+    from .costs import write_costs
+
+    print("\n".join(write_costs(load_book(), options.manifest)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m book", description="Run the book, build its pages.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    run = commands.add_parser("run", help="execute chapters through papermill")
+    run.add_argument("--profile", default="mini", help="smoke, mini (default), gpu or paper")
+    run.add_argument("--chapters", help="numbers or slugs, such as 03,05; all when left out")
+    run.add_argument("--keep-going", action="store_true", help="after a failed chapter run those that don't need it")
+    run.add_argument("--data", type=Path, default=ROOT / "data", help="folder of the data sets, rendered when missing")
+    run.add_argument("--results", type=Path, default=ROOT / "results", help="folder of run records, tables and figures")
+    run.add_argument("--out", type=Path, default=ROOT / "build" / "executed", help="folder of the executed notebooks")
+    run.add_argument("-p", dest="parameter", action="append", default=[], metavar="name=value", help="a chapter's parameter")
+    run.add_argument("--extra-seed", action="store_true", help="one source seed more than the committed records have")
+    run.set_defaults(do=_run)
+
+    build = commands.add_parser("build", help="make the pages from the executed notebooks")
+    build.add_argument("--executed", type=Path, default=ROOT / "build" / "executed")
+    build.add_argument("--out", type=Path, default=ROOT / "build" / "site")
+    build.set_defaults(do=_build)
+
+    pair = commands.add_parser("pair", help="write the notebooks that belong to the chapters")
+    pair.add_argument("--check", action="store_true", help="only say which differ; exit 1 if any does")
+    pair.set_defaults(do=_pair)
+
+    costs = commands.add_parser("costs", help="write the last run's seconds into book.toml")
+    costs.add_argument("--manifest", type=Path, default=ROOT / "build" / "executed" / "manifest.json")
+    costs.set_defaults(do=_costs)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,286 @@
+"""Runs chapters through papermill and keeps a manifest of what ran, failed, was skipped and why.
+
+The executed notebooks and manifest.json land in one folder; at the end the manifest is copied to the results folder.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import logging
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Iterator
+
+import papermill
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from .manifest import committed_seeds, now, provenance, read_manifest, write_manifest
+from .pairs import read_chapter
+from .toc import ROOT, Book, BookError, Chapter
+
+RENDERED_SETS = ("source", "market", "duke")
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class ThisPython(AsyncKernelManager):
+    """A kernel of the interpreter that runs the driver, whatever kernel specs the machine has installed."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        return KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=50"],
+            display_name="Python 3",
+            language="python",
+            env={
+                "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+                "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+                "PYTHONWARNINGS": "ignore:IProgress",  # tqdm's remark that there are no widgets: a page has none
+            },
+        )
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process. The lock ends with the process, however it ends.
+
+    Raises BookError when another process holds it.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BookError(f"another run of the book writes to {folder}: wait for it, or name another --out") from None
+        yield
+
+
+def seed_range(results: Path, profile: str) -> str:
+    """The committed source seeds and one more: '0-3' when 0-2 are committed, '0-0' when none is."""
+    return f"0-{max(committed_seeds(results, profile), default=-1) + 1}"
+
+
+def choose_parameters(notebooks: dict[str, object], book: Book, common: dict, asked: dict[str, str]) -> dict[str, dict]:
+    """What to inject into each chapter.
+
+    `common` goes to the chapters that have such a parameter, the chapter's own values from book.toml to that chapter, and
+    `asked` (text, as typed) to every chapter that has it. Raises BookError for a name that no chapter takes.
+    """
+    taken = {slug: papermill.inspect_notebook(notebook) for slug, notebook in notebooks.items()}
+    chosen = {}
+    for chapter in (chapter for chapter in book.chapters if chapter.slug in notebooks):
+        accepted = taken[chapter.slug]
+        for name in chapter.parameters:
+            if name not in accepted:
+                names = ", ".join(accepted) or "none"
+                raise BookError(f"{book.path}: {chapter.slug} has no parameter {name!r}; it takes {names}")
+        values = {name: value for name, value in common.items() if name in accepted} | chapter.parameters
+        chosen[chapter.slug] = values | {
+            name: _typed(text, accepted[name], f"{chapter.slug}: {name}") for name, text in asked.items() if name in accepted
+        }
+    for name in asked:
+        if not any(name in accepted for accepted in taken.values()):
+            offers = "; ".join(f"{slug} takes {', '.join(accepted) or 'none'}" for slug, accepted in taken.items())
+            raise BookError(f"-p {name}: no chapter that is to run has this parameter. {offers}")
+    return chosen
+
+
+def _typed(text: str, parameter: dict, where: str) -> object:
+    """The typed text as a value of the kind that the parameter's annotation, or else its default, asks for."""
+    default = ast.literal_eval(parameter["default"])
+    kind = {"str": str, "int": int, "float": float, "bool": bool}.get(parameter["inferred_type_name"], type(default))
+    if kind is str:
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = None
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise BookError(f"{where} wants {kind.__name__}, not {text!r}")
+    return value
+
+
+def missing_need(chapter: Chapter, data_error: str | None) -> str | None:
+    """Why the chapter can't run here, or None."""
+    if "data" in chapter.needs and data_error:
+        return data_error
+    if "gpu" in chapter.needs:
+        import torch
+
+        if not torch.cuda.is_available():
+            return "needs a GPU, and there is none here"
+    return None
+
+
+def make_data(data: Path, profile: str) -> str | None:
+    """Render the profile's people unless they are there. Returns what went wrong, or None."""
+    if all((data / profile / name / "card.json").is_file() for name in RENDERED_SETS):
+        return None
+    command = [sys.executable, "-m", "data_prep", "synthetic", "--profile", profile, "--out", str(data)]
+    if subprocess.run(command, cwd=ROOT).returncode:
+        return f"the data of profile {profile} isn't in {data}, and 'python -m {' '.join(command[2:])}' failed"
+    return None
+
+
+def execute(chapter: Chapter, notebook, parameters: dict, output: Path, start: Path = ROOT) -> dict:
+    """Run one chapter; returns its manifest entry: status, and for a failure the error and the cell (counted from 0)."""
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    bar = {"desc": chapter.slug, "leave": False} if sys.stderr.isatty() else False
+    try:
+        papermill.execute_notebook(
+            notebook,
+            output,
+            parameters=parameters,
+            cwd=start,
+            progress_bar=bar,
+            execution_timeout=chapter.cell_seconds,
+            kernel_manager_class=ThisPython,
+            coalesce_streams=True,
+        )
+    except PapermillExecutionError as error:
+        return {"status": "failed", "error": ANSI.sub("", f"{error.ename}: {error.evalue}"), "cell": error.cell_index}
+    except CellTimeoutError as error:
+        limit = f"a cell took longer than {chapter.cell_seconds:g} s, the limit that book.toml sets"
+        return {"status": "failed", "error": f"{limit}: {_first_code_line(str(error))}"}
+    except DeadKernelError:
+        return {"status": "failed", "error": "the kernel died; out of memory is the usual cause"}
+    return {"status": "ran"}
+
+
+def _first_code_line(message: str) -> str:
+    """nbclient quotes the cell between dashed lines; its first line is enough to find it."""
+    lines = message.splitlines()
+    dashed = [number for number, line in enumerate(lines) if line and set(line) == {"-"}]
+    return lines[dashed[0] + 1] if dashed else ""
+
+
+def blocked_by(chapter: Chapter, entries: dict, selected: set[str]) -> str | None:
+    """The selected chapter that this one comes after and that didn't run through, or None."""
+    for name in chapter.after:
+        if name in selected and entries[name]["status"] != "ran":
+            return name
+    return None
+
+
+def run_book(
+    book: Book,
+    *,
+    chapters: str | None = None,
+    profile: str = "mini",
+    data: Path = ROOT / "data",
+    results: Path = ROOT / "results",
+    out: Path = ROOT / "build" / "executed",
+    asked: dict[str, str] | None = None,
+    keep_going: bool = False,
+    command: str = "",
+    say: Callable[..., None] = print,
+) -> int:
+    """Run the chapters in order; returns 0 when all ran, 1 when one failed or was skipped, 130 when interrupted.
+
+    A failed chapter ends the run, or with `keep_going` only skips the chapters that come after it. An entry of the manifest
+    that belongs to a chapter not selected now is kept. Raises BookError before anything runs, for a missing chapter, an
+    unknown parameter, or an `out` that another run is using.
+    """
+    data, results, out = (Path(path).resolve() for path in (data, results, out))
+    selected = book.select(chapters)
+    notebooks = {chapter.slug: read_chapter(chapter) for chapter in selected}
+    common = {"profile": profile, "data_dir": _from_root(data), "results_dir": _from_root(results)}
+    parameters = choose_parameters(notebooks, book, common, asked or {})
+    with locked(out):
+        recorder = Recorder(book, selected, out, results, profile, command)
+        try:
+            data_error = None
+            if any("data" in chapter.needs for chapter in selected):
+                data_error = make_data(data, profile)
+            _run_selected(book, selected, notebooks, parameters, recorder, data_error, keep_going, say)
+        except KeyboardInterrupt:
+            recorder.interrupt()
+            say(f"\ninterrupted; what ran until now is in {out / 'manifest.json'}")
+        return recorder.close()
+
+
+def _run_selected(book, selected, notebooks, parameters, recorder, data_error, keep_going, say) -> None:
+    width = max(len(chapter.slug) for chapter in selected)
+    names = {chapter.slug for chapter in selected}
+    ended_by = None
+    for number, chapter in enumerate(selected, 1):
+        say(f"{number:2}/{len(selected)}  {chapter.slug:<{width}}  ", end="", flush=True)
+        blocker = blocked_by(chapter, recorder.entries, names)
+        why = missing_need(chapter, data_error)
+        if ended_by:
+            why = f"{ended_by} failed, and --keep-going wasn't given"
+        elif blocker:
+            why = f"comes after {blocker}, which {recorder.entries[blocker]['status']}"
+        if why:
+            recorder.note(chapter, {"status": "skipped", "why": why})
+            say(f"skipped           {why}", flush=True)
+            continue
+        recorder.note(chapter, {"status": "running"})
+        start = time.perf_counter()
+        entry = execute(chapter, notebooks[chapter.slug], parameters[chapter.slug], recorder.notebook(chapter))
+        seconds = time.perf_counter() - start
+        recorder.note(chapter, entry | {"seconds": round(seconds, 1), "parameters": parameters[chapter.slug]})
+        say(f"{entry['status']:<7} {seconds:7.1f} s  {entry.get('error', '')}".rstrip(), flush=True)
+        if entry["status"] == "failed" and not keep_going:
+            ended_by = chapter.slug
+
+
+class Recorder:
+    """The manifest of one run, written whole after every change; entries of other chapters stay as they were."""
+
+    def __init__(self, book: Book, selected: list[Chapter], out: Path, results: Path, profile: str, command: str):
+        self.out, self.results = out, results
+        self.selected = [chapter.slug for chapter in selected]
+        self.about = {"profile": profile, **provenance()}
+        earlier = read_manifest(out / "manifest.json")["chapters"]
+        order = [chapter.slug for chapter in book.chapters]
+        self.entries = {slug: earlier[slug] for slug in order if slug in earlier}
+        self.entries |= {slug: {"status": "waiting", **self.about} for slug in self.selected}
+        self.entries = {slug: self.entries[slug] for slug in order if slug in self.entries}
+        self.manifest = {"book": book.title, "command": command, "started": now(), "finished": None, "status": "running"}
+        self.clock = time.perf_counter()
+        self._write()
+
+    def notebook(self, chapter: Chapter) -> Path:
+        return self.out / f"{chapter.slug}.ipynb"
+
+    def note(self, chapter: Chapter, entry: dict) -> None:
+        self.entries[chapter.slug] = {**entry, **self.about, "at": now()}
+        self._write()
+
+    def interrupt(self) -> None:
+        for slug in self.selected:
+            if self.entries[slug]["status"] in ("running", "waiting"):
+                self.entries[slug] |= {"status": "skipped", "why": "the run was interrupted"}
+        self.manifest["status"] = "interrupted"
+
+    def close(self) -> int:
+        if self.manifest["status"] == "running":
+            fine = all(self.entries[slug]["status"] == "ran" for slug in self.selected)
+            self.manifest["status"] = "complete" if fine else "failed"
+        self.manifest["finished"] = now()
+        self.manifest["seconds"] = round(time.perf_counter() - self.clock, 1)
+        self._write()
+        write_manifest(self.results / "manifest.json", self._whole())
+        return {"complete": 0, "failed": 1, "interrupted": 130}[self.manifest["status"]]
+
+    def _whole(self) -> dict:
+        return {**self.manifest, "chapters": self.entries}
+
+    def _write(self) -> None:
+        write_manifest(self.out / "manifest.json", self._whole())
+
+
+def _from_root(path: Path) -> str:
+    """As a chapter would write it: relative to the repository where it can be."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

@@ -1,0 +1,98 @@
+"""book.toml, read: which chapters there are, in which order, what each needs and how long its cells may take."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+NEEDS = ("data", "gpu")
+
+
+class BookError(Exception):
+    """What a reader did or gave that the book can't work with; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    slug: str
+    title: str
+    teaches: str
+    source: Path  # chapters/NN_slug.py
+    pair: Path  # notebooks/NN_slug.ipynb
+    cell_seconds: float
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    parameters: dict = field(default_factory=dict)
+
+    @property
+    def number(self) -> str:
+        return self.slug.split("_")[0]
+
+
+@dataclass(frozen=True)
+class Book:
+    path: Path
+    title: str
+    subtitle: str
+    chapters: tuple[Chapter, ...]
+    measured: dict  # profile -> {"machine": ..., "seconds": {slug: seconds}}
+
+    def select(self, names: str | None) -> list[Chapter]:
+        """The chapters named by '03,05' or '03_patchnet', in the book's order; all of them for None.
+
+        Raises BookError for a name that is no chapter's.
+        """
+        if names is None:
+            return list(self.chapters)
+        wanted = [name.strip() for name in names.split(",") if name.strip()]
+        known = {key: chapter for chapter in self.chapters for key in (chapter.number, chapter.slug)}
+        unknown = [name for name in wanted if name not in known]
+        if unknown or not wanted:
+            slugs = ", ".join(chapter.slug for chapter in self.chapters)
+            raise BookError(f"--chapters {names}: no chapter {', '.join(unknown) or 'named'}; there are {slugs}")
+        chosen = {known[name].slug for name in wanted}
+        return [chapter for chapter in self.chapters if chapter.slug in chosen]
+
+
+def load_book(path: Path = ROOT / "book" / "book.toml") -> Book:
+    """Read book.toml.
+
+    Raises BookError when a chapter is listed twice, needs something unknown or comes after a chapter that isn't before it.
+    """
+    path = Path(path).resolve()
+    with path.open("rb") as file:
+        table = tomllib.load(file)
+    chapters, seen = [], set()
+    for entry in table["chapter"]:
+        slug = entry["slug"]
+        if slug in seen:
+            raise BookError(f"{path}: chapter {slug} is listed twice")
+        for name in entry.get("after", []):
+            if name not in seen:
+                raise BookError(f"{path}: {slug} comes after {name}, which is no earlier chapter")
+        for name in entry.get("needs", []):
+            if name not in NEEDS:
+                raise BookError(f"{path}: {slug} needs {name!r}; what can be needed is {', '.join(NEEDS)}")
+        seen.add(slug)
+        chapters.append(
+            Chapter(
+                slug=slug,
+                title=entry["title"],
+                teaches=entry.get("teaches", ""),
+                source=path.parent / "chapters" / f"{slug}.py",
+                pair=path.parent / "notebooks" / f"{slug}.ipynb",
+                cell_seconds=entry.get("cell_seconds", table["book"]["cell_seconds"]),
+                needs=tuple(entry.get("needs", [])),
+                after=tuple(entry.get("after", [])),
+                parameters=entry.get("parameters", {}),
+            )
+        )
+    book = table["book"]
+    return Book(path, book["title"], book.get("subtitle", ""), tuple(chapters), table.get("measured", {}))
