@@ -1,0 +1,145 @@
+"""Random transformations of a batch on its own device: flips, surrogates (paper Sec. 3.3), source-stage shifts.
+
+Every image draws its own parameters, on the CPU, from the generator given, so that a seed means the same pictures on
+every device; rotation and crop are one resampling. Images are float tensors [B, 3, H, W] in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def _uniform(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.rand(count, generator=generator)
+
+
+def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image with probability one half."""
+    flip = (torch.rand(len(x), generator=generator) < 0.5).to(x.device)
+    return torch.where(flip.view(-1, 1, 1, 1), x.flip(3), x)
+
+
+def resample(x: Tensor, theta: Tensor, padding: str = "zeros") -> Tensor:
+    """Each image seen through its affine matrix theta [B, 2, 3] (pixel *areas*: align_corners=False)."""
+    grid = F.affine_grid(theta.to(x.device, x.dtype), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode=padding, align_corners=False)
+
+
+def random_shift(x: Tensor, generator: torch.Generator, amount: float = 0.06) -> Tensor:
+    """Shift and scale each image by up to +-`amount` of its size, repeating the border."""
+    scale = 1 + _uniform(generator, len(x), -amount, amount)
+    theta = torch.zeros(len(x), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = scale
+    theta[:, :, 2] = 2 * _uniform(generator, 2 * len(x), -amount, amount).view(-1, 2)
+    return resample(x, theta, "border")
+
+
+def gray(x: Tensor) -> Tensor:
+    """Luma of [B, 3, H, W] -> [B, 1, H, W]."""
+    return (x * x.new_tensor([0.2989, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    factor = factor.view(-1, 1, 1, 1)
+    return (factor * x + (1 - factor) * other).clamp(0, 1)
+
+
+def brightness(x: Tensor, factor: Tensor) -> Tensor:
+    """Towards black (factor 0) or away from it; factor [B]."""
+    return _blend(x, torch.zeros_like(x), factor)
+
+
+def contrast(x: Tensor, factor: Tensor) -> Tensor:
+    """Towards the image's mean grey; factor [B]."""
+    return _blend(x, gray(x).mean((2, 3), keepdim=True), factor)
+
+
+def saturation(x: Tensor, factor: Tensor) -> Tensor:
+    """Towards the grey image; factor [B]."""
+    return _blend(x, gray(x), factor)
+
+
+def hue(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn the hue of HSV by `turn` [B], 1 being the full circle."""
+    value, _ = x.max(1)
+    chroma = value - x.min(1).values
+    safe = chroma.where(chroma > 0, torch.ones_like(chroma))
+    r, g, b = ((value - channel) / safe for channel in x.unbind(1))
+    sector = torch.where(value == x[:, 0], b - g, torch.where(value == x[:, 1], 2 + r - b, 4 + g - r))
+    angle = (sector / 6 + turn.view(-1, 1, 1)) * 6
+    saturated = chroma  # value * saturation
+    # f(n) = v - v s max(0, min(k, 4 - k, 1)), k = (n + h / 60) mod 6, for n = 5, 3, 1
+    k = (x.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1) + angle.unsqueeze(1)) % 6
+    return value.unsqueeze(1) - saturated.unsqueeze(1) * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def color_jitter(x: Tensor, generator: torch.Generator, jitter: float = 0.2, hue_turn: float = 0.1) -> Tensor:
+    """Brightness, contrast, saturation in [1 - jitter, 1 + jitter] and hue in +-hue_turn, in an order of its own for
+    each image."""
+    order = torch.rand(len(x), 4, generator=generator).argsort(dim=1)
+    factor = 1 + _uniform(generator, 3 * len(x), -jitter, jitter).view(3, -1)
+    factors = torch.cat([factor, _uniform(generator, len(x), -hue_turn, hue_turn)[None]]).to(x.device, x.dtype)
+    x = x.clone()
+    for place in range(4):
+        for which, change in enumerate((brightness, contrast, saturation, hue)):
+            rows = (order[:, place] == which).nonzero().squeeze(1).to(x.device)
+            if len(rows):
+                x[rows] = change(x[rows], factors[which, rows])
+    return x
+
+
+def rotation_and_crop(count: int, height: int, width: int, generator: torch.Generator, degrees: float = 10.0,
+                      area: tuple[float, float] = (0.70, 0.95), rotate: Tensor | None = None,
+                      crop: Tensor | None = None) -> Tensor:
+    """Affine matrices [count, 2, 3] that rotate about the centre, then crop a share of the *area* of free aspect and
+    stretch it to the full image (ledger 16, 17).
+
+    The crop's width is uniform between that share and the whole width, its height follows from the area, its place is
+    uniform. `rotate` and `crop` [count] switch either off for single images.
+    """
+    angle = _uniform(generator, count, -math.radians(degrees), math.radians(degrees))
+    share = _uniform(generator, count, *area)
+    across = share + (1 - share) * torch.rand(count, generator=generator)
+    down = share / across
+    place = 2 * torch.rand(2, count, generator=generator) - 1
+    if rotate is not None:
+        angle = angle * rotate
+    if crop is not None:
+        across, down = (torch.where(crop.bool(), size, torch.ones(count)) for size in (across, down))
+    # output point (u, v) -> crop: (across u + a, down v + b) -> rotation, in pixels so that angles stay angles
+    a, b = place[0] * (1 - across), place[1] * (1 - down)
+    cos, sin, aspect = angle.cos(), angle.sin(), height / width
+    first = torch.stack([cos * across, -sin * aspect * down, cos * a - sin * aspect * b], 1)
+    second = torch.stack([sin / aspect * across, cos * down, sin / aspect * a + cos * b], 1)
+    return torch.stack([first, second], 1)
+
+
+def surrogates(x: Tensor, generator: torch.Generator, *, mode: str = "all", jitter: float = 0.2, hue_turn: float = 0.1,
+               degrees: float = 10.0, area: tuple[float, float] = (0.70, 0.95), padding: str = "zeros") -> Tensor:
+    """A surrogate of every image (paper Sec. 3.3; ledger 16, 17).
+
+    Args:
+        x: [B, 3, H, W] in [0, 1].
+        generator: on the CPU; decides everything.
+        mode: "all" applies colour jitter, rotation and crop in sequence (as released), "one" draws one of the three
+            for each image (as the paper says).
+        jitter, hue_turn, degrees, area: strengths.
+        padding: what lies outside a rotated image, "zeros" or "border".
+
+    Raises:
+        ValueError: an unknown mode.
+    """
+    if mode not in ("all", "one"):
+        raise ValueError(f"surrogate mode must be 'all' or 'one', got {mode!r}")
+    count, _, height, width = x.shape
+    jittered = color_jitter(x, generator, jitter, hue_turn)
+    if mode == "all":
+        return resample(jittered, rotation_and_crop(count, height, width, generator, degrees, area), padding)
+    choice = torch.randint(3, (count,), generator=generator)
+    theta = rotation_and_crop(count, height, width, generator, degrees, area, rotate=choice == 1, crop=choice == 2)
+    color = (choice == 0).to(x.device).view(-1, 1, 1, 1)
+    return torch.where(color, jittered, resample(x, theta, padding))

@@ -1,0 +1,161 @@
+"""PatchNet: backbone, patch generation, one branch per patch; with one whole-map patch it is its image-level twin."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from paul.backbones import build_backbone
+from paul.patches import EqualStripes, PatchGenerator, RandomPatches, WholeMap, pool_patches
+
+GENERATORS = {"pgn": PatchGenerator, "equal": EqualStripes, "random": RandomPatches, "image": WholeMap}
+
+
+@dataclass(frozen=True)
+class PatchNetOptions:
+    """Everything that decides a PatchNet's shape; records and checkpoints carry it.
+
+    Attributes:
+        backbone: see `paul.backbones.build_backbone`.
+        num_patches: M.
+        dim: D of a patch feature.
+        generator: "pgn", "equal", "random" (paper Table 4) or "image" (one patch, the whole map).
+        embedding_dim: E per patch, half of `dim` by default (256 -> 128; ledger 9).
+        pgn_channels, pgn_hidden: widths of the localisation network (ledger 21).
+        freeze_pgn: on the target the PGN takes no weight update; "lr0": its batch norm still follows the batches and
+            theta's gradient reaches the backbone (as released), "eval": its batch norm is fixed too, "detach": no
+            gradient through theta (ledger 18).
+    """
+
+    backbone: str = "resnet50"
+    num_patches: int = 6
+    dim: int = 256
+    generator: str = "pgn"
+    embedding_dim: int | None = None
+    pgn_channels: int = 4096
+    pgn_hidden: int = 512
+    freeze_pgn: str = "lr0"
+
+    def __post_init__(self):
+        if self.generator not in GENERATORS:
+            raise ValueError(f"generator must be one of {sorted(GENERATORS)}, got {self.generator!r}")
+        if self.freeze_pgn not in ("lr0", "eval", "detach"):
+            raise ValueError(f"freeze_pgn must be 'lr0', 'eval' or 'detach', got {self.freeze_pgn!r}")
+        if self.num_patches < 1 or self.dim < 1:
+            raise ValueError(f"num_patches and dim must be at least 1, got {self.num_patches} and {self.dim}")
+
+    def image_level(self) -> PatchNetOptions:
+        """The twin that compares whole images: one patch, features as wide as all patches together (paper Table 3)."""
+        embedding = self.num_patches * (self.embedding_dim or self.dim // 2)
+        return replace(self, generator="image", num_patches=1, dim=self.num_patches * self.dim, embedding_dim=embedding)
+
+    def build(self, num_classes: int | None = None, weights: str | None = None) -> PatchNet:
+        """The network with these options."""
+        return PatchNet(**asdict(self), num_classes=num_classes, weights=weights)
+
+
+class PatchNetOutput(NamedTuple):
+    """What a forward pass returns: features [M, B, D], embeddings [M, B, E], logits [M, B, classes] or None."""
+
+    features: Tensor
+    embeddings: Tensor
+    logits: Tensor | None
+
+
+class _PerPatch(nn.Module):
+    """M linear layers, one per patch, as one batched product: [M, B, in] -> [M, B, out]."""
+
+    def __init__(self, num_patches: int, inside: int, outside: int):
+        super().__init__()
+        bound = inside ** -0.5  # what nn.Linear draws from
+        self.weight = nn.Parameter(torch.empty(num_patches, outside, inside).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(num_patches, outside).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.mT)
+
+
+class PatchNet(nn.Module):
+    """PatchNet (paper Sec. 3.1).
+
+    `stage` is "source" (features after ReLU, embeddings from a linear layer, logits; ledger 19, 23) or "target"
+    (features without ReLU on the unit sphere, embeddings as cosines to the rows of that same layer; ledger 8-10, 19).
+    `to_target()` switches and freezes what the target stage does not train.
+
+    Args:
+        backbone, num_patches, dim, generator, embedding_dim, pgn_channels, pgn_hidden, freeze_pgn: `PatchNetOptions`.
+        num_classes: identities of the source; None leaves the classifiers out.
+        weights: of the backbone, see `paul.backbones.build_backbone`.
+    """
+
+    def __init__(self, backbone: str = "resnet50", num_patches: int = 6, dim: int = 256, generator: str = "pgn",
+                 num_classes: int | None = None, weights: str | None = None, embedding_dim: int | None = None,
+                 pgn_channels: int = 4096, pgn_hidden: int = 512, freeze_pgn: str = "lr0"):
+        super().__init__()
+        self.options = PatchNetOptions(backbone, num_patches, dim, generator, embedding_dim, pgn_channels, pgn_hidden,
+                                       freeze_pgn)
+        self.stage = "source"
+        self.num_classes = num_classes
+        self.backbone, channels = build_backbone(backbone, weights)
+        sizes = dict(in_channels=channels, channels=pgn_channels, hidden=pgn_hidden) if generator == "pgn" else {}
+        self.generator = GENERATORS[generator](num_patches=num_patches, **sizes)
+        self.branch = _PerPatch(num_patches, channels, dim)
+        self.branch_norm = nn.BatchNorm1d(num_patches * dim)
+        self.embedding = _PerPatch(num_patches, dim, embedding_dim or dim // 2)
+        self.classifier = _PerPatch(num_patches, dim, num_classes) if num_classes else None
+
+    def to_target(self) -> PatchNet:
+        """Switch to the target stage: PGN and embedding layer frozen, no classifier (ledger 10, 18)."""
+        self.stage, self.classifier, self.num_classes = "target", None, None
+        for module in (self.generator, self.embedding):
+            module.requires_grad_(False)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> PatchNet:
+        super().train(mode)
+        if self.stage == "target" and self.options.freeze_pgn == "eval":
+            self.generator.eval()
+        return self
+
+    def theta(self, x: Tensor) -> Tensor:
+        """Where the patches of images [B, 3, H, W] lie: [B, M, 2, 3]."""
+        return self.generator(self.backbone(x))
+
+    def _branches(self, x: Tensor) -> Tensor:
+        if self.training and len(x) < 2:
+            raise ValueError("batch norm cannot train on a batch of one image: use at least two, or model.eval()")
+        feature_map = self.backbone(x)
+        theta = self.generator(feature_map)
+        if self.stage == "target" and self.options.freeze_pgn == "detach":
+            theta = theta.detach()
+        y = self.branch(pool_patches(feature_map, theta))
+        patches, batch, dim = y.shape
+        return self.branch_norm(y.transpose(0, 1).reshape(batch, -1)).view(batch, patches, dim).transpose(0, 1)
+
+    def forward(self, x: Tensor) -> PatchNetOutput:
+        """Images [B, 3, H, W] -> features [M, B, D], embeddings [M, B, E], logits [M, B, classes] or None."""
+        y = self._branches(x)
+        if self.stage == "source":
+            y = y.relu()
+            return PatchNetOutput(y, self.embedding(y), self.classifier(y) if self.classifier else None)
+        features = _unit(y)
+        with torch.autocast(x.device.type, enabled=False):
+            cosines = torch.bmm(features, _unit(self.embedding.weight).mT)
+        return PatchNetOutput(features, cosines, None)
+
+    def describe(self, x: Tensor) -> Tensor:
+        """The descriptor used for retrieval, in either stage: unit patch features side by side, [B, M*D]."""
+        return concatenate(_unit(self._branches(x)))
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1)
+
+
+def concatenate(per_patch: Tensor) -> Tensor:
+    """All patches of an image together: [M, B, D] -> [B, M*D]."""
+    return per_patch.transpose(0, 1).flatten(1)
