@@ -76,17 +76,17 @@ def evaluate(query_features, query_ids, query_cams, gallery_features, gallery_id
         raise ValueError(f"query_features are {query.shape[1]} wide but gallery_features {gallery.shape[1]}")
     dtype = torch.promote_types(query.dtype, gallery.dtype)
     query, gallery = query.to(gallery.device, dtype), gallery.to(dtype)
-    squared_norms = {"query_features": _squared_norms(query), "gallery_features": _squared_norms(gallery)}
-    for name, norms in squared_norms.items():
-        _finite(name, norms)
+    with torch.autocast(gallery.device.type, enabled=False):
+        _finite("query_features", _squared_norms(query))
+        squared_norms = _squared_norms(gallery)
+        _finite("gallery_features", squared_norms)
 
-    def distances(rows: slice) -> torch.Tensor:
-        # ||q - g||^2 without ||q||^2: that term is one constant per row and changes no rank.
-        with torch.autocast(gallery.device.type, enabled=False):
-            return torch.addmm(squared_norms["gallery_features"], query[rows], gallery.T, alpha=-2)
+        def distances(rows: slice) -> torch.Tensor:
+            # ||q - g||^2 without ||q||^2: that term is one constant per row and changes no rank.
+            return torch.addmm(squared_norms, query[rows], gallery.T, alpha=-2)
 
-    return _score(distances, len(query), len(gallery), query_ids, query_cams, gallery_ids, gallery_cams, chunk,
-                  gallery.device)
+        return _score(distances, len(query), len(gallery), query_ids, query_cams, gallery_ids, gallery_cams, chunk,
+                      gallery.device)
 
 
 @torch.no_grad()

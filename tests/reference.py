@@ -4,8 +4,6 @@ They are the other half of each test and the left column of the benchmarks. Noth
 a step of the paper is ambiguous, the reading is that of the ledger entry named beside it.
 """
 
-import math
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -127,9 +125,8 @@ def triplet_loss(features, labels, margin=1.0, positive="nearest"):
 
 
 def sample_patches(x, theta, size=None):
-    """Cut patch m out of the map of each image by its affine grid: [M, B, C, h, w]."""
-    height, width = x.shape[2:]
-    h, w = size or (math.ceil(height / theta.shape[1]), width)
+    """Cut patch m out of the map of each image by its affine grid, as large as the map itself: [M, B, C, h, w]."""
+    h, w = size or x.shape[2:]
     patches = []
     for m in range(theta.shape[1]):
         grid = F.affine_grid(theta[:, m], (len(x), x.shape[1], h, w), align_corners=True)
