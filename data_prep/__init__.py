@@ -1,0 +1,4 @@
+"""Prepares datasets for the book: everything here ends as a folder in Market-1501's layout with an index and a card.
+
+`python -m data_prep synthetic` renders people who do not exist.  Nothing in `paul` imports this package.
+"""

@@ -1,0 +1,105 @@
+"""Market-1501's folders and file names, plus the index and the card that every prepared set carries."""
+
+import csv
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDERS = {
+    "train": "bounding_box_train",
+    "query": "query",
+    "gallery": "bounding_box_test",
+    "val_query": "val_query",
+    "val_gallery": "val_gallery",
+}
+INDEX_COLUMNS = ("file", "split", "person_id", "camera_id", "sequence", "frame")
+_NAME = re.compile(r"(-1|\d{4})_c(\d)s(\d)_(\d{6})_(\d{2})\.jpg")
+
+
+class DataError(Exception):
+    """A set on disk, or an option, is not what it should be; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class ImageName:
+    """What a Market-1501 file name says: `0002_c1s1_000151_01.jpg`; person -1 is junk, 0 a distractor."""
+
+    person_id: int
+    camera_id: int
+    sequence: int
+    frame: int
+    box: int
+
+    def __str__(self):
+        person = "-1" if self.person_id == -1 else f"{self.person_id:04d}"
+        return f"{person}_c{self.camera_id}s{self.sequence}_{self.frame:06d}_{self.box:02d}.jpg"
+
+    @classmethod
+    def parse(cls, name):
+        """Read a file name; raises DataError where it is not Market-1501's pattern."""
+        match = _NAME.fullmatch(Path(name).name)
+        if not match:
+            raise DataError(f"{name}: not a Market-1501 file name such as 0002_c1s1_000151_01.jpg")
+        return cls(*map(int, match.groups()))
+
+
+def write_index(folder, rows):
+    """Write `index.csv`; rows are dictionaries with the same keys, the fixed columns first."""
+    columns = list(rows[0])
+    assert tuple(columns[: len(INDEX_COLUMNS)]) == INDEX_COLUMNS
+    with open(Path(folder) / "index.csv", "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_index(folder):
+    """Read `index.csv` back as a list of dictionaries of strings."""
+    path = Path(folder) / "index.csv"
+    if not path.is_file():
+        raise DataError(f"{path}: missing; is {folder} a prepared set?")
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def fingerprint(folder):
+    """sha256 over `index.csv` and then every image's bytes in the index's order, as a hexadecimal string."""
+    folder = Path(folder)
+    digest = hashlib.sha256((folder / "index.csv").read_bytes())
+    for row in read_index(folder):
+        digest.update((folder / row["file"]).read_bytes())
+    return digest.hexdigest()
+
+
+def count(rows):
+    """Images and people per split, with junk and distractors counted apart from people."""
+    counts = {}
+    for split in FOLDERS:
+        people = [int(row["person_id"]) for row in rows if row["split"] == split]
+        if people:
+            counts[split] = {
+                "images": len(people),
+                "people": len(set(people) - {-1, 0}),
+                "junk": people.count(-1),
+                "distractors": people.count(0),
+            }
+    return counts
+
+
+def write_card(folder, card):
+    """Write `card.json`, the last file of a set: its presence says that the set is complete."""
+    text = json.dumps(card, indent=2, sort_keys=True)
+    (Path(folder) / "card.json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_card(folder):
+    """The card of a set, or None where there is none; raises DataError where it cannot be read."""
+    path = Path(folder) / "card.json"
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not readable as JSON ({error}); prepare the set again with --overwrite") from error

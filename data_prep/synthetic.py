@@ -1,0 +1,228 @@
+"""The embedded benchmark: which sets there are, who appears where, and the work of rendering them.
+
+A labelled source and two unlabelled targets of people who do not exist.  Every random draw comes from a SeedSequence
+keyed by (seed, set, purpose, number), and work is cut into the same batches whatever the number of workers, so a set is
+the same bit for bit on any number of processes.
+"""
+
+import io
+import itertools
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from data_prep.camera import Shot, sample_camera, sample_shot
+from data_prep.market_layout import (FOLDERS, ImageName, count, fingerprint, write_card, write_index)
+from data_prep.people import describe, sample_people
+from data_prep.render import render
+from data_prep.seeding import rng_for
+from data_prep.store import replace_folder
+
+RENDERER = 1  # raise it whenever a change alters pixels
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class World:
+    """A set's own world.  `gap` is its distance from the source: 0 is the source's cameras, 1 the extreme."""
+
+    key: int
+    cameras: int
+    gap: float
+    title: str
+
+
+# The one place where difficulty is tuned: a larger gap makes direct transfer harder.
+WORLDS = {
+    "source": World(1, 9, 0.0, "labelled source"),
+    "market": World(2, 6, 0.15, "unlabelled target, Market-1501-like"),
+    "duke": World(3, 8, 0.4, "unlabelled target, DukeMTMC-reID-like"),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many people and images: each person walks past 3-5 cameras, each of which takes `per_camera` images."""
+
+    train: int
+    test: int
+    val: int
+    per_camera: int
+    junk: int
+    distractors: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Image size (height, width) in pixels, and the sizes of the source and of each target."""
+
+    size: tuple
+    source: Sizes
+    target: Sizes
+
+
+PROFILES = {
+    "smoke": Profile((128, 64), Sizes(24, 6, 0, 2, 2, 4), Sizes(16, 12, 8, 2, 4, 8)),
+    "mini": Profile((128, 64), Sizes(300, 40, 0, 2, 10, 20), Sizes(140, 120, 60, 3, 40, 80)),
+    "gpu": Profile((256, 128), Sizes(1040, 100, 0, 5, 50, 100), Sizes(520, 320, 110, 4, 150, 300)),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before the first pixel: cameras, and per image its shot and its row of the index."""
+
+    name: str
+    size: tuple
+    cameras: tuple
+    shots: tuple
+    rows: tuple
+
+
+def plan_set(name, profile, seed):
+    """Decide who appears where.
+
+    Args: name of a set in WORLDS, name of a profile in PROFILES, seed (a non-negative integer).
+    Returns a Plan.
+    """
+    world, size = WORLDS[name], PROFILES[profile].size
+    sizes = PROFILES[profile].source if name == "source" else PROFILES[profile].target
+    cameras = tuple(sample_camera(rng_for(seed, world.key, "camera", c), c, world.gap, world.key, world.cameras)
+                    for c in range(1, world.cameras + 1))
+    groups = [("train", sizes.train), ("test", sizes.test), ("val", sizes.val)]
+    strangers = sizes.distractors
+    people = sample_people(seed, world.key, world.gap, [n for _, n in groups] + [strangers])
+    shots, rows = [], []
+
+    def add(split, person_id, camera_id, sequence, frame, box, shot):
+        file = f"{FOLDERS[split]}/{ImageName(person_id, camera_id, sequence, frame, box)}"
+        shots.append(shot)
+        rows.append({"file": file, "split": split, "person_id": person_id, "camera_id": camera_id,
+                     "sequence": sequence, "frame": frame, **shot.truth(), **describe(shot.person)})
+
+    for group, (label, _) in enumerate(groups):
+        for person in people[group]:
+            rng = rng_for(seed, world.key, "walk", person.person_id)
+            passes = rng.choice(world.cameras, size=int(rng.integers(3, 6)), replace=False) + 1
+            for camera_id in sorted(passes.tolist()):
+                tracklet = rng_for(seed, world.key, "tracklet", person.person_id, camera_id)
+                sequence, start = int(tracklet.integers(1, 7)), int(tracklet.integers(1, 9000)) * 10
+                taken = sample_shot(tracklet, person, cameras[camera_id - 1], sizes.per_camera)
+                chosen = int(tracklet.integers(sizes.per_camera))
+                for number, shot in enumerate(taken):
+                    split = label
+                    if label != "train":
+                        role = "query" if number == chosen else "gallery"
+                        split = role if label == "test" else f"val_{role}"
+                    add(split, person.person_id, camera_id, sequence, start + 25 * number, 1, shot)
+    for kind, total in (("junk", sizes.junk), ("distractor", sizes.distractors)):
+        for number in range(total):
+            rng = rng_for(seed, world.key, kind, number)
+            camera_id = int(rng.integers(1, world.cameras + 1))
+            person = people[1][int(rng.integers(sizes.test))] if kind == "junk" else people[3][number]
+            (shot,) = sample_shot(rng, person, cameras[camera_id - 1], 1)
+            shot = spoil(rng, shot, empty=kind == "distractor" and number % 2 == 0)
+            add("gallery", -1 if kind == "junk" else 0, camera_id, int(rng.integers(1, 7)), 100_000 + number,
+                2, shot)
+    order = sorted(range(len(rows)), key=lambda i: (list(FOLDERS).index(rows[i]["split"]), rows[i]["file"]))
+    return Plan(name, size, cameras, tuple(shots[i] for i in order), tuple(rows[i] for i in order))
+
+
+def spoil(rng, shot, empty):
+    """A detector's mistake: a box far off its person (junk, distractor), or one around nobody (distractor)."""
+    if empty:
+        return replace(shot, person=None)
+    side = rng.choice([-1.0, 1.0], 2)
+    return replace(shot, box_dx=float(side[0] * rng.uniform(0.15, 0.45)), box_dy=float(side[1] * rng.uniform(0.2, 0.45)),
+                   box_scale=float(rng.uniform(0.6, 1.6)))
+
+
+def _encode(task):
+    """Render one batch and encode it; runs in a worker."""
+    cameras, shots, size = task
+    encoded = []
+    for image in render(shots, cameras, size):
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "JPEG", quality=92, subsampling=0)
+        encoded.append(stream.getvalue())
+    return encoded
+
+
+def _batches(plan):
+    for start in range(0, len(plan.shots), BATCH):
+        shots = plan.shots[start: start + BATCH]
+        yield plan.cameras, shots, plan.size
+
+
+def recipe(name, profile, seed):
+    """What determines a set's content: a set on disk with the same recipe need not be rendered again."""
+    world = WORLDS[name]
+    sizes = PROFILES[profile].source if name == "source" else PROFILES[profile].target
+    return {"name": f"{name}-{profile}", "profile": profile, "seed": seed, "renderer": RENDERER, "gap": world.gap,
+            "cameras": world.cameras, "size": list(PROFILES[profile].size), "sizes": asdict(sizes)}
+
+
+def write_set(folder, name, profile, seed, workers, progress=True):
+    """Render a whole set into `folder`, which must not exist yet; the card is written last."""
+    plan = plan_set(name, profile, seed)
+    folder = Path(folder)
+    for split in {row["split"] for row in plan.rows}:
+        (folder / FOLDERS[split]).mkdir(parents=True)
+    files = iter(plan.rows)
+    tasks = _batches(plan)
+    with tqdm(total=len(plan.rows), desc=f"{name} ({profile})", unit="image", disable=not progress) as bar:
+        with _pool(workers) as spread:
+            for encoded in spread(_encode, tasks):
+                for data, row in zip(encoded, itertools.islice(files, len(encoded))):
+                    (folder / row["file"]).write_bytes(data)
+                bar.update(len(encoded))
+    write_index(folder, plan.rows)
+    write_card(folder, {
+        **recipe(name, profile, seed),
+        "title": WORLDS[name].title,
+        "description": "Procedurally rendered images of people who do not exist; no photograph was used.",
+        "licence": "CC0-1.0 (public domain)",
+        "counts": count(plan.rows),
+        "fingerprint": fingerprint(folder),
+    })
+
+
+class _pool:
+    """`map` over processes, or in this one: `with _pool(2) as spread: for x in spread(f, tasks)`."""
+
+    def __init__(self, workers):
+        self.workers = workers
+
+    def __enter__(self):
+        if self.workers == 1:
+            self.executor = None
+            return map
+        # spawn: a notebook that already runs threads must not be forked
+        self.executor = ProcessPoolExecutor(self.workers, mp_context=multiprocessing.get_context("spawn"))
+        return self.executor.map
+
+    def __exit__(self, kind, value, trace):
+        if self.executor:
+            self.executor.shutdown(wait=True, cancel_futures=kind is not None)
+
+
+def prepare(out, profile="mini", seed=0, workers=1, names=None, overwrite=False, progress=True):
+    """Make sure that `out/profile/<set>` exists for every set; a complete one of the same recipe is kept.
+
+    Args: out (folder), profile, seed, workers (processes), names (sets; None for all), overwrite (replace a different set).
+    Returns {set: "kept" | "written"}.  Raises DataError where a folder holds something else, or another run holds it.
+    """
+    root = Path(out) / profile
+    return {
+        name: replace_folder(root / name, recipe(name, profile, seed), overwrite,
+                             lambda folder, name=name: write_set(folder, name, profile, seed, workers, progress))
+        for name in (names or WORLDS)
+    }
+
+
+__all__ = ["PROFILES", "RENDERER", "Shot", "WORLDS", "plan_set", "prepare", "recipe", "render", "write_set"]
