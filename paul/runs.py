@@ -44,7 +44,7 @@ def flatten(record: dict) -> dict:
 
 
 def runs_frame(records, code: str | None = None) -> pd.DataFrame:
-    """The records as a DataFrame: KEYS, the METRICS in per cent, seconds, and `stale`: made by other sources than `code`.
+    """Records as a DataFrame: KEYS, the METRICS in per cent, seconds, and `stale`: made by other sources than `code`.
 
     A record that is not whole is left out with a warning. Of several records of one row, target and seed the ones made
     by the present sources are kept; ValueError when that still leaves two, because nothing says which one is meant.

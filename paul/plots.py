@@ -1,0 +1,330 @@
+"""The book's pictures. Every function returns a closed matplotlib Figure, which a notebook shows once.
+
+Colours are Okabe and Ito's, told apart by every common kind of colour vision; right and wrong are never told by colour
+alone. Images are uint8 tensors [..., 3, H, W] as `paul.images.load_images` gives them.
+"""
+
+import functools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.lines import Line2D
+from matplotlib.patches import Polygon
+
+from paul.runs import METRICS, TARGETS, target_name
+
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PINK, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#8A8A8A"
+COLOURS = [BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, GREY]
+OUTCOMES = {"holds": GREEN, "fails": RED, "open": GREY}
+IN_PAPER = {"color": BLUE}
+CONTROL = {"facecolor": "white", "edgecolor": BLUE, "hatch": "//"}
+VERDICTS = {"supported": GREEN, "contradicted": RED, "inconclusive": GREY, "not run": GREY}
+STYLE = {
+    "figure.dpi": 110,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "figure.constrained_layout.use": True,
+}
+
+
+def drawn(function):
+    """Draw in the book's style and close the figure, so that returning it is what shows it."""
+
+    @functools.wraps(function)
+    def styled(*args, **kwargs):
+        with plt.rc_context(STYLE):
+            figure = function(*args, **kwargs)
+            plt.close(figure)
+        return figure
+
+    return styled
+
+
+def show_image(axis, image, frame=None, title="", width=3.0) -> None:
+    """One image [3, H, W] without ticks, in a coloured frame if one is given."""
+    height, breadth = image.shape[-2:]
+    axis.imshow(np.asarray(image).transpose(1, 2, 0), extent=(0, breadth, height, 0), interpolation="nearest")
+    axis.set(xticks=[], yticks=[], xlim=(0, breadth), ylim=(height, 0))
+    axis.set_title(title, fontsize=9, loc="center", pad=3)
+    for spine in axis.spines.values():
+        spine.set(visible=frame is not None, color=frame, linewidth=width)
+
+
+def image_grid(rows: int, columns: int, image, scale: float = 0.9, gap: float = 0.2):
+    """Axes [rows, columns] shaped like the image, `scale` inches wide each, `gap` inches for what stands above."""
+    height, breadth = image.shape[-2:]
+    size = (scale * columns, rows * (scale * height / breadth + gap))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure, axes
+
+
+def draw_on(axis, *args, **kwargs) -> None:
+    axis.axis("on")
+    show_image(axis, *args, **kwargs)
+
+
+def quadrilateral(theta, height: int, width: int) -> np.ndarray:
+    """Corners [4, 2] (x, y in pixels) of the patch that theta [2, 3] cuts, the map's [-1, 1] laid over the image."""
+    corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], dtype=float)
+    return (corners @ np.asarray(theta, dtype=float).T + 1) / 2 * [width, height]
+
+
+def add_patch(axis, image, theta, colour, **kwargs) -> None:
+    corners = quadrilateral(theta, *image.shape[-2:])
+    axis.add_patch(Polygon(corners, closed=True, fill=False, edgecolor=colour, **{"linewidth": 1.8, **kwargs}))
+
+
+@drawn
+def patches_on_people(images, theta, titles=None, columns: int = 8):
+    """Images [N, 3, H, W], each with its M patches theta [N, M, 2, 3] drawn on it, a colour per patch position."""
+    theta = torch.as_tensor(theta).detach().cpu()
+    rows = -(-len(images) // columns)
+    gap = 0.05 if titles is None else 0.2
+    figure, axes = image_grid(rows, min(columns, len(images)), images[0], scale=1.0, gap=gap)
+    for place, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
+        draw_on(axis, image, title=titles[place] if titles is not None else "")
+        for m, patch in enumerate(theta[place]):
+            add_patch(axis, image, patch, COLOURS[m % len(COLOURS)])
+    return figure
+
+
+@drawn
+def ranked_list(queries, ranked, right, skipped=None, titles=None):
+    """Queries [Q, 3, H, W], each before the first K of its gallery [Q, K, 3, H, W].
+
+    `right` [Q, K] frames the right person green and ticked, the others red and crossed; where `skipped` [Q, K] is true
+    (junk, or the query's own person and camera) the frame is grey and dashed: the evaluation leaves the image out.
+    """
+    right = np.asarray(right, dtype=bool)
+    skipped = np.zeros_like(right) if skipped is None else np.asarray(skipped, dtype=bool)
+    count, length = right.shape
+    figure, axes = image_grid(count, length + 1, queries[0], scale=0.85)
+    for q in range(count):
+        draw_on(axes[q, 0], queries[q], "black", titles[q] if titles is not None else "query", width=2)
+        rank = 0
+        for k in range(length):
+            rank += not skipped[q, k]
+            if skipped[q, k]:
+                draw_on(axes[q, k + 1], ranked[q][k], GREY, "left out")
+                for spine in axes[q, k + 1].spines.values():
+                    spine.set_linestyle(":")
+            else:
+                mark = "\N{CHECK MARK}" if right[q, k] else "\N{BALLOT X}"
+                draw_on(axes[q, k + 1], ranked[q][k], GREEN if right[q, k] else RED, f"{rank} {mark}")
+                axes[q, k + 1].title.set_color(GREEN if right[q, k] else RED)
+    return figure
+
+
+@drawn
+def nearest_patches(images, theta, features, anchors, patch: int, count: int = 6, person_ids=None):
+    """As the paper's Fig. 6: anchors, each before the `count` images whose patch lies nearest, the patch drawn on both.
+
+    images [N, 3, H, W], theta [N, M, 2, 3], features [M, N, D] (an image is never its own neighbour); `anchors` are
+    positions in N. With person_ids [N], neighbours of the anchor's person are framed and ticked.
+    """
+    features = torch.as_tensor(features).detach().cpu().float()[patch]
+    theta = torch.as_tensor(theta).detach().cpu()[:, patch]
+    figure, axes = image_grid(len(anchors), count + 1, images[0], scale=0.9)
+    for line, anchor in zip(axes, anchors, strict=True):
+        distance = (features - features[anchor]).norm(dim=1)
+        distance[anchor] = float("inf")
+        nearest = distance.argsort(stable=True)[:count].tolist()
+        for axis, place in zip(line, [anchor, *nearest], strict=False):
+            same = person_ids is not None and place != anchor and bool(person_ids[place] == person_ids[anchor])
+            name = "anchor" if place == anchor else f"{distance[place]:.2f}" + (" \N{CHECK MARK}" if same else "")
+            draw_on(axis, images[place], "black" if place == anchor else GREEN if same else None, name)
+            add_patch(axis, images[place], theta[place], ORANGE, linewidth=2.2)
+    return figure
+
+
+def walk(features, centers, owner, anchor: int, r: int = 3, include_self: bool = True, max_candidates: int = 15):
+    """The steps of cyclic ranking for one anchor: (candidate, its list of r centres, taken as negative?) in order.
+
+    features [A, D], centers [n, D], owner [A]; the last step is the negative unless the walk gave up (ledger 12).
+    """
+    features, centers = (torch.as_tensor(x).detach().cpu().double() for x in (features, centers))
+    own, steps = int(owner[anchor]), []
+    for candidate in (centers - features[anchor]).norm(dim=1).argsort(stable=True).tolist():
+        if candidate == own:
+            continue
+        near = (centers - centers[candidate]).norm(dim=1).argsort(stable=True).tolist()
+        near = [j for j in near if include_self or j != candidate][:r]
+        steps.append((candidate, near, own not in near))
+        if own not in near or len(steps) == max_candidates:
+            break
+    return steps
+
+
+@drawn
+def cyclic_walk(images, features, centers, owner, anchor: int, r: int = 3, include_self: bool = True,
+                max_candidates: int = 15, person_ids=None):  # fmt: skip
+    """The paper's Fig. 4 on a real batch: a line per candidate, nearest first, each with its own r nearest centres.
+
+    images [n, 3, H, W] are the centres' images, features [A, D] the anchors, owner [A] each anchor's centre. The anchor
+    is framed in blue wherever it appears: a candidate that lists it is passed over, the first that doesn't is the hard
+    negative. With person_ids [n] the true relation stands under each candidate.
+    """
+    steps = walk(features, centers, owner, anchor, r, include_self, max_candidates)
+    own = int(owner[anchor])
+    width = max(len(near) for _, near, _ in steps)
+    figure, axes = image_grid(len(steps), width + 3, images[0], scale=0.95, gap=0.36)
+    draw_on(axes[0, 0], images[own], BLUE, "anchor")
+    for number, (line, (candidate, near, taken)) in enumerate(zip(axes, steps, strict=True), 1):
+        draw_on(line[1], images[candidate], RED if taken else GREY, f"candidate {number}")
+        if person_ids is not None:
+            same = bool(person_ids[candidate] == person_ids[own])
+            line[1].set_xlabel("same person" if same else "someone else", fontsize=8, labelpad=2)
+        for axis, place in zip(line[2:], near, strict=False):
+            name = "anchor" if place == own else "itself" if place == candidate else ""
+            draw_on(axis, images[place], BLUE if place == own else None, name)
+        line[2].set_ylabel(f"its {len(near)} nearest", fontsize=8, labelpad=2)
+        text = "hard negative:\nanchor not in its list" if taken else "may be the same\nperson: go on"
+        line[-1].text(0, 0.5, text, transform=line[-1].transAxes, va="center", fontsize=9, color=RED if taken else "k")
+    return figure
+
+
+@drawn
+def curves(records, quantities=("loss", "loss_c", "loss_v"), labels=None):
+    """Loss per epoch from run records: a panel per quantity, a colour per row, a thin line per seed, their mean thick.
+
+    `labels` maps row names to what the legend calls them; a row whose curve lacks a quantity is absent from its panel.
+    """
+    rows = list(dict.fromkeys(record["row"] for record in records))
+    figure, axes = plt.subplots(1, len(quantities), figsize=(3.4 * len(quantities), 2.8), squeeze=False)
+    for axis, quantity in zip(axes[0], quantities, strict=True):
+        for place, row in enumerate(rows):
+            lines = [
+                [(point["epoch"], point[quantity]) for point in record["curve"] if point.get(quantity) is not None]
+                for record in records
+                if record["row"] == row
+            ]
+            lines = [np.array(line, dtype=float) for line in lines if line]
+            for line in lines:
+                axis.plot(*line.T, color=COLOURS[place % len(COLOURS)], linewidth=0.7, alpha=0.6)
+            if lines and len({len(line) for line in lines}) == 1:
+                axis.plot(*np.mean(lines, axis=0).T, color=COLOURS[place % len(COLOURS)], marker="o", markersize=3)
+        axis.set(title=quantity.replace("loss_c", "$L_c$").replace("loss_v", "$L_v$"), xlabel="epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    names = [(labels or {}).get(row, row) for row in rows]
+    handles = [Line2D([], [], color=COLOURS[place % len(COLOURS)]) for place in range(len(rows))]
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(rows), 4))
+    return figure
+
+
+@drawn
+def per_query_ap(scores: dict):
+    """Average precision query by query, in [0, 1], for each named model: sorted on the left, counted on the right."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.0))
+    for place, (name, values) in enumerate(scores.items()):
+        values = np.sort(np.asarray(values, dtype=float))[::-1]
+        colour = COLOURS[place % len(COLOURS)]
+        left.plot((np.arange(len(values)) + 0.5) / len(values), values, color=colour, label=name)
+        left.axhline(values.mean(), color=colour, linewidth=0.9, linestyle="--")
+        right.hist(values, bins=np.linspace(0, 1, 21), histtype="step", linewidth=1.8, color=colour)
+    left.set(title="sorted; dashed: its mean, mAP", xlabel="share of queries", ylabel="average precision", ylim=(0, 1))
+    left.legend()
+    right.set(title="how many queries", xlabel="average precision", ylabel="queries", xlim=(0, 1))
+    return figure
+
+
+@drawn
+def table_bars(frame, profile: str, metric: str = "rank1"):
+    """An ablation table (`paul.tables.ablation_table`) as bars with 95 % intervals, a panel per target.
+
+    Rows that the paper prints are filled, controls hatched. Values belong to `profile` and to nothing else.
+    """
+    targets = list(dict.fromkeys(frame["target"]))
+    rows = list(dict.fromkeys(frame["row"]))
+    labels = frame.drop_duplicates("row").set_index("row")["label"]
+    size = (4.2 * len(targets) + 1.6, 0.36 * len(rows) + 1.1)
+    figure, axes = plt.subplots(1, len(targets), figsize=size, squeeze=False, sharex=True)
+    for axis, target in zip(axes[0], targets, strict=True):
+        part = frame[frame["target"] == target].set_index("row").reindex(rows)
+        places = np.arange(len(rows))
+        printed = part["in_paper"].fillna(False).astype(bool)
+        axis.barh(places[printed], part.loc[printed, metric], height=0.68, **IN_PAPER)
+        axis.barh(places[~printed], part.loc[~printed, metric], height=0.68, **CONTROL)
+        errors = np.array([part[metric] - part[f"{metric}_low"], part[f"{metric}_high"] - part[metric]], dtype=float)
+        errors = np.nan_to_num(errors)
+        axis.errorbar(part[metric], places, xerr=errors, fmt="none", color="black", capsize=3, linewidth=1)
+        axis.set(yticks=places, yticklabels=labels[rows] if axis is axes[0, 0] else [], xlabel=f"{METRICS[metric]}, %")
+        axis.set_xlim(left=0)
+        axis.set_title(target_name(target, profile))
+        axis.invert_yaxis()
+    handles = [plt.Rectangle((0, 0), 1, 1, **style) for style in (IN_PAPER, CONTROL)]
+    figure.legend(handles, ["in the paper", "control, not in the paper"], loc="outside lower center", ncols=2)
+    figure.suptitle(f"profile {profile}: mean over source seeds, 95 % interval", fontsize=10)
+    return figure
+
+
+@drawn
+def ordering_lines(frame, profile: str, metric: str = "rank1"):
+    """The paper's order of its rows on the left of each panel, ours on the right; crossing lines are a disagreement."""
+    frame = frame[frame["in_paper"]]
+    targets = list(dict.fromkeys(frame["target"]))
+    height = 0.38 * frame["row"].nunique() + 0.9
+    figure, axes = plt.subplots(1, len(targets), figsize=(5.4 * len(targets), height), squeeze=False)
+    for axis, target in zip(axes[0], targets, strict=True):
+        part = frame[frame["target"] == target]
+        for place, (_, line) in enumerate(part.iterrows()):
+            ends = [line[f"paper_position_{metric}"], line[f"position_{metric}"]]
+            colour = COLOURS[place % len(COLOURS)]
+            axis.plot([0, 1], ends, color=colour, marker="o")
+            axis.text(-0.05, ends[0], line["label"], ha="right", va="center", fontsize=9)
+            axis.text(1.05, ends[1], line["label"], ha="left", va="center", fontsize=9)
+        axis.set(xlim=(-1.3, 2.3), ylim=(len(part) + 0.5, 0.4), yticks=[], xticks=[0, 1])
+        axis.set_xticklabels(["paper", f"ours ({profile})"])
+        axis.set_title(f"{METRICS[metric].split()[0]}, best first: {TARGETS.get(target, target)} | "
+                       f"{target_name(target, profile)}", fontsize=9)  # fmt: skip
+        axis.spines[["left", "bottom"]].set_visible(False)
+        axis.tick_params(length=0)
+    return figure
+
+
+@drawn
+def claims_panel(verdicts, labels=None):
+    """Every comparison behind the verdicts (`paul.claims.judge_all`): mean difference, 95 % interval and its border.
+
+    Green circles hold, red crosses point the other way, grey squares are undecided; a claim without runs has no marks.
+    """
+    lines, borders, ticks, names = [], [], [], []
+    place = 0
+    for verdict in verdicts:
+        evidence = [line for line in verdict["evidence"] if line["outcome"] != "missing"]
+        names.append(f"{verdict['id']}  {verdict['verdict']}")
+        ticks.append(place + max(len(evidence) - 1, 0) / 2)
+        for line in evidence:
+            lines.append((place, line))
+            place += 1
+        borders.append(place - 0.5 + (0 if evidence else 1))
+        place = borders[-1] + 0.5
+    figure, axis = plt.subplots(figsize=(9.5, 0.17 * place + 1.2))
+    for y, line in lines:
+        colour = OUTCOMES[line["outcome"]]
+        marker = {"holds": "o", "fails": "X", "open": "s"}[line["outcome"]]
+        axis.plot([line["low"], line["high"]], [y, y], color=colour, linewidth=1.5)
+        axis.plot(line["mean"], y, marker=marker, color=colour, markersize=5)
+        limits = [-line["margin"], line["margin"]] if line["kind"] == "within" else [line["margin"]]
+        axis.plot(limits, [y] * len(limits), linestyle="none", marker="|", color="black", markersize=9)
+        name = [(labels or {}).get(line[side], line[side]) for side in ("a", "b")]
+        text = f"{name[0]} \N{MINUS SIGN} {name[1]}, {line['target']} {METRICS[line['metric']].split()[0]}"
+        axis.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), fontsize=7, va="center")
+    for border in borders[:-1]:
+        axis.axhline(border, color="#DDDDDD", linewidth=0.8)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set(yticks=ticks, ylim=(place - 0.5, -0.5), xlabel="percentage points, paired by source seed; | is the border")
+    axis.set_yticklabels(names)
+    for tick, verdict in zip(axis.get_yticklabels(), verdicts, strict=True):
+        tick.set_color(VERDICTS[verdict["verdict"]])
+    axis.tick_params(axis="y", length=0)
+    return figure

@@ -1,0 +1,146 @@
+"""Pictures: what they claim (where a patch lies, which candidate was taken, which frame means what), not their pixels."""
+
+import subprocess
+import sys
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paul import plots
+from paul.losses import cyclic_ranking
+from paul.patches import stripes
+
+IMAGES = torch.randint(0, 256, (12, 3, 24, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def colours_of_frames(figure):
+    axes = [axis for axis in figure.axes if axis.images]
+    return [matplotlib.colors.to_hex(a.spines["top"].get_edgecolor()) if a.spines["top"].get_visible() else None
+            for a in axes]  # fmt: skip
+
+
+def test_importing_paul_does_not_plot():
+    command = "import sys, paul, paul.claims, paul.runs; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command]).returncode == 0
+
+
+def test_stripes_tile_the_image():
+    corners = np.stack([plots.quadrilateral(theta, 60, 30) for theta in stripes(6)])
+    np.testing.assert_allclose(corners[:, 0], [[0, 10 * m] for m in range(6)], atol=1e-5)
+    np.testing.assert_allclose(corners[:, 2], [[30, 10 * (m + 1)] for m in range(6)], atol=1e-5)
+
+
+def test_a_patch_lies_where_the_sampler_looks():
+    theta = torch.tensor([[0.4, -0.2, 0.1], [0.3, 0.5, -0.3]])
+    grid = torch.nn.functional.affine_grid(theta[None], [1, 1, 5, 5], align_corners=True)[0]
+    ends = torch.stack([grid[0, 0], grid[0, -1], grid[-1, -1], grid[-1, 0]])
+    expected = (ends.numpy() + 1) / 2 * [30, 60]
+    np.testing.assert_allclose(plots.quadrilateral(theta, 60, 30), expected, atol=1e-5)
+
+
+def test_patches_on_people_draws_every_patch():
+    figure = plots.patches_on_people(IMAGES[:5], stripes(4).expand(5, -1, -1, -1), columns=3)
+    assert sum(len(axis.patches) for axis in figure.axes) == 5 * 4
+    assert not plt.get_fignums()
+
+
+def test_ranked_list_marks_right_wrong_and_left_out():
+    figure = plots.ranked_list(IMAGES[:1], IMAGES[None, 1:5], [[True, False, True, False]], [[False, False, True, False]])
+    assert colours_of_frames(figure) == [c.lower() for c in ["#000000", plots.GREEN, plots.RED, plots.GREY, plots.RED]]
+    titles = [axis.get_title() for axis in figure.axes]
+    assert [title.split()[0] for title in titles] == ["query", "1", "2", "left", "3"]
+
+
+def test_nearest_patches_are_the_nearest():
+    features = torch.randn(2, 12, 5, generator=torch.Generator().manual_seed(1))
+    figure = plots.nearest_patches(IMAGES, stripes(2).expand(12, -1, -1, -1), features, [3, 7], patch=1, count=4)
+    titles = [axis.get_title() for axis in figure.axes]
+    for row, anchor in enumerate([3, 7]):
+        distances = sorted(((features[1, j] - features[1, anchor]) ** 2).sum().sqrt() for j in range(12) if j != anchor)
+        assert titles[5 * row] == "anchor"
+        assert titles[5 * row + 1 : 5 * row + 5] == [f"{d:.2f}" for d in distances[:4]]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 10), st.integers(1, 4), st.booleans(), st.integers(1, 6))
+def test_the_walk_ends_where_cyclic_ranking_does(seed, n, r, include_self, limit):
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(2 * n, 3, generator=generator, dtype=torch.float64)
+    centers, owner = (features[:n] + features[n:]) / 2, torch.arange(2 * n) % n
+    picks = cyclic_ranking(features, centers, owner, r=r, include_self=include_self, max_candidates=limit)
+    for anchor in range(2 * n):
+        steps = plots.walk(features, centers, owner, anchor, r, include_self, limit)
+        assert [taken for _, _, taken in steps[:-1]] == [False] * (len(steps) - 1)
+        assert (steps[-1][0] if steps[-1][2] else -1) == picks[anchor]
+
+
+def test_cyclic_walk_has_a_line_per_candidate():
+    features = torch.randn(12, 4, generator=torch.Generator().manual_seed(3))
+    owner = torch.arange(12)
+    figure = plots.cyclic_walk(IMAGES, features, features, owner, anchor=2, person_ids=owner // 2)
+    steps = plots.walk(features, features, owner, 2)
+    assert sum(axis.get_title().startswith("candidate") for axis in figure.axes) == len(steps)
+
+
+def test_curves_draw_a_line_per_seed_and_their_mean():
+    def curve(shift):
+        return [{"epoch": e, "loss": 3.0 - e + shift, "loss_c": 1.0, "loss_v": None, "seconds": 1.0} for e in (1, 2, 3)]
+
+    records = [{"row": "paul", "curve": curve(s)} for s in (0, 1)] + [{"row": "patch_direct", "curve": []}]
+    figure = plots.curves(records)
+    loss, _, loss_v = figure.axes
+    assert len(loss.lines) == 3 and not loss_v.lines
+    np.testing.assert_allclose(loss.lines[2].get_ydata(), [2.5, 1.5, 0.5])
+
+
+def test_per_query_ap_shows_every_query():
+    figure = plots.per_query_ap({"one": [0.2, 1.0, 0.6], "two": [0.0, 0.5, 0.5]})
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [1.0, 0.6, 0.2])
+    assert figure.axes[0].get_legend_handles_labels()[1] == ["one", "two"]
+
+
+def ablation(n=3):
+    lines = [
+        {"row": row, "label": row.upper(), "in_paper": row != "control", "target": target, "rank1": value,
+         "rank1_low": value - 2 if n > 1 else np.nan, "rank1_high": value + 2 if n > 1 else np.nan,
+         "position_rank1": place, "paper_position_rank1": 3 - place if place else np.nan}
+        for target in ["market", "duke"]
+        for row, value, place in [("a", 50.0, 1), ("control", 45.0, np.nan), ("b", 40.0, 2)]
+    ]  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_table_bars_are_the_means(n):
+    figure = plots.table_bars(ablation(n), "mini")
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["Market-1501-like", "DukeMTMC-reID-like"]
+    assert sorted(bar.get_width() for bar in figure.axes[0].patches) == [40.0, 45.0, 50.0]
+
+
+def test_ordering_lines_join_the_papers_place_to_ours():
+    figure = plots.ordering_lines(ablation(), "mini")
+    assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [[2, 1], [1, 2]]
+
+
+def test_claims_panel_has_an_interval_per_comparison():
+    line = {"a": "x", "b": "y", "target": "market", "metric": "rank1", "kind": "higher", "margin": 0.0}
+    done = [{**line, "outcome": o, "mean": m, "low": m - 1, "high": m + 1} for o, m in [("holds", 3.0), ("fails", -4.0)]]
+    missing = [{**line, "outcome": "missing", "mean": None, "low": None, "high": None}]
+    verdicts = [
+        {"id": "C1", "verdict": "not run", "evidence": []},
+        {"id": "C2", "verdict": "contradicted", "evidence": done},
+        {"id": "C3", "verdict": "not run", "evidence": missing},
+    ]
+    figure = plots.claims_panel(verdicts)
+    (axis,) = figure.axes
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["C1  not run", "C2  contradicted", "C3  not run"]
+    spans = [list(line.get_xdata()) for line in axis.lines]
+    assert [2.0, 4.0] in spans and [-5.0, -3.0] in spans
