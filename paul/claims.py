@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from paul.intervals import mean_interval
+from paul.published import COMPARED, PAPER, published
+from paul.published import METRICS as PUBLISHED_METRICS
 from paul.runs import METRICS, paired_differences, read_runs, target_name, values_by_seed, write_text
 
 try:
@@ -28,8 +30,6 @@ FIELDS = {
     "not_run": {"reason": str},
 }
 OPTIONAL = {"higher": {"margin": float}}
-PUBLISHED_FILES = {"table1": "table1_market1501.csv", "table2": "table2_dukemtmc.csv"}
-PUBLISHED_COLUMNS = {"rank1": "rank1", "rank5": "rank5", "rank10": "rank10", "map_trapezoid": "mAP"}
 
 
 class ClaimsError(ValueError):
@@ -71,10 +71,10 @@ def check_test(claim_id: str, test: dict, rows) -> dict:
         if rows is not None and name not in rows:
             raise ClaimsError(f"claim {claim_id}: field 'pairs' or 'row' names {name!r}, which is no experiment row")
     for metric in test.get("metrics", []):
-        if metric not in METRICS or (kind == "published" and metric not in PUBLISHED_COLUMNS):
+        if metric not in METRICS or (kind == "published" and metric not in PUBLISHED_METRICS):
             raise ClaimsError(f"claim {claim_id}: field 'metrics' names {metric!r}, which such a test can't read")
-    if kind == "published" and test["table"] not in PUBLISHED_FILES:
-        raise ClaimsError(f"claim {claim_id}: field 'table' must be one of {', '.join(PUBLISHED_FILES)}")
+    if kind == "published" and test["table"] not in COMPARED:
+        raise ClaimsError(f"claim {claim_id}: field 'table' must be one of {', '.join(COMPARED)}")
     if test.get("margin", 0) < 0:
         raise ClaimsError(f"claim {claim_id}: field 'margin' must not be negative, got {test['margin']}")
     return {"margin": 0.0, **test}
@@ -140,12 +140,12 @@ def compare(kind: str, differences: pd.Series, margin: float, **labels) -> dict:
 
 def published_evidence(test: dict, runs: pd.DataFrame, paper_dir) -> list[dict]:
     """Our row against the best published rival, metric by metric, in the paper's own units."""
-    table = pd.read_csv(Path(paper_dir) / PUBLISHED_FILES[test["table"]])
+    table = published(test["table"], paper_dir)
     rivals = table[table["method"] != "PAUL"].set_index("method")
     lines = []
     for target in test["targets"]:
         for metric in test["metrics"]:
-            figures = rivals[PUBLISHED_COLUMNS[metric]].dropna()
+            figures = rivals[PUBLISHED_METRICS[metric]].dropna()
             ours = values_by_seed(runs, test["row"], target, metric)
             labels = {"a": test["row"], "b": f"published {figures.idxmax()}", "target": target, "metric": metric}
             lines.append(compare("published", ours - figures.max(), 0.0, **labels))
@@ -210,7 +210,7 @@ def sentence(verdict: str, evidence: list[dict], profile: str) -> str:
     )
 
 
-def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper_dir="book/paper") -> dict:
+def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper_dir=PAPER) -> dict:
     """The verdict on one claim from the runs of one profile (`paul.runs.read_runs`), with its evidence.
 
     Returns id, text, where, profile, verdict, sentence, missing (runs still needed), stale (runs made by other sources)
@@ -247,7 +247,7 @@ def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper_dir="book/paper"
     return {**result, "verdict": verdict, "sentence": text, "missing": missing, "stale": stale, "evidence": evidence}
 
 
-def judge_all(claims, runs: pd.DataFrame, profile: str, paper_dir="book/paper") -> list[dict]:
+def judge_all(claims, runs: pd.DataFrame, profile: str, paper_dir=PAPER) -> list[dict]:
     """`judge` for every claim, in order."""
     return [judge(claim, runs, profile, paper_dir) for claim in claims]
 
@@ -263,8 +263,8 @@ def evidence_frame(verdict: dict) -> pd.DataFrame:
     return pd.DataFrame(verdict["evidence"], columns=columns)
 
 
-def write_claims(results_dir, claims_path=CLAIMS, paper_dir="book/paper", rows=None, code=None) -> dict[str, list[dict]]:
-    """Judge every profile that has runs and write results_dir/claims.json; returns profile -> verdicts."""
+def write_claims(results_dir, claims_path=CLAIMS, paper_dir=PAPER, rows=None, code=None) -> dict:
+    """Judge every profile that has runs and write results_dir/claims.json; returns profile -> list of verdicts."""
     claims = load_claims(claims_path, rows)
     folders = sorted(path.name for path in (Path(results_dir) / "runs").glob("*") if path.is_dir())
     verdicts = {
