@@ -58,8 +58,8 @@ def _pair(options, command: str) -> int:
 
     book = load_book()
     if not options.check:
-        for chapter in book.chapters:
-            print(write_pair(chapter))
+        for chapter in sorted(book.chapters, key=lambda chapter: not chapter.source.is_file()):
+            print(write_pair(chapter))  # the first missing chapter stops this, after all the others
         return 0
     lines = differing(book)
     print("\n".join(lines) or "every notebook says what its chapter says")
@@ -80,13 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     run = commands.add_parser("run", help="execute chapters through papermill")
-    run.add_argument("--profile", default="mini", help="smoke, mini (default), gpu or paper")
+    run.add_argument("--profile", default="mini", choices=("smoke", "mini", "gpu", "paper"), help="default: mini")
     run.add_argument("--chapters", help="numbers or slugs, such as 03,05; all when left out")
     run.add_argument("--keep-going", action="store_true", help="after a failed chapter run those that don't need it")
     run.add_argument("--data", type=Path, default=ROOT / "data", help="folder of the data sets, rendered when missing")
     run.add_argument("--results", type=Path, default=ROOT / "results", help="folder of run records, tables and figures")
     run.add_argument("--out", type=Path, default=ROOT / "build" / "executed", help="folder of the executed notebooks")
-    run.add_argument("-p", dest="parameter", action="append", default=[], metavar="name=value", help="a chapter's parameter")
+    run.add_argument("-p", dest="parameter", action="append", default=[], metavar="name=value", help="set a parameter")
     run.add_argument("--extra-seed", action="store_true", help="one source seed more than the committed records have")
     run.set_defaults(do=_run)
 

@@ -33,5 +33,6 @@ def write_costs(book: Book, manifest_path: Path) -> list[str]:
 def _table(profile: str, table: dict) -> str:
     quoted = {key: '"' + str(table[key]).replace("\\", "").replace('"', "") + '"' for key in ("machine", "date")}
     lines = [f"[measured.{profile}]", *(f"{key} = {text}" for key, text in quoted.items()), ""]
-    lines += [f"[measured.{profile}.seconds]", *(f"{slug} = {value}" for slug, value in sorted(table["seconds"].items()))]
+    lines += [f"[measured.{profile}.seconds]"]
+    lines += [f"{slug} = {value}" for slug, value in sorted(table["seconds"].items())]
     return "\n".join(lines) + "\n"

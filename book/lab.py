@@ -1,4 +1,4 @@
-"""JupyterLab's configuration for `make lab`: kernels start in the repository's root, as when the book runs by itself."""
+"""JupyterLab's configuration for `make lab`: kernels start in the repository's root, as they do for the driver."""
 
 from pathlib import Path
 

@@ -24,7 +24,7 @@ def read_chapter(chapter: Chapter) -> nbformat.NotebookNode:
     Raises BookError when its file doesn't exist.
     """
     if not chapter.source.is_file():
-        raise BookError(f"{chapter.source} doesn't exist, though book.toml lists {chapter.slug}: write it, or unlist it")
+        raise BookError(f"{chapter.source} doesn't exist, but book.toml lists {chapter.slug}: write or unlist it")
     parsed = jupytext.read(chapter.source, fmt="py:percent")
     seen: Counter[str] = Counter()
     cells = []

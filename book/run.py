@@ -25,7 +25,7 @@ from .manifest import committed_seeds, now, provenance, read_manifest, write_man
 from .pairs import read_chapter
 from .toc import ROOT, Book, BookError, Chapter
 
-RENDERED_SETS = ("source", "market", "duke")
+RENDERED = ("smoke", "mini", "gpu")  # profiles whose people data_prep can make
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -71,7 +71,7 @@ def seed_range(results: Path, profile: str) -> str:
 def choose_parameters(notebooks: dict[str, object], book: Book, common: dict, asked: dict[str, str]) -> dict[str, dict]:
     """What to inject into each chapter.
 
-    `common` goes to the chapters that have such a parameter, the chapter's own values from book.toml to that chapter, and
+    `common` goes to the chapters that have such a parameter, a chapter's values from book.toml to that chapter, and
     `asked` (text, as typed) to every chapter that has it. Raises BookError for a name that no chapter takes.
     """
     taken = {slug: papermill.inspect_notebook(notebook) for slug, notebook in notebooks.items()}
@@ -83,9 +83,9 @@ def choose_parameters(notebooks: dict[str, object], book: Book, common: dict, as
                 names = ", ".join(accepted) or "none"
                 raise BookError(f"{book.path}: {chapter.slug} has no parameter {name!r}; it takes {names}")
         values = {name: value for name, value in common.items() if name in accepted} | chapter.parameters
-        chosen[chapter.slug] = values | {
-            name: _typed(text, accepted[name], f"{chapter.slug}: {name}") for name, text in asked.items() if name in accepted
-        }
+        for name in asked.keys() & accepted.keys():
+            values[name] = _typed(asked[name], accepted[name], f"{chapter.slug}: {name}")
+        chosen[chapter.slug] = values
     for name in asked:
         if not any(name in accepted for accepted in taken.values()):
             offers = "; ".join(f"{slug} takes {', '.join(accepted) or 'none'}" for slug, accepted in taken.items())
@@ -123,17 +123,21 @@ def missing_need(chapter: Chapter, data_error: str | None) -> str | None:
 
 
 def make_data(data: Path, profile: str) -> str | None:
-    """Render the profile's people unless they are there. Returns what went wrong, or None."""
-    if all((data / profile / name / "card.json").is_file() for name in RENDERED_SETS):
+    """Render what is missing of the profile's people. Returns what went wrong, or None.
+
+    A set that is there and complete is kept by data_prep; real sets (profile paper) are never made, only looked for by
+    the chapters themselves.
+    """
+    if profile not in RENDERED:
         return None
     command = [sys.executable, "-m", "data_prep", "synthetic", "--profile", profile, "--out", str(data)]
-    if subprocess.run(command, cwd=ROOT).returncode:
-        return f"the data of profile {profile} isn't in {data}, and 'python -m {' '.join(command[2:])}' failed"
+    if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
+        return f"no data: 'python -m {' '.join(command[2:])}' failed, see above"
     return None
 
 
 def execute(chapter: Chapter, notebook, parameters: dict, output: Path, start: Path = ROOT) -> dict:
-    """Run one chapter; returns its manifest entry: status, and for a failure the error and the cell (counted from 0)."""
+    """Run one chapter; returns its manifest entry: the status, and of a failure the error and the cell, from 0."""
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     bar = {"desc": chapter.slug, "leave": False} if sys.stderr.isatty() else False
     try:
@@ -187,8 +191,8 @@ def run_book(
 ) -> int:
     """Run the chapters in order; returns 0 when all ran, 1 when one failed or was skipped, 130 when interrupted.
 
-    A failed chapter ends the run, or with `keep_going` only skips the chapters that come after it. An entry of the manifest
-    that belongs to a chapter not selected now is kept. Raises BookError before anything runs, for a missing chapter, an
+    A failed chapter ends the run, or with `keep_going` only skips the chapters that come after it. The manifest keeps
+    the entries of chapters that aren't selected. Raises BookError before anything runs, for a missing chapter, an
     unknown parameter, or an `out` that another run is using.
     """
     data, results, out = (Path(path).resolve() for path in (data, results, out))
@@ -247,7 +251,7 @@ class Recorder:
         self.entries = {slug: earlier[slug] for slug in order if slug in earlier}
         self.entries |= {slug: {"status": "waiting", **self.about} for slug in self.selected}
         self.entries = {slug: self.entries[slug] for slug in order if slug in self.entries}
-        self.manifest = {"book": book.title, "command": command, "started": now(), "finished": None, "status": "running"}
+        self.manifest = {"book": book.title, "command": command, "status": "running", "started": now()}
         self.clock = time.perf_counter()
         self._write()
 

@@ -64,7 +64,7 @@ class Book:
 def load_book(path: Path = ROOT / "book" / "book.toml") -> Book:
     """Read book.toml.
 
-    Raises BookError when a chapter is listed twice, needs something unknown or comes after a chapter that isn't before it.
+    Raises BookError when a chapter is listed twice, needs something unknown or comes after one that isn't before it.
     """
     path = Path(path).resolve()
     with path.open("rb") as file:

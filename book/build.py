@@ -1,0 +1,138 @@
+"""The book's pages: executed notebooks in, a folder of HTML out that needs no network to be read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from html import escape
+from pathlib import Path
+
+import nbformat
+
+from .manifest import read_manifest
+from .pairs import read_chapter
+from .toc import ROOT, Book, BookError, Chapter
+
+SITE = Path(__file__).resolve().parent / "site"
+STRIPES = ("#f2b134", "#e8743b", "#c8445b", "#8a3a7c", "#4b4a93", "#2a6f97")
+
+
+def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "results") -> Path:
+    """Make the pages in `out` and return its index.html.
+
+    Raises BookError when no chapter has been executed or Sphinx fails.
+    """
+    executed, out = Path(executed).resolve(), Path(out).resolve()
+    entries = read_manifest(executed / "manifest.json")["chapters"]
+    if not any((executed / f"{chapter.slug}.ipynb").is_file() for chapter in book.chapters):
+        raise BookError(f"no executed chapter in {executed}: start with 'python -m book run'")
+    source = out.with_name(out.name + "-source")
+    shutil.rmtree(source, ignore_errors=True)
+    (source / "chapters").mkdir(parents=True)
+    pages = [chapter for chapter in book.chapters if _write_page(chapter, executed, entries.get(chapter.slug), source)]
+    picture = Path(results) / "figures" / "contact.png"
+    if picture.is_file():
+        shutil.copyfile(picture, source / "contact.png")
+    (source / "index.md").write_text(_front_page(book, pages, entries, picture.is_file()), encoding="utf-8")
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-c", str(SITE), "-d", str(source / ".doctrees")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    if subprocess.run([*command, str(source), str(out)], cwd=ROOT, env=environment).returncode:
+        raise BookError(f"Sphinx couldn't make the pages from {source}; what it said is above")
+    return out / "index.html"
+
+
+def _write_page(chapter: Chapter, executed: Path, entry: dict | None, source: Path) -> bool:
+    """Put the executed notebook, or failing that the plain chapter, where Sphinx looks; False when there is neither."""
+    path = executed / f"{chapter.slug}.ipynb"
+    if path.is_file() and entry and entry["status"] in ("ran", "failed"):
+        notebook = nbformat.read(path, as_version=4)
+    elif chapter.source.is_file():
+        notebook = read_chapter(chapter)
+    else:
+        return False
+    notebook.metadata.pop("jupytext", None)
+    # papermill's note at the top about a failed cell; the run line says the same under the title
+    marks = "papermill-error-cell-tag"
+    notebook.cells = [cell for cell in notebook.cells if marks not in cell.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)  # times per cell, which change at each run
+    first = notebook.cells[0]
+    if first.cell_type != "markdown" or not first.source.startswith("# "):
+        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"# {chapter.title}"))
+    title, _, rest = notebook.cells[0].source.partition("\n")
+    notebook.cells[0].source = f"{title}\n\n{_run_line(chapter, entry)}\n{rest}"
+    nbformat.write(notebook, source / "chapters" / f"{chapter.slug}.ipynb")
+    return True
+
+
+def _run_line(chapter: Chapter, entry: dict | None) -> str:
+    """One line of HTML: what happened to the chapter, when, how long it took, on what, and how to do it again."""
+    words = [_badge(entry)]
+    if entry and entry["status"] in ("ran", "failed"):
+        commit = f"commit <code>{entry['commit'][:8]}</code>" if entry.get("commit") else ""
+        if commit and entry.get("changed_since_commit"):
+            commit += " and changes"
+        again = f"<code>python -m book run --chapters {chapter.number} --profile {escape(entry['profile'])}</code>"
+        when = entry["at"][:16].replace("T", " ") + " UTC"
+        words += [f"profile {escape(entry['profile'])}", f"{entry['seconds']:.0f} s", when]
+        words += [escape(entry["machine"]), commit, again]
+    if entry and (entry.get("error") or entry.get("why")):
+        words.append(escape(entry.get("error") or entry["why"]))
+    return f'<div class="run-line">{" · ".join(word for word in words if word)}</div>\n'
+
+
+def _badge(entry: dict | None) -> str:
+    status = entry["status"] if entry else "unknown"
+    words = {"unknown": "not run", "waiting": "not run", "running": "not finished"}.get(status, status)
+    return f'<span class="badge-status status-{status}">{words}</span>'
+
+
+def _front_page(book: Book, pages: list[Chapter], entries: dict, picture: bool) -> str:
+    cards = []
+    for number, chapter in enumerate(pages):
+        entry = entries.get(chapter.slug)
+        when = _badge(entry)
+        if entry and entry["status"] in ("ran", "failed"):
+            when += f"<br>{entry['seconds']:.0f} s · {escape(entry['profile'])}<br>{entry['at'][:10]}"
+        elif entry and entry.get("why"):
+            when += f"<br>{escape(entry['why'])}"
+        stripe = STRIPES[number % len(STRIPES)]
+        cards.append(
+            f'<a class="chapter" style="--stripe: {stripe}" href="chapters/{chapter.slug}.html">'
+            f'<span class="number">{chapter.number}</span><span><span class="name">{escape(chapter.title)}</span><br>'
+            f'<span class="teaches">{escape(chapter.teaches)}</span></span><span class="when">{when}</span></a>'
+        )
+    machines = sorted({entry["machine"] for entry in entries.values() if "seconds" in entry})
+    toc = "\n".join(f"{chapter.number} {chapter.title} <chapters/{chapter.slug}>" for chapter in pages)
+    shown = "\n![Rendered people, each in two cameras](contact.png)\n" if picture else ""
+    return f"""---
+html_theme.sidebar_secondary.remove: true
+---
+# {book.title}
+
+<style>.bd-article h1 {{ position: absolute; left: -10000px; }}</style>
+<div class="hero"><img src="_static/logo.svg" alt=""><div>
+<div class="hero-title">{escape(book.title)}</div>
+<div class="hero-subtitle">{escape(book.subtitle)}</div></div></div>
+
+One person walks past two cameras that share no view. Are the two pictures of the same person? Yang, Yu, Wu and Zheng
+(CVPR 2019) answer without labels for the new cameras, by learning from *patches* of people instead of whole images.
+These chapters take their method apart, rebuild every loss in a few lines, check those lines against the library, and
+rerun the paper's four tables on people who don't exist.
+{shown}
+<div class="chapter-list">
+{chr(10).join(cards)}
+</div>
+
+Ran on: {escape("; ".join(machines)) or "nothing yet"}. Each chapter's page names its profile, its commit and the
+command that runs it again. Figures measured at one profile stand beside the paper's only where the page says so.
+
+```{{toctree}}
+:hidden:
+
+{toc}
+```
+"""
