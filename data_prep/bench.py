@@ -2,7 +2,7 @@
 
 import time
 
-from data_prep.render import render
+from data_prep.photograph import render
 from data_prep.synthetic import BATCH, plan_set
 
 

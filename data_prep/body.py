@@ -38,6 +38,7 @@ def pose(form, phase, stride, lift):
     """
     made = []
     ones = np.ones_like(phase)
+    stride = stride * (1 - 0.35 * np.maximum(form["is_coat"], form["is_skirt"]))  # cloth shortens the step
     girth, hips, shoulders = form["girth"], form["hips"] * form["girth"] ** 0.8, form["shoulders"]
     lean = form["stoop"] + 0.08 * stride
 
@@ -57,30 +58,30 @@ def pose(form, phase, stride, lift):
     trunk(0.475, 0.54, 0.078 * hips, 0.088 * hips, 0.74, (0.6, 0.5), LEG, "bottom", shade=(0.8, 1))
     trunk(0.51, 0.60, 0.094 * hips, 0.086 * girth, 0.72, (0.12, 0.5), TORSO, "top", shade=(0.92, 1))
     trunk(0.60, 0.70, 0.086 * girth, 0.098 * girth ** 0.7 * shoulders, 0.68, (0.5, 0.5), TORSO, "top")
-    trunk(0.70, 0.765, 0.098 * girth ** 0.7 * shoulders, 0.104 * shoulders, 0.64, (0.5, 0.35), TORSO, "top")
-    trunk(0.765, 0.835, 0.106 * shoulders, 0.046, 0.62, (0.5, 0.3), TORSO, "top")
+    trunk(0.70, 0.775, 0.098 * girth ** 0.7 * shoulders, 0.108 * shoulders, 0.62, (0.5, 0.32), TORSO, "top")
+    trunk(0.785, 0.838, 0.100 * shoulders, 0.040, 0.60, (0.3, 0.3), TORSO, "top")
     trunk(0.80, 0.87, 0.034 * girth ** 0.5, 0.030, 1.0, (0.5, 0.5), PLAIN, "skin", z=0.004, shade=(0.8, 0.62))
     trunk(0.815, 0.842, 0.052, 0.046, 0.95, (0.6, 0.5), PLAIN, "top", present=form["is_hoodie"] + coat, shade=(0.8, 1))
     trunk(0.812, 0.846, 0.058, 0.050, 0.95, (0.7, 0.7), PLAIN, "scarf", present=form["has_scarf"])
     trunk(0.79, 0.825, 0.062, 0.050, 0.9, (0.8, 0.6), PLAIN, "top", z=-0.035, present=form["is_hoodie"], shade=(0.9, 1))
     hem = 0.51 - form["coat"] * 0.75
-    trunk(hem, 0.56, 0.125 * hips, 0.094 * hips, 0.80, (0.08, 0.3), SKIRT, "top", present=coat, shade=(0.9, 1))
+    trunk(hem, 0.575, 0.128 * hips, 0.100 * hips, 0.95, (0.08, 0.3), SKIRT, "top", present=coat, shade=(0.9, 1))
     hem = 0.50 - form["skirt"]
-    trunk(hem, 0.55, 0.128 * hips, 0.086 * hips, 0.82, (0.08, 0.3), SKIRT, "bottom", present=skirt * (1 - coat))
+    trunk(hem, 0.57, 0.130 * hips, 0.096 * hips, 1.0, (0.08, 0.3), SKIRT, "bottom", present=skirt * (1 - coat))
 
     # head, hair, hat
     head, style = form["head"], form["hair_style"]
     z = tip(0.9) + 0.012
-    trunk(0.888, 0.945, 0.036 * head, 0.043 * head, 1.18, (1, 1), HEAD, "skin", z=0.012, shade=(0.85, 1))
-    trunk(0.925, 0.957, 0.044 * head, 0.044 * head, 1.13, (0.8, 0.95), HAIR, "hair", z=-0.002, present=style < 3.5)
-    trunk(0.880, 0.93, 0.036 * head, 0.043 * head, 0.95, (0.5, 0.5), HAIR, "hair", z=-0.014, present=style < 3.5)
+    trunk(0.890, 0.945, 0.039 * head, 0.046 * head, 1.15, (1, 1), HEAD, "skin", z=0.012, shade=(0.85, 1))
+    trunk(0.928, 0.957, 0.048 * head, 0.046 * head, 1.10, (0.8, 0.95), HAIR, "hair", z=-0.002, present=style < 3.5)
+    trunk(0.893, 0.93, 0.037 * head, 0.046 * head, 0.95, (0.4, 0.5), HAIR, "hair", z=-0.016, present=style < 3.5)
     trunk(form["hair_low"], 0.93, 0.046 * head, 0.050 * head, 0.62, (0.5, 0.8), HAIR, "hair", z=-0.030,
           present=style == 1)
     trunk(0.955, 0.975, 0.024, 0.022, 1.0, (1, 1), HAIR, "hair", z=-0.046, present=style == 2)
     add((0, 0.80, tip(0.8) - 0.075), (0, 0.93, tip(0.9) - 0.045), (0.011, 0.019), 1.0, (1, 1), HAIR, "hair",
         present=style == 3)
     hat = form["hat_style"]
-    trunk(0.945, 0.967, 0.049 * head, 0.043 * head, 1.16, (0.25, 0.8), HAT, "hat", z=0.004, present=hat > 0.5)
+    trunk(0.945, 0.969, 0.052 * head, 0.046 * head, 1.14, (0.25, 0.8), HAT, "hat", z=0.004, present=hat > 0.5)
     trunk(0.944, 0.950, 0.036 * head, 0.036 * head, 1.2, (0.1, 0.1), PLAIN, "hat", z=0.052, present=hat == 1,
           shade=(0.75, 0.95))
 
@@ -108,14 +109,14 @@ def pose(form, phase, stride, lift):
         swing = -0.9 * stride * form["swing"] * np.sin(phase) * side + 0.03
         out = 0.10 + 0.05 * girth
         elbow_bend = lift + 0.25 * stride
-        top = (side * 0.112 * shoulders, 0.795, tip(0.795))
+        top = (side * 0.101 * shoulders, 0.772, tip(0.772))
         elbow = (top[0] + side * 0.165 * np.sin(out), top[1] - 0.165 * np.cos(out) * np.cos(swing),
                  top[2] + 0.165 * np.sin(swing))
         fore = swing + elbow_bend
         wrist = (elbow[0] - side * 0.008, elbow[1] - 0.145 * np.cos(fore), elbow[2] + 0.145 * np.sin(fore))
         hand = (wrist[0], wrist[1] - 0.045 * np.cos(fore), wrist[2] + 0.045 * np.sin(fore))
         bulk = girth ** 0.5 * (1 + 0.12 * (form["sleeve_end"] > 0.9))
-        add(elbow, top, (0.029 * bulk, 0.039 * bulk), 1.05, (0.9, 0.9), ARM, "top", (0.5, 0.0), (0.95, 0.95))
+        add(elbow, top, (0.028 * bulk, 0.033 * bulk), 1.05, (0.9, 0.9), ARM, "top", (0.5, 0.0), (0.95, 0.95))
         add(wrist, elbow, (0.022 * bulk, 0.029 * bulk), 1.05, (0.3, 0.9), ARM, "top", (1.0, 0.5), (1, 0.95))
         add(hand, wrist, (0.017, 0.019), 0.9, (0.9, 0.5), PLAIN, "skin", (0, 1), (0.95, 0.9))
         carries = (form["bag_style"] == 1) & (form["side"] == side)

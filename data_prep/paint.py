@@ -6,7 +6,7 @@ from data_prep.body import ARM, HAIR, HEAD, LEG, PACK, SHOE, SKIRT, TORSO
 from data_prep.people import MATERIAL
 
 
-def paint(seen, capsules, form, colours, sun, sun_from, ambient):
+def paint(seen, capsules, form, colours, cameras):
     """Colours [3, V] of visible fragments, float32 in 0..1 or a little above."""
     image, slot = seen.image, seen.slot
     part = capsules.part[slot]
@@ -41,7 +41,7 @@ def paint(seen, capsules, form, colours, sun, sun_from, ambient):
     here = image[at]
     wide, tall = side[at], v[at]
     f, is_front = front[at], front[at] > 0
-    opening = form["is_open"][here] * (0.16 + 0.5 * np.maximum(tall - 0.68, 0))
+    opening = form["is_open"][here] * (0.24 + 0.9 * np.maximum(tall - 0.66, 0))
     inner = is_front & (np.abs(wide) < opening)
     logo = (np.abs(tall - form["print_y"][here]) < form["print_h"][here]) & (np.abs(wide) < form["print_w"][here])
     logo &= np.where(is_front, form["print_front"][here], form["print_back"][here]) > 0.5
@@ -54,20 +54,22 @@ def paint(seen, capsules, form, colours, sun, sun_from, ambient):
 
     at = on(HEAD)
     eyes = (front[at] > 0.3) & (np.abs(np.abs(side[at]) - 0.36) < 0.15) & (np.abs(v[at] - 0.927) < 0.005)
-    mouth = (front[at] > 0.3) & (np.abs(side[at]) < 0.25) & (np.abs(v[at] - 0.890) < 0.004)
+    mouth = (front[at] > 0.3) & (np.abs(side[at]) < 0.25) & (np.abs(v[at] - 0.899) < 0.003)
     rgb[:, at[eyes]] *= 0.3
     rgb[:, at[mouth]] *= np.array([[0.8], [0.5], [0.5]], np.float32)
 
     # light
     nx, ny, nz = seen.normal
     fold = form["fold"][image] * np.isin(part, (ARM, LEG, TORSO, SKIRT))
-    wave = np.sin(v * 55 + 3 * side + form["fold_phase"][image]) * fold
-    nx, ny = nx + 0.5 * wave, ny + 0.6 * wave
+    run = np.where(np.isin(part, (ARM, LEG)), v * 0.4, v)
+    start = form["fold_phase"][image]
+    wave = np.sin(run * 68 + 4 * side + start) * (0.5 + 0.5 * np.sin(run * 31 - 3 * side + 2.3 * start)) * fold
+    nx, ny = nx + 0.35 * wave, ny + 0.45 * wave
     size = 1 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-6)
-    sun_from = (sun_from / np.linalg.norm(sun_from, axis=1, keepdims=True)).astype(np.float32)
-    lit = nx * sun_from[image, 0] + ny * sun_from[image, 1] + nz * sun_from[image, 2]
+    sun = np.array([camera.sun_from for camera in cameras], np.float32)
+    sun /= np.linalg.norm(sun, axis=1, keepdims=True)
+    strength = np.array([(camera.ambient, 0.35 + camera.sun) for camera in cameras], np.float32)
+    lit = nx * sun[image, 0] + ny * sun[image, 1] + nz * sun[image, 2]
     lit = np.maximum(lit * size, 0)
-    sky = 0.78 + 0.22 * ny * size
-    light = ambient.astype(np.float32)[image] * sky * (0.7 + 0.3 * seen.facing) + (
-        0.35 + sun.astype(np.float32)[image]) * lit
-    return rgb * (light * seen.shade)
+    sky = (0.78 + 0.22 * ny * size) * (0.7 + 0.3 * seen.facing)
+    return rgb * ((strength[image, 0] * sky + strength[image, 1] * lit) * seen.shade)

@@ -99,7 +99,7 @@ def _sample_person(rng, person_id, shop, model):
         "bottom": bottom, "bottom_colour": _pick(rng, shop.bottoms, shop.bottom_taste),
         "shoes": _pick(rng, ("black", "white", "brown", "red", "blue", "grey", "yellow"), (4, 4, 2, 1, 1, 2, 0.6)),
         "hair": _pick(rng, HAIR_STYLES, (5, 3, 0.8, 1.2, 0.6)), "hair_colour": _pick(rng, list(HAIRS), (4, 4, 2, 2, 1, .6)),
-        "hat": _pick(rng, HATS, (7, 1, 0.7)), "backpack": _pick(rng, ["none", *COLOURS], [26] + [1] * len(COLOURS)),
+        "hat": _pick(rng, HATS, (7, 1, 0.7)), "backpack": _pick(rng, ["none", *COLOURS], [36] + [1] * len(COLOURS)),
         "bag": _pick(rng, BAGS, (5, 1, 1)), "scarf": _pick(rng, ["none", *COLOURS], [120] + [1] * len(COLOURS)),
     }
     if model is not None:
@@ -111,8 +111,8 @@ def _sample_person(rng, person_id, shop, model):
         "height": rng.normal(1.70, 0.08), "girth": float(np.clip(rng.normal(1.0, 0.12), 0.78, 1.4)),
         "shoulders": rng.normal(1.0, 0.07), "hips": rng.normal(1.0, 0.08), "head": rng.normal(1.0, 0.04),
         "stoop": rng.uniform(0.0, 0.10), "swing": rng.uniform(0.6, 1.2), "texture": TEXTURES.index(look["top_texture"]),
-        "period": rng.uniform(0.032, 0.075), "print_y": rng.uniform(0.70, 0.75), "print_w": rng.uniform(0.25, 0.55),
-        "print_h": rng.uniform(0.02, 0.05), "fold": rng.uniform(0.15, 0.45), "fold_phase": rng.uniform(0, 6.28),
+        "period": rng.uniform(0.032, 0.075), "print_y": rng.uniform(0.70, 0.75), "print_w": rng.uniform(0.3, 0.65),
+        "print_h": rng.uniform(0.025, 0.06), "fold": rng.uniform(0.15, 0.45), "fold_phase": rng.uniform(0, 6.28),
         "sleeve": rng.uniform(0.25, 0.42), "leg": rng.uniform(0.40, 0.52), "skirt": rng.uniform(0.20, 0.34),
         "side": rng.choice([-1.0, 1.0]), "hair_low": rng.uniform(0.76, 0.84), "coat": rng.uniform(0.26, 0.40),
         "pack": rng.uniform(0.85, 1.2), "seam": float(rng.random() < 0.18),

@@ -10,9 +10,6 @@ import numpy as np
 
 from data_prep.body import pose
 from data_prep.paint import paint
-from data_prep.scene import backdrop, develop
-
-FILL = 0.86  # a person of box_scale 1 fills this much of the box's height
 
 
 @dataclass
@@ -143,43 +140,20 @@ def trace(capsules, yaw, pitch, scale, x, y, size):
     )
 
 
-def figures(people, yaw, phase, stride, lift, pitch, sun, sun_from, ambient, scale, x, y, size):
-    """Colours and coverage of B people: [B, H, W, 3] (multiplied by coverage) and [B, H, W], both float32."""
+def figures(people, yaw, phase, stride, lift, pitch, cameras, scale, x, y, size):
+    """Draw B people.
+
+    Args: people (people.Person), then arrays [B]: yaw, phase, stride, lift, pitch (radians, see body.pose), cameras
+    (whose light falls on them), scale (pixels per person height), x and y (the point between the feet, in pixels).
+    Returns colours float32 [B, H, W, 3], already multiplied by coverage, and coverage [B, H, W].
+    """
     form = {name: np.array([person.form[name] for person in people]) for name in people[0].form}
-    colours = np.stack([person.colours for person in people])
     capsules = pose(form, phase, stride, lift)
     seen = trace(capsules, yaw, pitch, scale, x, y, size)
-    rgb = paint(seen, capsules, form, colours, sun, sun_from, ambient)
+    rgb = paint(seen, capsules, form, np.stack([person.colours for person in people]), cameras)
     height, width = size
-    grid = np.zeros((4, len(people) * 2 * height * width), np.float32)
-    grid[:3, seen.sample], grid[3, seen.sample] = rgb, 1
-    grid = grid.reshape(4, len(people), height, 2, width).sum(3) * np.float32(0.5)
-    return np.moveaxis(grid[:3], 0, -1), grid[3]
-
-
-def render(shots, cameras, size):
-    """Take shots.
-
-    Args: shots (a sequence of camera.Shot), cameras (camera.Camera in order of camera id from 1), size (height, width).
-    Returns uint8 [B, height, width, 3].
-    """
-    height, width = size
-    taken_by = [cameras[shot.camera_id - 1] for shot in shots]
-    colour = np.zeros((len(shots), height, width, 3), np.float32)
-    cover = np.zeros((len(shots), height, width), np.float32)
-    there = [i for i, shot in enumerate(shots) if shot.person is not None]
-    if there:
-        def column(value):
-            return np.array([value(shots[i], taken_by[i]) for i in there])
-
-        pitch = column(lambda s, c: c.pitch)
-        scale = column(lambda s, c: s.box_scale) * FILL * height
-        x = width * (0.5 + column(lambda s, c: s.box_dx))
-        # the point between the feet: the person's middle (half a height up) lies box_dy off the box's centre
-        y = height * (0.5 + column(lambda s, c: s.box_dy)) + 0.5 * scale * np.cos(pitch)
-        colour[there], cover[there] = figures(
-            [shots[i].person for i in there], column(lambda s, c: s.yaw), column(lambda s, c: s.phase),
-            column(lambda s, c: s.stride), column(lambda s, c: s.lift), pitch, column(lambda s, c: c.sun),
-            column(lambda s, c: c.sun_from), column(lambda s, c: c.ambient), scale, x, y, size)
-    scenes = backdrop(shots, taken_by, cover, size)
-    return develop(scenes * (1 - cover[..., None]) + colour, shots, taken_by)
+    grid = np.zeros((len(people) * 2 * height * width, 4), np.float32)
+    grid[seen.sample, :3], grid[seen.sample, 3] = rgb.T, 1
+    grid = grid.reshape(len(people), height, 2, width, 4)
+    grid = (grid[:, :, 0] + grid[:, :, 1]) * np.float32(0.5)
+    return grid[..., :3], grid[..., 3]

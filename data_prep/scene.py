@@ -1,33 +1,267 @@
-"""What lies behind people and in front of them, and what the camera makes of it all."""
+"""The street a camera looks at: sky, facades, ground in perspective, trees, pillars, parked cars, painted once per camera.
+
+A pinhole camera at `height` metres with a level horizon: a point of the ground at distance D metres lies focal * height / D
+pixels below the horizon, and anything there is drawn at focal / D pixels per metre.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from data_prep.seeding import rng_for
 
-
-def backdrop(shots, cameras, cover, size):
-    """Scenery [B, H, W, 3] behind each shot."""
-    height, width = size
-    out = np.empty((len(shots), height, width, 3), np.float32)
-    ramp = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
-    for i, (shot, camera) in enumerate(zip(shots, cameras)):
-        rng = rng_for(*camera.key, "scene")
-        wall, ground = rng.uniform(0.35, 0.8, 3), rng.uniform(0.3, 0.6, 3)
-        out[i] = np.where(ramp < 0.6, wall * (1.1 - 0.3 * ramp), ground * (0.8 + 0.3 * ramp))
-    return out
+NEAR, FAR = 5.0, 8.5  # metres between which people walk
+FOCAL = 3.1           # in box heights: a person at 6 m then fills a box
 
 
-def develop(light, shots, cameras):
-    """The camera's own colours: light [B, H, W, 3] -> uint8 of the same shape."""
-    def column(name):
-        return np.array([getattr(camera, name) for camera in cameras], np.float32).reshape(len(cameras), 1, 1, -1)
+@dataclass(frozen=True)
+class Scene:
+    """A painted street: `picture` float32 [rows, columns, 3], and the camera's geometry in its pixels."""
 
-    tint, gain = column("tint"), column("gain")
-    out = light * (tint * gain)
-    grey = out.mean(3, keepdims=True)
-    out = grey + (out - grey) * column("saturation")
-    out = 0.45 + (out - 0.45) * column("contrast")
-    for i, (shot, camera) in enumerate(zip(shots, cameras)):
-        rng = np.random.default_rng(shot.key)
-        out[i] += shot.light + camera.noise * rng.standard_normal(out[i].shape, np.float32)
-    return (np.clip(out, 0, 1) ** column("gamma") * 255 + 0.5).astype(np.uint8)
+    picture: np.ndarray
+    horizon: float
+    focal: float
+    height: float
+
+    def foot(self, place):
+        """Where a person stands: place (two numbers in 0..1: across, away) -> (x, y, pixels per metre)."""
+        distance = NEAR + (FAR - NEAR) * place[1]
+        margin = self.focal * 0.14
+        x = margin + place[0] * (self.picture.shape[1] - 2 * margin)
+        return x, self.horizon + self.focal * self.height / distance, self.focal / distance
+
+    def crop(self, left, top, step, size):
+        """Bilinear crop float32 [H, W, 3] whose pixel (0, 0) is centred on (left, top), `step` picture pixels apart."""
+        def taps(start, number, limit):
+            at = np.clip(start + step * np.arange(number), 0, limit - 1.001)
+            low = at.astype(np.intp)
+            return low, (at - low).astype(np.float32)
+
+        r, fr = taps(top, size[0], self.picture.shape[0])
+        c, fc = taps(left, size[1], self.picture.shape[1])
+        first, last = c.min(), c.max() + 2
+        band = self.picture[:, first:last]
+        rows = band[r]
+        rows += (band[r + 1] - rows) * fr[:, None, None]
+        c -= first
+        out = rows[:, c]
+        out += (rows[:, c + 1] - out) * fc[None, :, None]
+        return out
+
+
+def paint_scene(camera, size):
+    """Paint the street of one camera for boxes of `size` (height, width) pixels.  Returns a Scene."""
+    rng = rng_for(*camera.key, "scene")
+    unit = size[0]
+    focal, horizon = FOCAL * unit, rng.uniform(0.3, 0.5) * unit
+    rows = int(horizon + focal * camera.height / NEAR + 0.25 * unit)
+    painter = Painter(rng, rows, int(4.2 * unit), horizon, focal, camera)
+    painter.sky()
+    painter.far_trees()
+    wall = rng.uniform(9.5, 15)
+    painter.ground(wall)
+    if rng.random() < 0.75:
+        painter.facades(wall)
+    else:
+        painter.hedge(wall)
+    painter.furniture(wall)
+    picture = painter.picture * (1 + 0.06 * painter.clouds(1.2 * unit)[..., None])
+    tone = picture.mean((0, 1))
+    picture = (picture - tone) * 0.92 + tone
+    return Scene(np.clip(picture, 0.02, 1.2).astype(np.float32), horizon, focal, camera.height)
+
+
+class Painter:
+    """Paints one picture from far to near; lengths of things are in metres."""
+
+    def __init__(self, rng, rows, columns, horizon, focal, camera):
+        self.rng, self.horizon, self.focal, self.camera = rng, horizon, focal, camera
+        self.picture = np.zeros((rows, columns, 3), np.float32)
+        self.y, self.x = np.mgrid[0:rows, 0:columns].astype(np.float32)
+        self.x -= columns / 2
+
+    def clouds(self, cell):
+        """Smooth noise of about unit deviation with features of `cell` pixels, [rows, columns]."""
+        rows, columns = self.picture.shape[:2]
+        coarse = self.rng.standard_normal((int(rows / cell) + 3, int(columns / cell) + 3)).astype(np.float32)
+        return np.asarray(Image.fromarray(coarse).resize((columns, rows), Image.Resampling.BICUBIC))
+
+    def grain(self, *cells):
+        return sum(self.clouds(max(c, 1.0)) for c in cells) / len(cells) ** 0.5
+
+    def blend(self, mask, colour, where=Ellipsis):
+        part = self.picture[where]
+        part += (np.asarray(colour, np.float32) - part) * np.asarray(mask, np.float32)[..., None]
+
+    def earth(self, low, high, warm=0.04):
+        """A muted colour, mostly between warm and cold."""
+        cast = self.rng.normal(0, 1.3 * warm) * np.array((1, 0.2, -1)) + self.rng.normal(0, 0.4 * warm, 3)
+        return np.clip(self.rng.uniform(low, high) + cast + np.array((0.02, 0, -0.02)), 0.05, 0.95)
+
+    def sky(self):
+        top, bottom = self.earth(0.6, 0.8, 0.02) + (-0.08, 0, 0.12), self.earth(0.8, 0.95, 0.02)
+        ramp = np.clip(self.y / self.horizon, 0, 1)[..., None]
+        self.picture[:] = top + (bottom - top) * ramp
+
+    def far_trees(self):
+        line = self.horizon - (0.10 + 0.012 * self.clouds(self.focal * 0.06)[0]) * self.focal
+        leaf = 0.30 + 0.06 * self.grain(3, 8)[..., None]
+        self.blend(self.y > line[None], leaf * (0.85, 1.0, 0.7))
+
+    def ground(self, wall):
+        """Two surfaces, one near the wall and one under the walkers, seen in perspective."""
+        below = np.maximum(self.y - self.horizon, 0.5)
+        distance = self.focal * self.camera.height / below
+        across = self.x * distance / self.focal
+        turn = self.rng.uniform(-0.6, 0.6)
+        u = across * np.cos(turn) + distance * np.sin(turn)
+        w = distance * np.cos(turn) - across * np.sin(turn)
+        fine = np.clip(1 - 0.035 * distance, 0.15, 1)  # joints and grain fade with distance
+        kinds = ("paving", "asphalt", "grass", "bricks", "concrete")
+        near, far = self.rng.choice(kinds, p=(0.34, 0.26, 0.1, 0.15, 0.15)), self.rng.choice(("paving", "grass", "concrete"))
+        border = self.rng.uniform(8.2, wall) + across * np.tan(self.rng.uniform(-0.25, 0.25))
+        for kind, mask in ((near, self.y > self.horizon), (far, (self.y > self.horizon) & (distance > border))):
+            self.blend(mask, self.surface(kind, u, w, fine))
+        kerb = np.clip(1 - np.abs(distance - border) / 0.12, 0, 1) * (self.y > self.horizon)
+        self.blend(kerb * 0.8, self.earth(0.6, 0.75))
+        if near == "asphalt":
+            if self.rng.random() < 0.5:  # a zebra crossing, else a line along the kerb
+                stripe = (np.mod(u, 1.1) < 0.55) & (np.abs(w - self.rng.uniform(5.5, 7.5)) < 1.5)
+            else:
+                stripe = np.abs(distance - border + self.rng.uniform(1, 3)) < 0.08
+            self.blend(0.7 * stripe * (self.y > self.horizon), (0.85, 0.85, 0.82))
+        shade = np.clip(1 - np.abs(distance - wall) / 2.0, 0, 1)
+        self.picture *= (1 - 0.25 * shade * (self.y > self.horizon))[..., None]
+
+    def surface(self, kind, u, w, fine):
+        if kind == "grass":
+            colour = np.array((0.30, 0.40, 0.18)) * self.rng.uniform(0.8, 1.15)
+            return colour * (1 + 0.16 * (fine * self.grain(1, 2, 5))[..., None] + 0.08 * self.clouds(30)[..., None])
+        colour = {"asphalt": self.earth(0.27, 0.40, 0.01), "concrete": self.earth(0.48, 0.66, 0.02)}.get(
+            kind, self.earth(0.42, 0.64, 0.035))
+        tone = 1 + 0.05 * fine * self.grain(1, 2) + 0.06 * self.clouds(25)
+        pitch = {"paving": self.rng.uniform(0.5, 1.0), "bricks": 0.28, "concrete": 2.6}.get(kind)
+        if pitch:
+            row = np.floor(w / pitch)
+            shift = u / pitch + 0.5 * np.mod(row, 2) * (kind == "bricks")
+            column = np.floor(shift)
+            tile = np.mod(np.sin(row * 12.99 + column * 78.23) * 437.58, 1) - 0.5  # every slab its own shade
+            joint = np.minimum(np.minimum(w / pitch - row, shift - column) * pitch / 0.05, 1)
+            tone = tone * (1 + 0.16 * fine * tile) * (1 - 0.35 * fine * (1 - joint))
+        return colour * tone[..., None]
+
+    def facades(self, wall):
+        """A row of buildings: brick, plaster or concrete, with windows, doors and shop fronts."""
+        base = self.horizon + self.focal * self.camera.height / wall
+        up, along = (base - self.y) * wall / self.focal, self.x * wall / self.focal
+        edge, far_end = -8.5, 8.5
+        plinth, cornice = self.earth(0.25, 0.4), self.earth(0.5, 0.7)
+        while edge < far_end:
+            width = self.rng.uniform(4, 9)
+            inside = (along >= edge) & (along < edge + width) & (up > 0)
+            local = along - edge
+            kind = self.rng.choice(("brick", "plaster", "concrete", "shop"))
+            colour = {"brick": self.earth(0.34, 0.5, 0.03) + (0.10, -0.02, -0.05), "plaster": self.earth(0.6, 0.85, 0.05),
+                      "concrete": self.earth(0.45, 0.65, 0.015)}.get(kind, self.earth(0.35, 0.75, 0.07))
+            tone = 1 + 0.04 * self.grain(1, 4) + 0.05 * self.clouds(30) - 0.12 * np.exp(-np.maximum(up, 0) / 0.5)
+            if kind == "brick":
+                course = np.floor(up / 0.16)
+                tone = tone * np.where(np.mod(up / 0.16, 1) < 0.2, 0.86, 1)
+                tone = tone * np.where(np.mod(local / 0.4 + 0.5 * np.mod(course, 2), 1) < 0.1, 0.9, 1)
+            self.blend(inside, colour * tone[..., None])
+            self.blend(inside & (up < 0.35), plinth)
+            self.blend(inside & (np.abs(up - 3.3) < 0.1), cornice)
+            self.openings(inside, local, up, width, kind == "shop")
+            edge += width
+            if self.rng.random() < 0.3:
+                edge += self.rng.uniform(0.8, 2.5)  # an alley
+
+    def openings(self, inside, local, up, width, shop):
+        glass, frame = self.earth(0.14, 0.3) + (0, 0.02, 0.05), self.earth(0.3, 0.9, 0.02)
+        low, high = (0.5, 2.7) if shop else (self.rng.uniform(0.9, 1.2), self.rng.uniform(2.2, 2.6))
+        pitch, share = (2.4, 0.9) if shop else (self.rng.uniform(1.6, 2.6), self.rng.uniform(0.5, 0.65))
+        phase = np.mod(local / pitch, 1)
+        for floor in (0.0, 3.4):
+            level = up - floor
+            across = np.abs(phase - 0.5) * pitch
+            window = inside & (across < share * pitch / 2) & (level > low) & (level < high) & (local < width - 0.3)
+            pane = (across < share * pitch / 2 - 0.07) & (level > low + 0.07) & (level < high - 0.07)
+            self.blend(window, frame)
+            # the sky mirrors in the upper part of a pane
+            mirror = glass + 0.25 * np.clip((level - low) / (high - low) + 0.25 * phase - 0.3, 0, 1)[..., None]
+            self.blend(window & pane & (across > 0.03), mirror)
+            self.blend(inside & (across < share * pitch / 2 + 0.08) & (np.abs(level - low + 0.05) < 0.06), frame * 0.8)
+        door = self.rng.uniform(0.6, width - 1.4)
+        leaf = inside & (np.abs(local - door) < 0.5) & (up < 2.1)
+        self.blend(leaf, self.earth(0.15, 0.45, 0.08))
+        self.blend(leaf & (np.abs(np.abs(local - door) - 0.5) < 0.07), frame * 0.9)
+        if shop:
+            awning = inside & (up > 2.7) & (up < 3.2)
+            one, two = self.earth(0.3, 0.8, 0.15), self.earth(0.5, 0.9, 0.05)
+            self.blend(awning, one)
+            self.blend(awning & (np.mod(local, 0.8) < 0.4) & (self.rng.random() < 0.5), two)
+
+    def hedge(self, wall):
+        base = self.horizon + self.focal * self.camera.height / wall
+        up = (base - self.y) * wall / self.focal
+        top = self.rng.uniform(1.2, 2.4) + 0.12 * self.clouds(6)
+        leaf = 1 + 0.22 * self.grain(1, 2, 4) + 0.10 * np.clip(up, 0, 2)
+        self.blend((up > 0) & (up < top), np.array((0.20, 0.29, 0.13)) * leaf[..., None])
+        if self.rng.random() < 0.5:  # a fence in front of it
+            along = self.x * wall / self.focal
+            rail = (np.mod(along, 0.25) < 0.06) | (np.abs(up - 1.05) < 0.05)
+            self.blend(rail & (up > 0) & (up < 1.1), self.earth(0.2, 0.7, 0.02))
+
+    def furniture(self, wall):
+        """Things between the wall and the walkers, far ones first."""
+        kinds = ("tree", "pillar", "lamp", "car", "bush", "bin")
+        number = int(self.rng.integers(4, 9))
+        for distance in np.sort(self.rng.uniform(FAR + 0.3, wall - 0.5, number))[::-1]:
+            scale = self.focal / distance
+            x = self.rng.uniform(-0.5, 0.5) * self.picture.shape[1]
+            u, up = (self.x - x) / scale, (self.horizon + scale * self.camera.height - self.y) / scale
+            kind = self.rng.choice(kinds, p=(0.24, 0.16, 0.14, 0.2, 0.16, 0.1))
+            spread = {"car": 2.1, "bush": 0.8, "pillar": 0.35}.get(kind, 0.3)
+            shadow = np.exp(-((u / spread) ** 2) - (up / 0.22) ** 2)
+            self.picture *= (1 - 0.4 * shadow)[..., None]
+            getattr(self, kind)(u, up)
+
+    def tube(self, u, up, radius, top, colour):
+        round_ = np.sqrt(np.clip(1 - (u / radius) ** 2, 0, 1)) * (0.75 + 0.25 * np.clip(u / radius, -1, 1))
+        self.blend((np.abs(u) < radius) & (up > 0) & (up < top), np.asarray(colour) * (0.45 + 0.65 * round_)[..., None])
+
+    def tree(self, u, up):
+        bark = np.array((0.30, 0.24, 0.18)) * (1 + 0.15 * self.grain(1, 3))[..., None]
+        self.tube(u + 0.05 * np.sin(up), up, self.rng.uniform(0.12, 0.22), 3.4, bark)
+        crown = np.full_like(u, -1)
+        for _ in range(9):
+            cx, cy, r = self.rng.normal(0, 0.8), self.rng.uniform(2.5, 4.5), self.rng.uniform(0.5, 1.0)
+            crown = np.maximum(crown, 1 - ((u - cx) ** 2 + (up - cy) ** 2) / r**2)
+        leaf = np.array((0.24, 0.34, 0.14)) * self.rng.uniform(0.8, 1.2)
+        self.blend(crown + 0.25 * self.grain(2, 4) > 0.2, leaf * (0.8 + 0.4 * crown + 0.22 * self.grain(1, 2, 5))[..., None])
+
+    def pillar(self, u, up):
+        self.tube(u, up, self.rng.uniform(0.2, 0.35), 9, self.earth(0.45, 0.75))
+
+    def lamp(self, u, up):
+        self.tube(u, up, 0.06, 9, self.earth(0.15, 0.5, 0.01))
+
+    def bin(self, u, up):
+        self.tube(u, up, 0.26, 0.95, self.earth(0.15, 0.45, 0.08))
+
+    def bush(self, u, up):
+        shape = 1 - (u / 0.8) ** 2 - ((up - 0.4) / 0.6) ** 2 + 0.25 * self.grain(2, 4)
+        self.blend((shape > 0) & (up > 0), np.array((0.22, 0.33, 0.14)) * (0.8 + 0.35 * up + 0.2 * self.grain(1, 2))[..., None])
+
+    def car(self, u, up):
+        paint = self.earth(0.12, 0.8, 0.05)
+        roof = 1.42 - np.maximum(np.abs(u + 0.1) - 0.8, 0) * 0.75
+        shell = (np.abs(u) < 2.1) & (up > 0.25) & ((up < 0.85) | ((up < roof) & (np.abs(u + 0.1) < 1.5)))
+        self.blend(shell, paint * (0.75 + 0.35 * np.clip(up, 0, 1.3))[..., None])
+        pane = shell & (up > 0.88) & (up < roof - 0.12) & (np.abs(u + 0.1) < 1.3) & (np.abs(u + 0.1) > 0.04)
+        self.blend(pane, np.array((0.18, 0.2, 0.23)) + 0.2 * np.clip(up - 0.9, 0, 1)[..., None])
+        for wheel in (-1.3, 1.3):
+            r = np.hypot(u - wheel, up - 0.3)
+            self.blend(r < 0.32, (0.07, 0.07, 0.07))
+            self.blend(r < 0.17, (0.5, 0.5, 0.5))

@@ -19,12 +19,12 @@ from tqdm import tqdm
 from data_prep.camera import Shot, sample_camera, sample_shot
 from data_prep.market_layout import (FOLDERS, ImageName, count, fingerprint, write_card, write_index)
 from data_prep.people import describe, sample_people
-from data_prep.render import render
+from data_prep.photograph import render
 from data_prep.seeding import rng_for
 from data_prep.store import replace_folder
 
 RENDERER = 1  # raise it whenever a change alters pixels
-BATCH = 32
+BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def plan_set(name, profile, seed):
     """
     world, size = WORLDS[name], PROFILES[profile].size
     sizes = PROFILES[profile].source if name == "source" else PROFILES[profile].target
-    cameras = tuple(sample_camera(rng_for(seed, world.key, "camera", c), c, world.gap, world.key, world.cameras)
+    cameras = tuple(sample_camera(rng_for(seed, world.key, "camera", c), c, world.gap, seed, world.key)
                     for c in range(1, world.cameras + 1))
     groups = [("train", sizes.train), ("test", sizes.test), ("val", sizes.val)]
     strangers = sizes.distractors
