@@ -1,0 +1,149 @@
+"""Checkpoints: plain tensors and numbers, written atomically, read without running any code in them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from paul.patchnet import PatchNet, PatchNetOptions
+
+FORMAT = 1
+
+
+def write_atomically(path: str | Path, write) -> None:
+    """Call write(file object) on a temporary sibling, then rename: readers see the old file or the new one, whole.
+
+    Raises:
+        OSError: the disk is full or not writable; the message names the file, and what stood there still does.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, (OSError, RuntimeError)):  # torch reports a failing disk as RuntimeError
+            raise OSError(f"could not write {path} ({error}); what was there before is untouched. Free some space or "
+                          "choose another folder, and run the same command again") from error
+        raise
+
+
+def save(path: str | Path, model: PatchNet, **training) -> None:
+    """Write a network, its options and any training state (tensors, numbers, strings, and dicts and lists of them)."""
+    state = {"format": FORMAT, "options": asdict(model.options), "stage": model.stage,
+             "num_classes": model.num_classes, "model": model.state_dict(), "training": training}
+    write_atomically(path, lambda file: torch.save(state, file))
+
+
+def read(path: str | Path) -> dict:
+    """The contents of a checkpoint file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: truncated, no checkpoint, or a pickle that would run code (refused).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} is refused: it holds more than tensors and numbers, and loading it could run code "
+                         f"({str(error).splitlines()[0]})") from error
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is truncated or no checkpoint ({str(error).splitlines()[0]}); use an earlier one or "
+                         "train again") from error
+
+
+def load(path: str | Path, options: PatchNetOptions | None = None) -> tuple[PatchNet, dict]:
+    """Rebuild the network of a checkpoint; returns it and the training state saved with it.
+
+    Args:
+        path: written by `save`.
+        options: what the caller expects; None accepts any architecture.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unreadable, of another format, or of another architecture than expected.
+    """
+    state = read(path)
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ValueError(f"{path} was not written by paul.checkpoint.save (format {FORMAT}); for the authors' own file "
+                         "use import_released")
+    found = PatchNetOptions(**state["options"])
+    if options is not None and found != options:
+        differing = [f"{key}: {value!r} in the file, {asdict(options)[key]!r} expected"
+                     for key, value in state["options"].items() if value != asdict(options)[key]]
+        raise ValueError(f"{path} holds another architecture ({'; '.join(differing)})")
+    model = found.build(num_classes=state["num_classes"])
+    if state["stage"] == "target":
+        model.to_target()
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit its own options: {error}") from error
+    return model, state["training"]
+
+
+def _stack(state: dict[str, Tensor], name: str) -> Tensor:
+    parts = []
+    while name.format(len(parts)) in state:
+        parts.append(state[name.format(len(parts))])
+    if not parts:
+        raise ValueError(f"not a released PAUL checkpoint: {name.format(0)} is missing")
+    return torch.stack(parts)
+
+
+def import_released(path_or_dict: str | Path | dict, stage: str = "target") -> PatchNet:
+    """The network of a checkpoint that the authors' code wrote (ResNet-50, PGN, 256-d patches; ledger 9, 19-21).
+
+    Args:
+        path_or_dict: the file, or its state dict with keys such as `module.backbone.conv1.weight`,
+            `module.new.down.0.0.weight`, `module.patch_proposal.fc_loc.2.bias`.
+        stage: "target" or "source" (the latter needs the classifiers `module.new.fc_list`).
+
+    Raises:
+        ValueError: a key is missing or does not fit; the message names it.
+    """
+    if stage not in ("source", "target"):
+        raise ValueError(f"stage must be 'source' or 'target', got {stage!r}")
+    state = path_or_dict if isinstance(path_or_dict, dict) else read(path_or_dict)
+    state = {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
+    down = _stack(state, "new.down.{}.0.weight").flatten(2)
+    embedding = _stack(state, "new.embedding.{}.weight")
+    if "patch_proposal.localization.0.weight" not in state:
+        raise ValueError("not a released PAUL checkpoint: patch_proposal.localization.0.weight is missing")
+    conv = state["patch_proposal.localization.0.weight"]
+    classes = len(state["new.fc_list.0.weight"]) if "new.fc_list.0.weight" in state else None
+    options = PatchNetOptions(num_patches=len(down), dim=down.shape[1], embedding_dim=embedding.shape[1],
+                              pgn_channels=len(conv), pgn_hidden=len(state["patch_proposal.fc_loc.0.weight"]))
+    model = options.build(num_classes=classes if stage == "source" else None)
+    renamed = {key: value for key, value in state.items() if key.startswith("backbone.")}
+    renamed |= {key.replace("patch_proposal.", "generator."): value for key, value in state.items()
+                if key.startswith("patch_proposal.")}
+    renamed |= {"branch.weight": down, "branch.bias": _stack(state, "new.down.{}.0.bias"),
+                "embedding.weight": embedding, "embedding.bias": _stack(state, "new.embedding.{}.bias")}
+    for part in ("weight", "bias", "running_mean", "running_var"):
+        renamed[f"branch_norm.{part}"] = _stack(state, f"new.down.{{}}.1.{part}").flatten()
+    counter = "new.down.0.1.num_batches_tracked"  # absent from files of the oldest torch versions
+    renamed["branch_norm.num_batches_tracked"] = state.get(counter, torch.tensor(0))
+    if stage == "source":
+        renamed |= {"classifier.weight": _stack(state, "new.fc_list.{}.weight"),
+                    "classifier.bias": _stack(state, "new.fc_list.{}.bias")}
+    missing, unexpected = model.load_state_dict(renamed, strict=False)
+    problems = [key for key in missing if not key.endswith("num_batches_tracked")] + unexpected
+    if problems:
+        raise ValueError(f"not a released PAUL checkpoint: {problems[0]} and {len(problems) - 1} others do not fit")
+    return model.to_target() if stage == "target" else model

@@ -1,0 +1,103 @@
+"""Where a number comes from: source hash, commit, versions and machine, as a run record states them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+import resource
+import subprocess
+import tokenize
+from functools import cache
+from pathlib import Path
+
+import numpy
+import torch
+import torchvision
+
+from paul.checkpoint import write_atomically
+
+# the files whose code decides a measured number; plots, tables and commands do not
+DECIDING = ("adapt", "augment", "backbones", "engine", "images", "losses", "memory", "metrics", "patches", "patchnet",
+            "pretrain", "schedules")
+_SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING}
+
+
+def _meaning(source: str) -> str:
+    """The tokens of a file without comments, layout and docstrings: a better explanation keeps the hash."""
+    kept, at_start = [], True
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in _SILENT:
+            at_start = at_start or token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+        elif not (at_start and token.type == tokenize.STRING):
+            kept.append(token.string)
+            at_start = False
+    return "".join(kept)
+
+
+@cache
+def code_hash() -> str:
+    """Hash over the sources that decide a measured number."""
+    here = Path(__file__).parent
+    text = "\n".join(_meaning((here / f"{name}.py").read_text(encoding="utf-8")) for name in DECIDING)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def commit() -> str:
+    """The commit of the sources, with "+" when files differ from it; "" outside version control."""
+    def git(*arguments):
+        return subprocess.run(["git", "-C", str(Path(__file__).parent), *arguments], capture_output=True, text=True,
+                              check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+@cache
+def machine() -> str:
+    """Processor and core count, in words."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the libraries that compute."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
+            "numpy": numpy.__version__}
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Highest memory use so far, in MiB: the GPU's allocator, or this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if platform.system() == "Darwin" else 2**10)
+
+
+def digest(data: dict) -> str:
+    """Hash of plain data."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_record(path: Path, record: dict) -> None:
+    """Write a record whole or not at all."""
+    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def read_record(path: Path) -> dict | None:
+    """A record, None when it is missing or not whole JSON (then it is made again)."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and "metrics" in record else None

@@ -1,0 +1,74 @@
+"""Hyper-parameters of a profile's target stage, chosen on validation people: never on test people, never on their seed.
+
+One option after the other, each on the row that depends on it most, keeping the best before going on. The score is the
+step mAP on the validation people, averaged over the targets. `results/tuning/<profile>.json` holds every trial, and a
+test holds the profile to the choice.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from paul import records
+from paul.adapt import AdaptOptions, adapt
+from paul.experiments import Places, Spec, _images, evaluate_model, one_thread, source_model, workers_executor
+from paul.engine import pick_device
+from paul.profiles import profile
+
+SEED = 100  # a source model of its own: no reported run starts from it
+# option, losses switched on while it is chosen, values tried
+SEARCH = (
+    ("lr", {"loss_c": "pedal", "loss_v": True}, (0.005, 0.01, 0.02)),
+    ("s", {"loss_c": "pedal", "loss_v": False}, (5.0, 10.0, 20.0, 30.0)),
+    ("margin", {"loss_c": None, "loss_v": True}, (0.5, 1.0, 2.0)),
+    ("lam", {"loss_c": "pedal", "loss_v": True}, (0.5, 1.0, 2.0)),
+)
+
+
+def trial(options: AdaptOptions, target: str, profile_name: str, places: Places) -> dict[str, float]:
+    """Scores on one target's validation people after adapting with these options, in percent."""
+    p = profile(profile_name)
+    model = source_model(Spec("paul", target, SEED, profile_name), places)
+    folder = Path(places.data) / p.folders[target]
+    key = records.digest({**asdict(options), "crop_area": list(options.crop_area), "code": records.code_hash(),
+                          "image_size": list(p.image_size), "target": target})
+    with one_thread(pick_device(places.device)):
+        adapt(model, _images(str(folder), "train", p.image_size), options, seed=SEED, device=places.device,
+              folder=Path(places.models) / profile_name / f"tuning--{target}--{key[:8]}", source=f"seed {SEED}")
+        return evaluate_model(model, folder, p.image_size, "val_query", "val_gallery").percent()
+
+
+def tune(profile_name: str = "mini", places: Places = Places(), workers: int = 2, search=SEARCH) -> dict:
+    """Search, write results/tuning/<profile>.json, and return what it holds: seed, chosen, trials.
+
+    Raises:
+        FileNotFoundError: the data are missing.
+    """
+    p = profile(profile_name)
+    source_model(Spec("paul", p.targets[0], SEED, profile_name), places)
+    chosen, trials = {}, []
+    with workers_executor(workers) as executor, tqdm(total=sum(len(values) for *_, values in search), unit="trial",
+                                                     desc="tuning") as bar:
+        for option, losses, values in search:
+            scored = []
+            for value in values:
+                options = replace(p.adapt, **chosen, **losses, **{option: value})
+                jobs = [(options, target, profile_name, places) for target in p.targets]
+                if executor is None:
+                    scores = [trial(*job) for job in jobs]
+                else:
+                    scores = [future.result() for future in [executor.submit(trial, *job) for job in jobs]]
+                score = sum(s["map_step"] for s in scores) / len(scores)
+                scored.append((score, value))
+                trials.append({"option": option, "value": value, "losses": losses, "others": copy.copy(chosen),
+                               "score": score, "per_target": dict(zip(p.targets, scores))})
+                bar.update()
+            chosen[option] = max(scored)[1]
+    result = {"profile": profile_name, "seed": SEED, "score": "mean over targets of the validation people's step mAP",
+              "chosen": chosen, "trials": trials, "code": records.code_hash(), "commit": records.commit()}
+    records.write_record(Path(places.results) / "tuning" / f"{profile_name}.json", result)
+    return result
