@@ -224,7 +224,8 @@ def _run_selected(book, selected, notebooks, parameters, recorder, data_error, k
         if ended_by:
             why = f"{ended_by} failed, and --keep-going wasn't given"
         elif blocker:
-            why = f"comes after {blocker}, which {recorder.entries[blocker]['status']}"
+            what = "failed" if recorder.entries[blocker]["status"] == "failed" else "was skipped"
+            why = f"comes after {blocker}, which {what}"
         if why:
             recorder.note(chapter, {"status": "skipped", "why": why})
             say(f"skipped           {why}", flush=True)

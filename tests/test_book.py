@@ -1,0 +1,289 @@
+"""The driver on small throw-away chapters, and the pairs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from book import pairs
+from book.__main__ import main
+from book.costs import write_costs
+from book.manifest import committed_seeds, write_text
+from book.run import locked, run_book, seed_range
+from book.toc import ROOT, BookError, load_book
+
+TOML = """
+[book]
+title = "A small book"
+cell_seconds = 60
+"""
+PARAMETERS = '# %% tags=["parameters"]\nprofile: str = "mini"\nk: int = 3\n'
+
+
+@pytest.fixture
+def small(tmp_path):
+    """small(slug=(code, toml lines)) writes a book of such chapters and returns a function that runs it."""
+
+    def write(**chapters):
+        toml = TOML
+        (tmp_path / "chapters").mkdir(exist_ok=True)
+        for slug, (code, lines) in chapters.items():
+            toml += f'\n[[chapter]]\nslug = "{slug}"\ntitle = "Title of {slug}"\n{lines}\n'
+            (tmp_path / "chapters" / f"{slug}.py").write_text(f"# %% [markdown]\n# # {slug}\n\n{code}\n")
+        (tmp_path / "book.toml").write_text(toml)
+        book = load_book(tmp_path / "book.toml")
+
+        def run(**options):
+            said = []
+            options = {"data": tmp_path / "data", "results": tmp_path / "results", "out": tmp_path / "out"} | options
+            status = run_book(book, say=lambda *words, **_: said.append(" ".join(words)), **options)
+            return status, json.loads((options["out"] / "manifest.json").read_text()), "\n".join(said)
+
+        run.book = book
+        return run
+
+    return write
+
+
+def outputs(notebook):
+    cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+    return "".join(part.get("text", "") for cell in cells for part in cell.outputs)
+
+
+def test_a_chapter_runs_from_the_root_with_this_python_and_its_parameters(small, tmp_path):
+    code = PARAMETERS + "# %%\nimport os, sys, paul\nprint(profile, k, os.getcwd(), sys.executable)"
+    status, manifest, said = small(a=(code, ""))(profile="smoke", asked={"k": "5"})
+    assert status == 0
+    assert outputs(tmp_path / "out" / "a.ipynb") == f"smoke 5 {ROOT} {sys.executable}\n"
+    entry = manifest["chapters"]["a"]
+    assert entry["status"] == "ran" and entry["profile"] == "smoke" and entry["seconds"] > 0
+    assert entry["parameters"] == {"profile": "smoke", "k": 5}
+    assert manifest["status"] == "complete" and "a" in said
+    assert json.loads((tmp_path / "results" / "manifest.json").read_text()) == manifest
+
+
+def test_figures_are_drawn_inline(small, tmp_path):
+    small(a=("# %%\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()", ""))()
+    cell = nbformat.read(tmp_path / "out" / "a.ipynb", as_version=4).cells[-1]
+    assert any("image/png" in part.get("data", {}) for part in cell.outputs)
+
+
+def test_a_failure_stops_the_run_and_is_named(small):
+    run = small(a=("# %%\nraise ValueError('too few people')", ""), b=("# %%\n1", ""))
+    status, manifest, said = run()
+    entries = manifest["chapters"]
+    assert status == 1 and manifest["status"] == "failed"
+    assert entries["a"]["status"] == "failed" and entries["a"]["error"] == "ValueError: too few people"
+    assert entries["a"]["cell"] == 1
+    assert entries["b"]["status"] == "skipped" and "a failed" in entries["b"]["why"]
+    assert "too few people" in said
+
+
+def test_keep_going_skips_only_what_depends_on_the_failure(small):
+    fine = "# %%\n1"
+    run = small(
+        a=("# %%\n1 / 0", ""), b=(fine, 'after = ["a"]'), c=(fine, 'after = ["b"]'), d=(fine, "")
+    )
+    status, manifest, _ = run(keep_going=True)
+    assert status == 1
+    assert {slug: entry["status"] for slug, entry in manifest["chapters"].items()} == {
+        "a": "failed", "b": "skipped", "c": "skipped", "d": "ran"
+    }
+    assert "comes after a, which failed" in manifest["chapters"]["b"]["why"]
+    assert "comes after b, which was skipped" in manifest["chapters"]["c"]["why"]
+
+
+def test_a_cell_that_takes_too_long_fails_its_chapter(small):
+    status, manifest, _ = small(a=("# %%\nimport time\ntime.sleep(60)", "cell_seconds = 1"))()
+    assert status == 1 and "longer than 1 s" in manifest["chapters"]["a"]["error"]
+
+
+def test_a_dead_kernel_fails_its_chapter(small):
+    status, manifest, _ = small(a=("# %%\nimport os\nos._exit(1)", ""))()
+    assert status == 1 and "kernel died" in manifest["chapters"]["a"]["error"]
+
+
+@pytest.mark.parametrize("asked, message", [
+    ({"kk": "5"}, "a takes profile, k; b takes none"),
+    ({"k": "many"}, "a: k wants int, not 'many'"),
+])
+def test_parameters_that_no_chapter_takes_are_refused_before_anything_runs(small, tmp_path, asked, message):
+    run = small(a=(PARAMETERS, ""), b=("# %%\n1", ""))
+    with pytest.raises(BookError, match=message):
+        run(asked=asked)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_parameter_in_book_toml_is_refused(small):
+    with pytest.raises(BookError, match="a has no parameter 'kk'; it takes profile, k"):
+        small(a=(PARAMETERS, "parameters = {kk = 1}"))()
+
+
+def test_a_listed_chapter_that_does_not_exist_is_named(small, tmp_path):
+    run = small(a=("# %%\n1", ""))
+    (tmp_path / "chapters" / "a.py").unlink()
+    with pytest.raises(BookError, match="a.py doesn't exist"):
+        run()
+
+
+def test_running_one_chapter_keeps_what_is_known_of_the_others(small):
+    run = small(a=("# %%\n1", ""), b=("# %%\n1 / 0", 'after = ["a"]'))
+    run(chapters="a")
+    _, manifest, _ = run(chapters="b")
+    assert [entry["status"] for entry in manifest["chapters"].values()] == ["ran", "failed"]
+
+
+def test_what_needs_a_gpu_is_skipped_without_one(small, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    status, manifest, _ = small(a=("# %%\n1", 'needs = ["gpu"]'))()
+    assert status == 1 and "needs a GPU" in manifest["chapters"]["a"]["why"]
+
+
+def test_what_needs_data_is_skipped_when_rendering_fails(small, monkeypatch):
+    monkeypatch.setattr("book.run.make_data", lambda data, profile: "no data: the disk is full")
+    run = small(a=("# %%\n1", 'needs = ["data"]'), b=("# %%\n1", ""))
+    _, manifest, _ = run()
+    assert manifest["chapters"]["a"]["why"] == "no data: the disk is full"
+    assert manifest["chapters"]["b"]["status"] == "ran"
+
+
+def test_two_runs_cannot_write_the_same_folder(small, tmp_path):
+    run = small(a=("# %%\n1", ""))
+    with locked(tmp_path / "out"), pytest.raises(BookError, match="another run"):
+        run()
+    assert run()[0] == 0
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_an_interrupt_leaves_a_whole_manifest(small, tmp_path):
+    small(a=("# %%\n1", ""), b=(f"# %%\nopen({str(tmp_path / 'begun')!r}, 'w').close()\nimport time\ntime.sleep(60)", ""))
+    code = f"""
+import sys
+from pathlib import Path
+from book.run import run_book
+from book.toc import load_book
+folder = Path({str(tmp_path)!r})
+sys.exit(run_book(load_book(folder / "book.toml"), results=folder / "results", out=folder / "out"))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    wait_for((tmp_path / "begun").exists)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert process.returncode == 130 and "interrupted" in said
+    assert manifest["status"] == "interrupted"
+    assert manifest["chapters"]["a"]["status"] == "ran"
+    assert manifest["chapters"]["b"] == manifest["chapters"]["b"] | {"status": "skipped", "why": "the run was interrupted"}
+
+
+def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "manifest.json"
+    write_text(path, "whole")
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError):
+        write_text(path, "half")
+    assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
+
+
+def test_measured_costs_come_from_the_manifest(small, tmp_path):
+    run = small(a=("# %%\n1", ""), b=("# %%\n1 / 0", ""))
+    _, manifest, _ = run(keep_going=True)
+    assert write_costs(run.book, tmp_path / "out" / "manifest.json") == ["mini/a"]
+    once = (tmp_path / "book.toml").read_text()
+    book = load_book(tmp_path / "book.toml")
+    assert book.measured["mini"]["seconds"] == {"a": manifest["chapters"]["a"]["seconds"]}
+    assert book.measured["mini"]["machine"] == manifest["chapters"]["a"]["machine"]
+    write_costs(book, tmp_path / "out" / "manifest.json")
+    assert (tmp_path / "book.toml").read_text() == once
+
+
+def test_the_extra_seed_is_one_more_than_there_are(tmp_path):
+    assert seed_range(tmp_path, "mini") == "0-0"
+    folder = tmp_path / "runs" / "mini"
+    folder.mkdir(parents=True)
+    for name in ("paul--market--s0--0a1b2c3d.json", "paul--duke--s2--0a1b2c3d.json", "notes.json"):
+        (folder / name).touch()
+    assert committed_seeds(tmp_path, "mini") == {0, 2}
+    assert seed_range(tmp_path, "mini") == "0-3"
+
+
+@pytest.mark.parametrize("toml, message", [
+    ('[[chapter]]\nslug = "a"\ntitle = "A"\nafter = ["b"]', "no earlier chapter"),
+    ('[[chapter]]\nslug = "a"\ntitle = "A"\nneeds = ["luck"]', "needs 'luck'"),
+    ('[[chapter]]\nslug = "a"\ntitle = "A"\n[[chapter]]\nslug = "a"\ntitle = "A"', "listed twice"),
+])
+def test_book_toml_is_checked(tmp_path, toml, message):
+    (tmp_path / "book.toml").write_text(TOML + toml)
+    with pytest.raises(BookError, match=message):
+        load_book(tmp_path / "book.toml")
+
+
+def test_chapters_are_chosen_by_number_or_name_in_the_books_order():
+    book = load_book()
+    assert [chapter.slug for chapter in book.select("05_ipfl,03")] == ["03_patchnet", "05_ipfl"]
+    with pytest.raises(BookError, match="no chapter 77; there are 00_setup"):
+        book.select("77")
+
+
+def test_the_command_line_says_what_is_wrong_and_exits_with_2(capsys):
+    assert main(["run", "--chapters", "77"]) == 2
+    assert main(["run", "-p", "k"]) == 2
+    assert "no chapter 77" in (said := capsys.readouterr().err) and "write it as name=value" in said
+
+
+# --- pairs ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_notebook_says_what_its_chapter_says():
+    assert pairs.differing(load_book()) == [], "write them anew with 'python -m book pair'"
+
+
+def test_a_pair_is_the_same_bytes_each_time_and_its_ids_follow_the_cells(small):
+    book = small(a=("# %%\n1\n\n# %%\n1\n\n# %%\n2", "")).book
+    chapter = book.chapters[0]
+    once = pairs.write_pair(chapter).read_bytes()
+    assert pairs.write_pair(chapter).read_bytes() == once
+    ids = [cell["id"] for cell in json.loads(once)["cells"]]
+    assert len(set(ids)) == len(ids)
+    chapter.source.write_text(chapter.source.read_text().replace("# %%\n2", "# %%\n3"))
+    changed = [cell["id"] for cell in json.loads(pairs.write_pair(chapter).read_bytes())["cells"]]
+    assert changed[:-1] == ids[:-1] and changed[-1] != ids[-1]
+
+
+def test_pairs_that_differ_are_named(small):
+    book = small(a=("# %%\n1", ""), b=("# %%\n1", ""), c=("# %%\n1", ""), d=("# %%\n1", "")).book
+    for chapter in book.chapters[:3]:
+        pairs.write_pair(chapter)
+    a, b, c, d = book.chapters
+    a.source.write_text(a.source.read_text().replace("# %%\n1", '# %% tags=["hide-input"]\n1'))
+    notebook = nbformat.read(b.pair, as_version=4)
+    notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="1")]
+    nbformat.write(notebook, b.pair)
+    said = pairs.differing(book)
+    assert [line.split(":")[0] for line in said] == ["a", "b", "d"]
+    assert "something else" in said[0] and "outputs" in said[1] and "no notebook" in said[2]
+
+
+def test_the_chapters_parameters_cell_is_there_and_typed():
+    import papermill
+
+    for chapter in load_book().chapters:
+        taken = papermill.inspect_notebook(pairs.read_chapter(chapter))
+        assert {"profile", "data_dir", "results_dir"} <= set(taken), chapter.slug
+        assert all(parameter["inferred_type_name"] != "None" for parameter in taken.values()), chapter.slug
