@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from paul.experiments import ROWS
 from paul.intervals import mean_interval
 from paul.published import COMPARED, PAPER, published
 from paul.published import METRICS as PUBLISHED_METRICS
-from paul.runs import METRICS, paired_differences, read_runs, target_name, values_by_seed, write_text
+from paul.runs import METRICS, paired_differences, target_name, values_by_seed, write_text
+from paul.tables import current_runs
 
 try:
     import tomllib
@@ -68,7 +70,7 @@ def check_test(claim_id: str, test: dict, rows) -> dict:
         if not isinstance(pair, list) or len(pair) != 2:
             raise ClaimsError(f"claim {claim_id}: field 'pairs' holds {pair!r}, which is not a pair of rows")
     for name in [row for pair in test.get("pairs", []) for row in pair] + [test[k] for k in ["row"] if k in test]:
-        if rows is not None and name not in rows:
+        if name not in rows:
             raise ClaimsError(f"claim {claim_id}: field 'pairs' or 'row' names {name!r}, which is no experiment row")
     for metric in test.get("metrics", []):
         if metric not in METRICS or (kind == "published" and metric not in PUBLISHED_METRICS):
@@ -80,8 +82,8 @@ def check_test(claim_id: str, test: dict, rows) -> dict:
     return {"margin": 0.0, **test}
 
 
-def load_claims(path=CLAIMS, rows=None) -> list[Claim]:
-    """The claims in a TOML file; `rows`, if given, are the row names that their tests may use.
+def load_claims(path=CLAIMS, rows=tuple(ROWS)) -> list[Claim]:
+    """The claims in a TOML file; `rows` are the row names that their tests may use, the experiments' by default.
 
     Raises ClaimsError, naming the file, the claim and the field, for anything malformed.
     """
@@ -211,7 +213,7 @@ def sentence(verdict: str, evidence: list[dict], profile: str) -> str:
 
 
 def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper_dir=PAPER) -> dict:
-    """The verdict on one claim from the runs of one profile (`paul.runs.read_runs`), with its evidence.
+    """The verdict on one claim from the runs of one profile (`paul.tables.current_runs`), with its evidence.
 
     Returns id, text, where, profile, verdict, sentence, missing (runs still needed), stale (runs made by other sources)
     and evidence: per test, pair, target and metric the differences by seed, n, mean, interval and outcome.
@@ -263,12 +265,12 @@ def evidence_frame(verdict: dict) -> pd.DataFrame:
     return pd.DataFrame(verdict["evidence"], columns=columns)
 
 
-def write_claims(results_dir, claims_path=CLAIMS, paper_dir=PAPER, rows=None, code=None) -> dict:
+def write_claims(results_dir, claims_path=CLAIMS, paper_dir=PAPER) -> dict:
     """Judge every profile that has runs and write results_dir/claims.json; returns profile -> list of verdicts."""
-    claims = load_claims(claims_path, rows)
+    claims = load_claims(claims_path)
     folders = sorted(path.name for path in (Path(results_dir) / "runs").glob("*") if path.is_dir())
     verdicts = {
-        profile: judge_all(claims, read_runs(results_dir, profile, code), profile, paper_dir) for profile in folders
+        profile: judge_all(claims, current_runs(results_dir, profile), profile, paper_dir) for profile in folders
     }
     write_text(Path(results_dir) / "claims.json", json.dumps(verdicts, indent=1, allow_nan=False) + "\n")
     return verdicts

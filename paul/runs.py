@@ -43,22 +43,21 @@ def flatten(record: dict) -> dict:
     return line
 
 
-def runs_frame(records, code: str | None = None) -> pd.DataFrame:
-    """Records as a DataFrame: KEYS, the METRICS in per cent, seconds, and `stale`: made by other sources than `code`.
+def runs_frame(records, stale=None) -> pd.DataFrame:
+    """Records as a DataFrame: KEYS, the METRICS in per cent, seconds, and `stale`, which `stale(record)` answers.
 
-    A record that is not whole is left out with a warning. Of several records of one row, target and seed the ones made
-    by the present sources are kept; ValueError when that still leaves two, because nothing says which one is meant.
+    A record that is not whole is left out with a warning. Of several records of one row, target and seed those that are
+    not stale are kept; ValueError when that still leaves two, because nothing says which one is meant.
     """
     lines = []
     for record in records:
         try:
-            lines.append(flatten(record))
+            lines.append({**flatten(record), "stale": bool(stale and stale(record))})
         except (KeyError, TypeError, ValueError) as error:
             name = record.get("file", record.get("row", "?")) if isinstance(record, dict) else record
             warnings.warn(f"run record {name} is not whole ({error!r}); left out", stacklevel=2)
     columns = KEYS + ["profile", "spec_hash", "code", "queries", *METRICS, "pretrain_seconds", "run_seconds"]
-    frame = pd.DataFrame(lines, columns=columns)
-    frame["stale"] = frame["code"] != code if code is not None else False
+    frame = pd.DataFrame(lines, columns=columns + ["stale"]).astype({"stale": bool})
     current = frame.groupby(KEYS)["stale"].transform("min")
     frame = frame[frame["stale"] == current].drop_duplicates(KEYS + ["spec_hash"])
     doubled = frame[frame.duplicated(KEYS, keep=False)]
@@ -85,11 +84,6 @@ def read_records(results_dir, profile: str) -> list[dict]:
             continue
         records.append({**record, "file": str(path)})
     return records
-
-
-def read_runs(results_dir, profile: str, code: str | None = None) -> pd.DataFrame:
-    """`runs_frame` of the records kept under results_dir/runs/profile; empty when there are none."""
-    return runs_frame(read_records(results_dir, profile), code)
 
 
 def values_by_seed(runs: pd.DataFrame, row: str, target: str, metric: str) -> pd.Series:

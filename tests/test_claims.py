@@ -15,7 +15,7 @@ from scipy import stats
 
 from paul.claims import CLAIMS, Claim, ClaimsError, judge, load_claims, place_interval, write_claims
 from paul.intervals import mean_interval, student_t_quantile
-from paul.runs import METRICS, paired_differences, read_runs, runs_frame, summarise
+from paul.runs import METRICS, paired_differences, read_records, runs_frame, summarise
 
 BOOK = Path(__file__).parents[1] / "book"
 
@@ -32,7 +32,7 @@ def record(row="paul", target="market", seed=0, rank1=50.0, trapezoid=30.0, prof
 def records(rows, seeds=(0, 1, 2), noise=0.1, targets=("market", "duke")):
     """Runs whose metrics are `rows[name]` plus a seed effect that pairing removes and a small one that it doesn't."""
     return [
-        record(row, target, seed, value + 7 * seed + noise * ((seed + place) % 2), value + 5 * seed + noise * (seed % 2))
+        record(row, target, seed, value + 7 * seed + noise * ((seed + place) % 2), value + 5 * seed + noise * place)
         for place, (row, value) in enumerate(rows.items())
         for target in targets
         for seed in seeds
@@ -158,10 +158,11 @@ def test_published_values_are_compared_on_profile_paper_only():
 def test_stale_runs_are_counted_and_current_ones_win():
     old = [record("a", seed=s, code="old") for s in range(3)]
     new = [record("a", seed=0, rank1=99.0, spec="b" * 64)]
-    runs = runs_frame(old + new, code="now")
+    runs = runs_frame(old + new, lambda run: run["code"] != "now")
     assert runs["stale"].tolist() == [False, True, True] and runs["rank1"].tolist() == [99.0, 50.0, 50.0]
+    new_b = [record("b", seed=s) for s in range(3)]
     both = claim({"kind": "higher", "pairs": [["a", "b"]]})
-    verdict = judge(both, runs_frame(old + [record("b", seed=s) for s in range(3)], code="now"), "mini")
+    verdict = judge(both, runs_frame(old + new_b, lambda run: run["code"] != "now"), "mini")
     assert verdict["stale"] == 3 and "another version" in verdict["sentence"]
 
 
@@ -180,7 +181,7 @@ def test_broken_records_are_left_out_and_named(tmp_path):
     (folder / "nan.json").write_text(json.dumps(nan))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        runs = read_runs(tmp_path, "mini")
+        runs = runs_frame(read_records(tmp_path, "mini"))
     assert len(runs) == 1
     messages = " ".join(str(warning.message) for warning in caught)
     assert all(name in messages for name in ["half.json", "bare.json", "nan.json"]) and "good.json" not in messages
@@ -280,7 +281,7 @@ def test_a_claims_file_that_is_no_claims_file(tmp_path):
     for text, message in [("", "no \\[\\[claim\\]\\]"), ("a = [", "not TOML"), (GOOD + GOOD, "used twice")]:
         path.write_text(text)
         with pytest.raises(ClaimsError, match=message):
-            load_claims(path)
+            load_claims(path, rows={"a", "b"})
     with pytest.raises(ClaimsError, match="can't be read"):
         load_claims(tmp_path / "absent.toml")
 

@@ -1,4 +1,4 @@
-"""Pictures: what they claim (where a patch lies, which candidate was taken, which frame means what), not their pixels."""
+"""Pictures: what they say (where a patch lies, which candidate was taken, what a frame means), not their pixels."""
 
 import subprocess
 import sys
@@ -53,7 +53,8 @@ def test_patches_on_people_draws_every_patch():
 
 
 def test_ranked_list_marks_right_wrong_and_left_out():
-    figure = plots.ranked_list(IMAGES[:1], IMAGES[None, 1:5], [[True, False, True, False]], [[False, False, True, False]])
+    right, skipped = [[True, False, True, False]], [[False, False, True, False]]
+    figure = plots.ranked_list(IMAGES[:1], IMAGES[None, 1:5], right, skipped)
     assert colours_of_frames(figure) == [c.lower() for c in ["#000000", plots.GREEN, plots.RED, plots.GREY, plots.RED]]
     titles = [axis.get_title() for axis in figure.axes]
     assert [title.split()[0] for title in titles] == ["query", "1", "2", "left", "3"]
@@ -132,7 +133,8 @@ def test_ordering_lines_join_the_papers_place_to_ours():
 
 def test_claims_panel_has_an_interval_per_comparison():
     line = {"a": "x", "b": "y", "target": "market", "metric": "rank1", "kind": "higher", "margin": 0.0}
-    done = [{**line, "outcome": o, "mean": m, "low": m - 1, "high": m + 1} for o, m in [("holds", 3.0), ("fails", -4.0)]]
+    outcomes = [("holds", 3.0), ("fails", -4.0)]
+    done = [{**line, "outcome": o, "mean": m, "low": m - 1, "high": m + 1} for o, m in outcomes]
     missing = [{**line, "outcome": "missing", "mean": None, "low": None, "high": None}]
     verdicts = [
         {"id": "C1", "verdict": "not run", "evidence": []},

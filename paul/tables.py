@@ -1,0 +1,226 @@
+"""The paper's four tables with ours beside them, from run records.
+
+Only profile `paper` runs on the paper's own images, so only there do our values stand beside the published ones. Every
+other profile is compared by ordering: which rows come above which, pair by pair, and Kendall's tau over all pairs.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from paul.experiments import ROWS, Spec
+from paul.intervals import mean_interval
+from paul.published import COMPARED, FILES, LINES, PAPER, TITLES, printed_rows, published, published_value
+from paul.published import METRICS as PUBLISHED_METRICS
+from paul.records import code_hash
+from paul.runs import (
+    METRICS,
+    TARGETS,
+    paired_differences,
+    read_records,
+    runs_frame,
+    summarise,
+    target_name,
+    write_text,
+)
+
+SHOWN = ["rank1", "map_trapezoid", "map_step"]
+
+
+def is_stale(record: dict) -> bool:
+    """Whether a run was made by other sources, or with other options, than those at hand."""
+    if record["code"] != code_hash() or record["row"] not in ROWS:
+        return True
+    return record["spec_hash"] != Spec(record["row"], record["target"], record["seed"], record["profile"]).hash
+
+
+def current_runs(results_dir, profile: str) -> pd.DataFrame:
+    """Every run recorded under results_dir/runs/profile as `paul.runs.runs_frame`, the outdated ones marked `stale`."""
+    return runs_frame(read_records(results_dir, profile), is_stale)
+
+
+def rerun_command(table: str, row: str, target: str, seeds: str, profile: str) -> str:
+    """The command that computes this line of the table again."""
+    return f"paul run {table} --profile {profile} --rows {row} --targets {target} --seeds {seeds}"
+
+
+def kendall_tau(a, b) -> float:
+    """Kendall's tau-b between two rankings a, b [n]: 1 same order, -1 reversed; NaN when either is constant."""
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    upper = np.triu_indices(len(a), 1)
+    signs_a = np.sign(a[:, None] - a[None])[upper]
+    signs_b = np.sign(b[:, None] - b[None])[upper]
+    scale = np.sqrt((signs_a**2).sum() * (signs_b**2).sum())
+    return float((signs_a * signs_b).sum() / scale) if scale else float("nan")
+
+
+def ablation_table(table: str, runs: pd.DataFrame, profile: str, paper_dir=PAPER) -> pd.DataFrame:
+    """Table 3 or 4 with a line per target and row that was run; `runs` comes from `current_runs`.
+
+    Columns: row, label, in_paper, target, n, seeds; mean, _low and _high (95 % over source seeds) of every metric;
+    paper_<metric>; position_<metric> and paper_position_<metric> among the printed rows that were run (1 = best);
+    seconds (adaptation and test), pretrain_seconds (shared by the rows of one network), stale, command.
+    """
+    summary = summarise(runs).set_index(["row", "target"])
+    lines = []
+    for target in sorted(runs["target"].unique(), key=lambda name: (list(TARGETS) + [name]).index(name)):
+        for name, printed_line in LINES[table].items():
+            if (name, target) not in summary.index:
+                continue
+            line = {"row": name, "label": ROWS[name].label, "in_paper": printed_line is not None, "target": target}
+            line |= summary.loc[(name, target)].to_dict()
+            for metric in PUBLISHED_METRICS:
+                line[f"paper_{metric}"] = published_value(table, name, target, metric, paper_dir)
+            line["command"] = rerun_command(table, name, target, line["seeds"], profile)
+            lines.append(line)
+    columns = ["row", "label", "in_paper", "target", *summary.columns, *(f"paper_{m}" for m in PUBLISHED_METRICS)]
+    frame = pd.DataFrame(lines, columns=columns + ["command"])
+    for metric in PUBLISHED_METRICS:
+        printed = frame[frame["in_paper"].astype(bool)].groupby("target")
+        frame[f"position_{metric}"] = printed[metric].rank(ascending=False, method="min")
+        frame[f"paper_position_{metric}"] = printed[f"paper_{metric}"].rank(ascending=False, method="min")
+    return frame
+
+
+def ordered_pairs(table: str, runs: pd.DataFrame, target: str, metric: str, paper_dir=PAPER) -> pd.DataFrame:
+    """Every pair of printed rows that the paper puts in an order and that share a source seed, `a` above `b` there.
+
+    Columns: a, b, paper (points between them), n, ours (mean paired difference), low, high (95 %; NaN below two seeds),
+    outcome: agrees or disagrees where the interval leaves out zero, else undecided.
+    """
+    values = {row: published_value(table, row, target, metric, paper_dir) for row in printed_rows(table)}
+    ranked = sorted(values, key=values.get, reverse=True)
+    lines = []
+    for place, a in enumerate(ranked):
+        for b in ranked[place + 1 :]:
+            differences = paired_differences(runs, a, b, target, metric)
+            if values[a] == values[b] or differences.empty:
+                continue
+            ours = mean_interval(differences)
+            outcome = "agrees" if ours.low > 0 else "disagrees" if ours.high < 0 else "undecided"
+            lines.append([a, b, round(values[a] - values[b], 2), ours.n, ours.mean, ours.low, ours.high, outcome])
+    return pd.DataFrame(lines, columns=["a", "b", "paper", "n", "ours", "low", "high", "outcome"])
+
+
+def ordering(table: str, runs: pd.DataFrame, paper_dir=PAPER) -> pd.DataFrame:
+    """The paper's ordering against ours per target and metric: rows compared, pairs, how many agree, Kendall's tau."""
+    lines = []
+    for target in [name for name in TARGETS if name in set(runs["target"])]:
+        for metric in PUBLISHED_METRICS:
+            pairs = ordered_pairs(table, runs, target, metric, paper_dir)
+            means = runs[runs["target"] == target].groupby("row")[metric].mean()
+            rows = [row for row in printed_rows(table) if row in means.index]
+            paper = [published_value(table, row, target, metric, paper_dir) for row in rows]
+            line = {"target": target, "metric": metric, "rows": len(rows), "pairs": len(pairs)}
+            line["same_order"] = int((pairs["ours"] > 0).sum())
+            line |= {name: int((pairs["outcome"] == name).sum()) for name in ["agrees", "disagrees", "undecided"]}
+            lines.append({**line, "kendall_tau": kendall_tau(paper, [means[row] for row in rows])})
+    columns = ["target", "metric", "rows", "pairs", "same_order", "agrees", "disagrees", "undecided", "kendall_tau"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def comparison_table(table: str, runs: pd.DataFrame, profile: str, paper_dir=PAPER) -> pd.DataFrame:
+    """Table 1 or 2 as published, and our PAUL after it; sorted in among the methods by Rank-1 in profile `paper` alone.
+
+    Columns: method, year, kind, profile ("published" or ours), n, seeds; rank1, rank5, rank10, map_trapezoid, map_step,
+    the first two with _low and _high for ours. The published mAP stands in the trapezoid's column (ledger 28).
+    """
+    frame = published(table, paper_dir).rename(columns={"mAP": "map_trapezoid"}).assign(profile="published")
+    target = COMPARED[table]
+    summary = summarise(runs[(runs["row"] == "paul") & (runs["target"] == target)])
+    metrics = ["rank1", "rank5", "rank10", "map_trapezoid", "map_step"]
+    if len(summary):
+        ours = {"method": f"PAUL, ours ({profile})", "kind": "patch-based", "profile": profile}
+        kept = ["n", "seeds", "stale", *metrics, *(f"{m}{end}" for m in metrics for end in ("_low", "_high"))]
+        ours |= summary.iloc[0][kept].to_dict()
+        frame = pd.concat([frame, pd.DataFrame([ours])], ignore_index=True)
+    columns = ["method", "year", "kind", "profile", "n", "seeds", *metrics]
+    columns += [f"{m}{end}" for m in metrics for end in ("_low", "_high")] + ["stale"]
+    frame = frame.reindex(columns=columns)
+    if profile == "paper":
+        frame = frame.sort_values("rank1", kind="stable", ignore_index=True)
+    frame[["year", "n"]] = frame[["year", "n"]].astype("Int64")
+    return frame
+
+
+def figure_text(mean: float, low: float, high: float) -> str:
+    """'45.1 [40.2, 50.0]'; the mean alone when there is no interval, a dash when there is nothing."""
+    if pd.isna(mean):
+        return "-"
+    return f"{mean:.1f}" if pd.isna(low) else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def readable(frame: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """Any table of this module as text to read: one column per metric with its interval, published values beside it."""
+    shown = pd.DataFrame(index=frame.index)
+    if "label" in frame:
+        shown["row"] = frame["label"].where(frame["in_paper"], frame["label"] + " (not in the paper)")
+        for metric in PUBLISHED_METRICS:
+            shown[f"paper {METRICS[metric].split()[0]}"] = frame[f"paper_{metric}"].map("{:.1f}".format)
+        shown = shown.replace("nan", "-")
+    else:
+        shown["method"] = frame["method"]
+        shown["year"] = frame["year"].astype("string").fillna("")
+        shown["kind"] = frame["kind"]
+    for metric in [m for m in METRICS if m in frame and (m in SHOWN or "method" in frame)]:
+        heading = METRICS[metric] if "method" in frame else f"ours ({profile}) {METRICS[metric]}"
+        texts = map(figure_text, frame[metric], frame[f"{metric}_low"], frame[f"{metric}_high"])
+        shown[heading] = list(texts)
+    shown["n seeds"] = frame["n"].astype("string").fillna("")
+    if "label" in frame:
+        for metric in PUBLISHED_METRICS:
+            places = [frame[f"{end}position_{metric}"].astype("Int64").astype("string") for end in ("paper_", "")]
+            shown[f"place by {METRICS[metric].split()[0]}: paper, ours"] = (places[0] + ", " + places[1]).fillna("-")
+        shown["seconds"] = frame["seconds"].map("{:.0f}".format)
+        shown["command"] = "`" + frame["command"] + "`"
+    if frame["stale"].eq(True).any():
+        shown["outdated"] = frame["stale"].map({True: "yes"}).fillna("")
+    return shown
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A frame of text as a Markdown table."""
+    cells = [list(map(str, frame.columns))] + [["---"] * frame.shape[1]]
+    cells += [[str(value).replace("|", "\\|") for value in line] for line in frame.itertuples(index=False)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in cells)
+
+
+def table_text(table: str, runs: pd.DataFrame, profile: str, paper_dir=PAPER) -> str:
+    """One table as a Markdown page, with the rule by which it may be read."""
+    text = f"# {TITLES[table]} (profile {profile})\n\n"
+    if profile == "paper":
+        text += "Ours is on the paper's own data: values may be compared.\n"
+    else:
+        text += f"Ours is on the people of profile {profile}: compare orderings with the paper, never values.\n"
+    text += "Ours: mean over source seeds and its 95 % Student-t interval. In %. The paper's mAP is the trapezoid's.\n"
+    if table in COMPARED:
+        return text + "\n" + markdown(readable(comparison_table(table, runs, profile, paper_dir), profile))
+    frame = ablation_table(table, runs, profile, paper_dir)
+    for target, part in frame.groupby("target", sort=False):
+        text += f"\n## {target_name(target, profile)}\n\n" + markdown(readable(part, profile))
+    order = ordering(table, runs, paper_dir)
+    order["target"] = [target_name(target, profile) for target in order["target"]]
+    order["metric"] = order["metric"].map(METRICS)
+    order["kendall_tau"] = order["kendall_tau"].map("{:.2f}".format)
+    return text + (
+        "\n## The paper's ordering against ours\n\nPairs of rows that the paper puts in an order: `same_order` by our "
+        "means; agrees, disagrees or undecided by the interval of the paired difference.\n\n" + markdown(order)
+    )
+
+
+def write_tables(results_dir, profile: str, paper_dir=PAPER) -> list[Path]:
+    """Write results_dir/tables/<profile>/table1..4 as .csv and .md from the run records; returns the paths."""
+    runs = current_runs(results_dir, profile)
+    folder = Path(results_dir) / "tables" / profile
+    paths = []
+    for table in FILES:
+        make = comparison_table if table in COMPARED else ablation_table
+        csv = make(table, runs, profile, paper_dir).to_csv(index=False, float_format="%.4f", lineterminator="\n")
+        for path, text in [
+            (folder / f"{table}.csv", csv),
+            (folder / f"{table}.md", table_text(table, runs, profile, paper_dir)),
+        ]:
+            write_text(path, text)
+            paths.append(path)
+    return paths

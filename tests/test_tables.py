@@ -1,0 +1,205 @@
+"""Tables, published figures and the ledger: against the CSV files, scipy, and records whose outcome is known."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from paul.adapt import AdaptOptions
+from paul.experiments import ROWS, Spec
+from paul.ledger import ledger_frame, load_ledger
+from paul.patchnet import PatchNetOptions
+from paul.pretrain import PretrainOptions
+from paul.published import FILES, LINES, printed_rows, published, published_value
+from paul.records import code_hash
+from paul.runs import METRICS, TARGETS, runs_frame
+from paul.tables import (
+    ablation_table,
+    comparison_table,
+    is_stale,
+    kendall_tau,
+    ordered_pairs,
+    ordering,
+    readable,
+    table_text,
+    write_tables,
+)
+from tests.test_claims import record, records
+
+BOOK = Path(__file__).parents[1] / "book"
+PAPER = BOOK / "paper"
+
+
+@pytest.fixture(autouse=True)
+def _root(monkeypatch):
+    monkeypatch.chdir(BOOK.parent)
+
+
+def as_published(table, sign=1.0, extra=(), seeds=(0, 1, 2)):
+    """Runs at the published values (or, sign = -1, in the reversed order), with a small common seed effect."""
+    return [
+        record(row, target, seed, 100 * (sign < 0) + sign * published_value(table, row, target, "rank1") + seed / 10,
+               100 * (sign < 0) + sign * published_value(table, row, target, "map_trapezoid") + seed / 10)
+        for row in printed_rows(table) for target in TARGETS for seed in seeds
+    ] + [record(row, target, seed) for row in extra for target in TARGETS for seed in seeds]  # fmt: skip
+
+
+def test_every_published_line_has_the_row_that_it_describes():
+    for row, line in LINES["table3"].items():
+        assert "table3" in ROWS[row].tables
+        if line is not None:
+            stated = published("table3").loc[line - 1]
+            assert stated["level"] == ROWS[row].level
+            assert (stated["loss_c"] == "yes") == (ROWS[row].loss_c == "pedal")
+            assert (stated["loss_v"] == "yes") == bool(ROWS[row].loss_v)
+            assert not ROWS[row].adabn
+    for row in printed_rows("table4"):
+        stated = published("table4").loc[LINES["table4"][row] - 1]
+        assert stated["num_patches"] == (ROWS[row].num_patches or 6)
+        assert stated["scheme"].lower() == ROWS[row].generator
+    for table in ["table3", "table4"]:
+        assert {row for row in ROWS if table in ROWS[row].tables} <= set(LINES[table])
+
+
+def test_the_published_tables_are_consistent_with_each_other():
+    for table, target in [("table1", "market"), ("table2", "duke")]:
+        paul = published(table).set_index("method").loc["PAUL"]
+        assert paul["rank1"] == published_value("table3", "paul", target, "rank1")
+        assert paul["mAP"] == published_value("table4", "paul", target, "map_trapezoid")
+    assert {table: len(published(table)) for table in FILES} == {"table1": 12, "table2": 9, "table3": 6, "table4": 6}
+    assert np.isnan(published_value("table3", "patch_adabn", "market", "rank1"))
+    with pytest.raises(FileNotFoundError, match="table1_market1501.csv"):
+        published("table1", "elsewhere")
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=12))
+def test_kendall_tau_is_scipys(pairs):
+    a, b = zip(*pairs, strict=True)
+    expected = stats.kendalltau(a, b).statistic
+    assert kendall_tau(a, b) == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("table", ["table3", "table4"])
+def test_the_papers_own_values_have_the_papers_order(table):
+    order = ordering(table, runs_frame(as_published(table)), PAPER)
+    assert (order["kendall_tau"] == 1).all() and (order["agrees"] == order["pairs"]).all()
+    n = len(printed_rows(table))
+    assert (order["pairs"] == n * (n - 1) / 2).all() and (order["rows"] == n).all()
+    turned = ordering(table, runs_frame(as_published(table, sign=-1.0)), PAPER)
+    assert (turned["kendall_tau"] == -1).all() and (turned["disagrees"] == turned["pairs"]).all()
+
+
+def test_one_seed_decides_no_pair():
+    pairs = ordered_pairs("table3", runs_frame(as_published("table3", seeds=[0])), "market", "rank1", PAPER)
+    assert set(pairs["outcome"]) == {"undecided"} and pairs["low"].isna().all()
+
+
+def test_ablation_table_has_the_papers_rows_in_order_and_marks_the_controls():
+    runs = runs_frame(as_published("table3", extra=["patch_adabn", "image_pull"]))
+    frame = ablation_table("table3", runs, "mini", PAPER)
+    market = frame[frame["target"] == "market"]
+    assert market["row"].tolist() == [row for row in LINES["table3"] if row not in ("image_adabn", "patch_pull")]
+    assert market.set_index("row")["in_paper"].to_dict() == {
+        row: row not in ("patch_adabn", "image_pull") for row in market["row"]
+    }
+    printed = market[market["in_paper"]]
+    assert (printed["position_rank1"] == printed["paper_position_rank1"]).all()
+    assert printed["paper_rank1"].tolist() == published("table3", PAPER)["market_rank1"].tolist()
+    assert market[~market["in_paper"]]["position_rank1"].isna().all()
+    line = market.set_index("row").loc["paul"]
+    assert line["rank1"] == pytest.approx(68.6) and line["n"] == 3 and line["seeds"] == "0,1,2"
+    assert all(word in line["command"] for word in ["table3", "--profile mini", "paul", "market", "0,1,2"])
+
+
+def test_positions_are_among_the_rows_that_were_run():
+    runs = [run for run in as_published("table3") if run["row"] in ("paul", "image_lc", "patch_direct")]
+    frame = ablation_table("table3", runs_frame(runs), "mini", PAPER)
+    assert sorted(frame["paper_position_rank1"]) == [1, 1, 2, 2, 3, 3]
+
+
+def test_ours_stands_below_the_published_rows_except_in_profile_paper():
+    runs = runs_frame([record("paul", "market", s, rank1=50.0 + s) for s in range(3)])
+    mini = comparison_table("table1", runs, "mini", PAPER)
+    assert mini["method"].tolist() == [*published("table1", PAPER)["method"], "PAUL, ours (mini)"]
+    paper = comparison_table("table1", runs, "paper", PAPER)
+    assert paper["rank1"].is_monotonic_increasing and paper["method"].iloc[-1] == "PAUL"
+    assert paper.loc[paper["profile"] == "paper", "n"].tolist() == [3]
+    assert "PAUL, ours (mini)" not in comparison_table("table2", runs, "mini", PAPER)["method"].tolist()
+
+
+def test_text_says_the_profile_and_the_rule():
+    runs = runs_frame(as_published("table3", extra=["patch_adabn"]))
+    text = table_text("table3", runs, "mini", PAPER)
+    assert "never values" in text and "Market-1501-like" in text and "not in the paper" in text
+    assert all("(mini)" in column for column in readable(ablation_table("table3", runs, "mini", PAPER), "mini").columns
+               if column.startswith("ours"))  # fmt: skip
+    assert "values may be compared" in table_text("table3", runs, "paper", PAPER)
+    assert "outdated" not in text
+    assert "outdated" in table_text("table3", runs_frame(as_published("table3"), lambda run: True), "mini", PAPER)
+
+
+def test_tables_are_written_whole_and_alike_each_time(tmp_path):
+    import json
+
+    folder = tmp_path / "runs" / "mini"
+    folder.mkdir(parents=True)
+    for number, run in enumerate(as_published("table3") + records({"random": 20, "equal": 40, "pgn4": 60, "pgn8": 55})):
+        (folder / f"{number}.json").write_text(json.dumps(run))
+    paths = write_tables(tmp_path, "mini", PAPER)
+    assert sorted(p.name for p in paths) == sorted(f"table{n}.{end}" for n in range(1, 5) for end in ("csv", "md"))
+    before = {path: path.read_bytes() for path in paths}
+    write_tables(tmp_path, "mini", PAPER)
+    assert {path: path.read_bytes() for path in paths} == before
+    assert set(paths) == set((tmp_path / "tables" / "mini").iterdir())
+    back = pd.read_csv(tmp_path / "tables" / "mini" / "table3.csv")
+    assert back.set_index(["row", "target"]).loc[("paul", "duke"), "rank1"] == pytest.approx(72.1)
+
+
+def test_a_run_is_stale_when_sources_or_options_changed():
+    spec = Spec("paul", "market", 0, "mini")
+    run = record("paul", "market", 0, code=code_hash(), spec=spec.hash)
+    assert not is_stale(run)
+    for change in [{"code": "other"}, {"spec_hash": "other"}, {"seed": 1}, {"row": "gone"}]:
+        assert is_stale({**run, **change})
+
+
+def test_no_runs_no_rows(tmp_path):
+    runs = runs_frame([])
+    assert ablation_table("table3", runs, "mini", PAPER).empty and ordering("table3", runs, PAPER).empty
+    assert len(comparison_table("table1", runs, "mini", PAPER)) == 12
+    assert write_tables(tmp_path, "mini", PAPER)
+
+
+def test_ledger_has_31_entries_whose_knobs_and_queries_exist():
+    entries = load_ledger(BOOK / "ledger.toml")
+    assert len(entries) == 31
+    kinds = (PatchNetOptions, PretrainOptions, AdaptOptions)
+    options = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    for entry in entries:
+        assert all(entry[field].strip() for field in ("item", "paper", "code", "ours"))
+        assert set(entry["knobs"]) <= options, entry["number"]
+        effect = entry.get("effect", {})
+        assert set(effect.get("rows", [])) | {effect.get("row", "paul")} <= set(ROWS)
+        assert set(effect.get("metrics", [])) | {effect.get("metric", "rank1")} <= set(METRICS)
+
+
+def test_ledger_effects_are_paired_differences():
+    runs = [record("paul", s_target, s, rank1=60.0 + s) for s_target in TARGETS for s in range(3)]
+    runs += [record("equal", "market", s, rank1=55.0 + s) for s in range(3)]
+    frame = ledger_frame(runs_frame(runs), "mini", BOOK / "ledger.toml")
+    assert frame.loc[21, "effect"] == "Market-1501-like: +5.0 [+5.0, +5.0] (paul - equal, Rank-1, n = 3)"
+    assert frame.loc[28, "effect"].count("+1.0") == 6 and not frame.loc[1, "effect"]
+
+
+def test_a_malformed_ledger_names_its_entry(tmp_path):
+    text = (BOOK / "ledger.toml").read_text()
+    path = tmp_path / "ledger.toml"
+    for change in [("number = 2\n", "number = 3\n"), ('item = "Neighbourhood size k"\n', "")]:
+        path.write_text(text.replace(*change, 1))
+        with pytest.raises(ValueError, match="entry 2"):
+            load_ledger(path)
