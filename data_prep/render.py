@@ -66,8 +66,11 @@ def trace(capsules, yaw, pitch, scale, x, y, size):
 
     # scan conversion: per capsule its rows, per row a span that surely covers it
     live = np.flatnonzero(capsules.present.ravel())
-    reach = np.maximum(table[6], table[6] + table[7])[live] + 0.5
-    low, high = np.minimum(y0, y1).ravel()[live] - reach, np.maximum(y0, y1).ravel()[live] + reach
+    a, b = np.abs(table[2, live]), np.abs(table[3, live])
+    reach0, reach1 = (w * np.hypot(a, b * cap) + 0.3 for w, cap in (
+        (w0.ravel()[live], capsules.cap[..., 0].ravel()[live]), (w1.ravel()[live], capsules.cap[..., 1].ravel()[live])))
+    low = np.minimum(y0.ravel()[live] - reach0, y1.ravel()[live] - reach1)
+    high = np.maximum(y0.ravel()[live] + reach0, y1.ravel()[live] + reach1)
     first = np.clip(np.floor(2 * low).astype(np.int64), 0, rows)
     count = np.clip(np.ceil(2 * high).astype(np.int64), 0, rows) - first
     live, first, count = (v[count > 0] for v in (live, first, count))
@@ -76,10 +79,12 @@ def trace(capsules, yaw, pitch, scale, x, y, size):
     which = live[span]
     p = table[:, which]
     level = row.astype(np.float32) * 0.5 + 0.25
-    wide = np.maximum(p[6], p[6] + p[7]) + 0.5
-    slope = p[3] + np.where(np.abs(p[3]) < 1e-3, 1e-3, 0)
-    t0, t1 = (level - wide - p[1]) / slope * p[4], (level + wide - p[1]) / slope * p[4]
-    t0, t1 = np.clip(t0, 0, 1), np.clip(t1, 0, 1)
+    wide = np.maximum(p[6], p[6] + p[7])
+    steep = p[3] * p[5]
+    steep = np.where(np.abs(steep) < 0.05, 0.05, steep)
+    lean = np.abs(p[2]) * wide + 0.3
+    t0, t1 = np.clip((level - lean - p[1]) / steep, 0, 1), np.clip((level + lean - p[1]) / steep, 0, 1)
+    wide = p[6] + p[7] * np.where(p[7] > 0, np.maximum(t0, t1), np.minimum(t0, t1)) + 0.3
     xa, xb = p[0] + p[2] * p[5] * t0, p[0] + p[2] * p[5] * t1
     begin = np.clip(np.floor(np.minimum(xa, xb) - wide).astype(np.int64), 0, width)
     number = np.clip(np.ceil(np.maximum(xa, xb) + wide).astype(np.int64), 0, width) - begin
@@ -88,26 +93,26 @@ def trace(capsules, yaw, pitch, scale, x, y, size):
     p = table[:, which]
     image = which % len(yaw)
     base = (image * rows + row) * width + begin
-    line = np.repeat(np.arange(len(row), dtype=np.int32), number)
-    step = np.arange(len(line), dtype=np.int32) - np.repeat(np.cumsum(number) - number, number).astype(np.int32)
+    line = np.repeat(np.arange(len(row)), number)
+    step = np.arange(len(line)) - (np.cumsum(number) - number)[line]
 
     # per row the start and the slope of each linear function of x, then one fused evaluation per fragment
     px, py = begin + np.where(row % 2, 0.75, 0.25).astype(np.float32) - p[0], level - p[1]
     start = np.stack([(px * p[2] + py * p[3]) * p[4], p[2] * p[4], p[14] * (py * p[2] - px * p[3]), -p[14] * p[3]])
     start, step_f = start.astype(np.float32), step.astype(np.float32)
-    raw = start[0][line] + start[1][line] * step_f
-    off = start[2][line] + start[3][line] * step_f
+    raw = start[0].take(line) + start[1].take(line) * step_f
+    off = start[2].take(line) + start[3].take(line) * step_f
     t = np.clip(raw, 0, 1)
-    over = (raw - t) * p[5][line]
-    beyond = over * np.where(over < 0, p[8][line], p[9][line])
-    half = p[6][line] + p[7][line] * t
+    beyond = raw - t
+    beyond *= np.where(beyond < 0, (p[5] * p[8]).take(line), (p[5] * p[9]).take(line))
+    half = p[6].take(line) + p[7].take(line) * t
     across = off / half
     facing = 1 - across * across - beyond * beyond
     hit = np.flatnonzero(facing > 0)
     line, t, across, beyond, half = line[hit], t[hit], across[hit], beyond[hit], half[hit]
     facing = np.sqrt(facing[hit])
     sample = base[line] + step[hit]
-    depth = p[10][line] + p[11][line] * t + half * (p[12][line] * across + p[13][line] * facing)
+    depth = p[10].take(line) + p[11].take(line) * t + half * (p[12].take(line) * across + p[13].take(line) * facing)
 
     # the fragments come capsule by capsule, and no capsule meets a sample twice: one pass per capsule
     nearest = np.full(len(yaw) * rows * width, -1e9, np.float32)
@@ -131,10 +136,10 @@ def trace(capsules, yaw, pitch, scale, x, y, size):
     nz = facing / bulge
     nl = (across - skew * nz) * table[14][which]
     ux, uy = table[2][which], table[3][which]
-    along, shade = capsules.along.reshape(-1, 2)[which], capsules.shade.reshape(-1, 2)[which]
+    (a0, a1), (s0, s1) = (v.reshape(-1, 2).T.copy() for v in (capsules.along, capsules.shade))
     return Fragments(
-        seen, slot, image, across, facing, along[:, 0] + (along[:, 1] - along[:, 0]) * t, beyond,
-        shade[:, 0] + (shade[:, 1] - shade[:, 0]) * t, depth[pick], ratio * (c * lateral - s * toward),
+        seen, slot, image, across, facing, a0[which] + (a1 - a0)[which] * t, beyond,
+        s0[which] + (s1 - s0)[which] * t, depth[pick], ratio * (c * lateral - s * toward),
         ratio * (s * lateral + c * toward) / deep,
         (-uy * nl + ux * beyond, -(ux * nl + uy * beyond), nz),
     )

@@ -24,7 +24,7 @@ from data_prep.seeding import rng_for
 from data_prep.store import replace_folder
 
 RENDERER = 1  # raise it whenever a change alters pixels
-BATCH = 16
+BATCH_PIXELS = 12 * 128 * 64  # a batch's fragments fit the processor's cache
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,11 @@ def spoil(rng, shot, empty):
                    box_scale=float(rng.uniform(0.6, 1.6)))
 
 
+def batch_size(size):
+    """Images rendered together; it depends on their size alone, never on the number of workers."""
+    return max(1, BATCH_PIXELS // (size[0] * size[1]))
+
+
 def _encode(task):
     """Render one batch and encode it; runs in a worker."""
     cameras, shots, size = task
@@ -154,9 +159,9 @@ def _encode(task):
 
 
 def _batches(plan):
-    for start in range(0, len(plan.shots), BATCH):
-        shots = plan.shots[start: start + BATCH]
-        yield plan.cameras, shots, plan.size
+    number = batch_size(plan.size)
+    for start in range(0, len(plan.shots), number):
+        yield plan.cameras, plan.shots[start: start + number], plan.size
 
 
 def recipe(name, profile, seed):
