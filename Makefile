@@ -18,6 +18,7 @@ help:
 
 book: $(STAMP)
 	$(RUN) -m book run --profile $(PROFILE) --extra-seed --keep-going; status=$$?; \
+	$(RUN) -m data_prep contact --data data/$(PROFILE) --out results/figures/contact.png && \
 	$(RUN) -m book build && exit $$status
 
 test: $(STAMP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -35,7 +36,8 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     picture = Path(results) / "figures" / "contact.png"
     if picture.is_file():
         shutil.copyfile(picture, source / "contact.png")
-    (source / "index.md").write_text(_front_page(book, pages, entries, picture.is_file()), encoding="utf-8")
+    verdicts = _verdicts(entries, Path(results) / "claims.json")
+    (source / "index.md").write_text(_front_page(book, pages, entries, picture.is_file(), verdicts), encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-c", str(SITE), "-d", str(source / ".doctrees")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
@@ -90,7 +92,31 @@ def _badge(entry: dict | None) -> str:
     return f'<span class="badge-status status-{status}">{words}</span>'
 
 
-def _front_page(book: Book, pages: list[Chapter], entries: dict, picture: bool) -> str:
+def _verdicts(entries: dict, path: Path) -> str:
+    """The verdicts on the paper's claims at the profile of the last chapter that ran, as HTML; "" when there are none."""
+    profiles = [entry["profile"] for entry in entries.values() if entry["status"] == "ran"]
+    if not profiles or not path.is_file():
+        return ""
+    judged = json.loads(path.read_text(encoding="utf-8")).get(profiles[-1], [])
+    rows = "\n".join(
+        f'<tr><td>{escape(claim["id"])}</td><td>{escape(claim["text"])}<br>'
+        f'<span class="teaches">{escape(claim["where"])}</span></td><td>'
+        f'<span class="badge-status verdict-{claim["verdict"].replace(" ", "-")}">{claim["verdict"]}</span></td></tr>'
+        for claim in judged
+    )
+    return f"""
+## What came out
+
+The paper's claims, judged at the profile `{profiles[-1]}` by rules written down before the runs. The chapters on Tables 1
+to 4 show the evidence for each.
+
+<table class="verdicts">
+{rows}
+</table>
+""" if rows else ""
+
+
+def _front_page(book: Book, pages: list[Chapter], entries: dict, picture: bool, verdicts: str) -> str:
     cards = []
     for number, chapter in enumerate(pages):
         entry = entries.get(chapter.slug)
@@ -126,7 +152,7 @@ rerun the paper's four tables on people who don't exist.
 <div class="chapter-list">
 {chr(10).join(cards)}
 </div>
-
+{verdicts}
 Ran on: {escape("; ".join(machines)) or "nothing yet"}. Each chapter's page names its profile, its commit and the
 command that runs it again. Figures measured at one profile stand beside the paper's only where the page says so.
 

@@ -75,6 +75,8 @@ def site(tmp_path_factory):
     (folder / "book.toml").write_text(toml + 'after = ["01_broken"]\n')
     book = load_book(folder / "book.toml")
     run_book(book, results=folder / "results", out=folder / "out", keep_going=True, say=lambda *_, **__: None)
+    claim = {"id": "C3", "text": "Patches < images.", "where": "Table 3", "verdict": "not run"}
+    (folder / "results" / "claims.json").write_text(json.dumps({"mini": [claim], "gpu": [claim | {"id": "C4"}]}))
     build_site(book, folder / "out", folder / "build" / "site", folder / "results")
     return folder / "build" / "site"
 
@@ -118,6 +120,12 @@ def test_the_front_page_lists_every_chapter_with_its_lesson_and_status(site):
     for slug, status in {"00_whole": "ran", "01_broken": "failed", "02_after": "skipped"}.items():
         card = re.search(rf'<a class="chapter"[^>]*href="chapters/{slug}.html">.*?</a>', page, re.DOTALL).group()
         assert f"Title of {slug}" in card and f"Lesson of {slug}." in card and f"status-{status}" in card
+
+
+def test_the_front_page_shows_the_verdicts_of_the_profile_that_ran(site):
+    page = read(site, "index.html")
+    assert "<td>C3</td>" in page and "Patches &lt; images." in page and "verdict-not-run" in page
+    assert "<td>C4</td>" not in page
 
 
 def test_pages_link_to_the_previous_and_the_next_and_can_be_searched(site):
