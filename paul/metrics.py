@@ -154,8 +154,12 @@ def _score_rows(distances, right, removed):
 
 
 def _sort_values(rows: torch.Tensor) -> torch.Tensor:
+    """Sort each row; `rows` itself may be overwritten."""
+    if rows.device.type != "cpu":
+        return rows.sort(1).values
     # torch.sort always carries indices along; numpy's sort of bare values is vectorised, some thirty times faster.
-    return torch.from_numpy(np.sort(rows.numpy(), axis=1)) if rows.device.type == "cpu" else rows.sort(1).values
+    rows.numpy().sort(axis=1)
+    return rows
 
 
 def _chunks(length: int, chunk: int):

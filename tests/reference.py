@@ -185,21 +185,19 @@ def evaluate_distances(distances, query_ids, gallery_ids, query_cams, gallery_ca
 
 
 def scores_of_list(matches):
-    """Scores of one ranked list of True (right) and False, from its precision-recall curve."""
-    matches = np.asarray(matches)
+    """Scores of one ranked list of True (right) and False, from scikit-learn's precision-recall curve, as released."""
+    from sklearn.metrics import auc, precision_recall_curve
+
     ranks = np.arange(1, len(matches) + 1)
-    total, hits = matches.sum(), matches.cumsum()
-    recall, precision = hits / total, hits / ranks
-    # The curve starts at recall 0 with precision 1; then one trapezoid per image of the list.
-    widths = np.diff(recall, prepend=0.0)
-    before = np.concatenate([[1.0], precision[:-1]])
+    # The nearer the higher the score; recall falls from 1 to 0 along the curve.
+    precision, recall, _ = precision_recall_curve(matches, -ranks)
     right_ranks = ranks[matches]
     return {
         "first_rank": right_ranks[0],
-        "ap_step": (widths * precision).sum(),
-        "ap_trapezoid": (widths * (before + precision) / 2).sum(),
-        "inp": total / right_ranks[-1],
-        "positives": total,
+        "ap_step": -(np.diff(recall) * precision[:-1]).sum(),
+        "ap_trapezoid": auc(recall, precision),
+        "inp": len(right_ranks) / right_ranks[-1],
+        "positives": len(right_ranks),
     }
 
 
