@@ -128,15 +128,13 @@ def run_command(args) -> None:
 
 def report_command(args) -> None:
     from paul.claims import write_claims
-    from paul.experiments import ROWS
-    from paul.records import code_hash
     from paul.tables import write_tables
 
     profiles = [args.profile] if args.profile else [f.name for f in sorted((Path(args.results) / "runs").glob("*"))]
     for name in profiles:
-        for path in write_tables(args.results, name, code=code_hash()):
+        for path in write_tables(args.results, name):
             print(path)
-    verdicts = write_claims(args.results, rows=ROWS, code=code_hash())
+    verdicts = write_claims(args.results)
     for name, judged in verdicts.items():
         print(f"{name}: " + ", ".join(f"{v['id']} {v['verdict']}" for v in judged))
 
