@@ -38,7 +38,7 @@ def pose(form, phase, stride, lift):
     """
     made = []
     ones = np.ones_like(phase)
-    stride = stride * (1 - 0.35 * np.maximum(form["is_coat"], form["is_skirt"]))  # cloth shortens the step
+    stride = stride * (1 - 0.45 * np.maximum(form["is_coat"], form["is_skirt"]))  # cloth shortens the step
     girth, hips, shoulders = form["girth"], form["hips"] * form["girth"] ** 0.8, form["shoulders"]
     lean = form["stoop"] + 0.08 * stride
 
@@ -65,9 +65,9 @@ def pose(form, phase, stride, lift):
     trunk(0.812, 0.846, 0.058, 0.050, 0.95, (0.7, 0.7), PLAIN, "scarf", present=form["has_scarf"])
     trunk(0.79, 0.825, 0.062, 0.050, 0.9, (0.8, 0.6), PLAIN, "top", z=-0.035, present=form["is_hoodie"], shade=(0.9, 1))
     hem = 0.51 - form["coat"] * 0.75
-    trunk(hem, 0.575, 0.128 * hips, 0.100 * hips, 0.95, (0.08, 0.3), SKIRT, "top", present=coat, shade=(0.9, 1))
+    trunk(hem, 0.575, 0.135 * hips, 0.102 * hips, 1.0, (0.08, 0.3), SKIRT, "top", present=coat, shade=(0.9, 1))
     hem = 0.50 - form["skirt"]
-    trunk(hem, 0.57, 0.130 * hips, 0.096 * hips, 1.0, (0.08, 0.3), SKIRT, "bottom", present=skirt * (1 - coat))
+    trunk(hem, 0.57, 0.138 * hips, 0.098 * hips, 1.02, (0.08, 0.3), SKIRT, "bottom", present=skirt * (1 - coat))
 
     # head, hair, hat
     head, style = form["head"], form["hair_style"]
