@@ -37,7 +37,8 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     if picture.is_file():
         shutil.copyfile(picture, source / "contact.png")
     verdicts = _verdicts(entries, Path(results) / "claims.json")
-    (source / "index.md").write_text(_front_page(book, pages, entries, picture.is_file(), verdicts), encoding="utf-8")
+    front = _front_page(book, pages, entries, picture.is_file(), verdicts)
+    (source / "index.md").write_text(front, encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-c", str(SITE), "-d", str(source / ".doctrees")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
@@ -93,7 +94,7 @@ def _badge(entry: dict | None) -> str:
 
 
 def _verdicts(entries: dict, path: Path) -> str:
-    """The verdicts on the paper's claims at the profile of the last chapter that ran, as HTML; "" when there are none."""
+    """The verdicts on the paper's claims at the profile of the last chapter that ran, as HTML; "" if there are none."""
     profiles = [entry["profile"] for entry in entries.values() if entry["status"] == "ran"]
     if not profiles or not path.is_file():
         return ""

@@ -1,6 +1,7 @@
-"""Set-up: the two lists of packages agree, versions agree, and importing the library pulls in neither plots nor notebooks."""
+"""Set-up: lists of packages and versions agree, make does what it says, the library imports no plot and no notebook."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,38 @@ def test_make_help_names_every_target(target):
     shown = subprocess.check_output(["make", "--no-print-directory", "help"], cwd=ROOT, text=True)
     assert re.search(rf"^{target}:", makefile, re.MULTILINE)
     assert target == "help" or f"make {target} " in shown
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A folder with the Makefile, and a function that calls make in it."""
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+
+    def make(*arguments):
+        return subprocess.check_output(["make", "--no-print-directory", *arguments], cwd=tmp_path, text=True)
+
+    make.folder = tmp_path
+    return make
+
+
+def test_the_environment_is_made_once_and_again_only_when_pyproject_changes(copy):
+    assert "pip install" in copy("-n", "test")
+    (copy.folder / ".venv").mkdir()
+    made_from = subprocess.check_output(["git", "hash-object", "pyproject.toml"], cwd=copy.folder, text=True).strip()
+    (copy.folder / ".venv" / f"made-from-{made_from}").touch()
+    assert "pip install" not in copy("-n", "test")
+    (copy.folder / "pyproject.toml").touch()
+    assert "pip install" not in copy("-n", "test")
+    with (copy.folder / "pyproject.toml").open("a") as file:
+        file.write("# another\n")
+    assert "pip install" in copy("-n", "test")
+
+
+def test_make_clean_keeps_environment_data_and_results(copy):
+    for name in ("build", "data", "results", ".venv", ".pytest_cache", "paul/__pycache__", ".venv/__pycache__"):
+        (copy.folder / name).mkdir(parents=True)
+    said = copy("clean")
+    assert "results/" in said and "data/" in said
+    left = {str(path.relative_to(copy.folder)) for path in copy.folder.rglob("*") if path.is_dir()}
+    assert left == {"data", "results", ".venv", ".venv/__pycache__", "paul"}

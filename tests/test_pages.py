@@ -1,4 +1,4 @@
-"""The pages: what a chapter said is on them, nothing on them is fetched from a network, and the whole book runs at smoke."""
+"""The pages: what a chapter said is on them, nothing is fetched from a network; and the whole book runs at smoke."""
 
 import json
 import re
