@@ -6,18 +6,19 @@ RUN    := $(VENV)/bin/python
 STAMP  := $(VENV)/made-from-$(shell git hash-object pyproject.toml)
 
 PROFILE ?= mini
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help book test lab clean
 
 help:
-	@echo "make book    run every chapter (PROFILE=mini), write results/ and the pages in build/site/"
+	@echo "make book    run every chapter, write results/ and the pages in build/site/  (PROFILE=mini WORKERS=2)"
 	@echo "make test    run the tests, a smoke run of the whole book included"
 	@echo "make lab     open the chapters in JupyterLab"
 	@echo "make clean   delete build/ and caches; data/, results/ and $(VENV) stay"
 
 book: $(STAMP)
-	$(RUN) -m book run --profile $(PROFILE) --extra-seed --keep-going; status=$$?; \
+	$(RUN) -m book run --profile $(PROFILE) --extra-seed --keep-going -p workers=$(WORKERS); status=$$?; \
 	$(RUN) -m data_prep contact --data data/$(PROFILE) --out results/figures/contact.png && \
 	$(RUN) -m book build && exit $$status
 

@@ -108,8 +108,8 @@ def _verdicts(entries: dict, path: Path) -> str:
     return f"""
 ## What came out
 
-The paper's claims, judged at the profile `{profiles[-1]}` by rules written down before the runs. The chapters on Tables 1
-to 4 show the evidence for each.
+The paper's claims, judged at the profile `{profiles[-1]}` by rules written down before the runs. The chapters on
+Tables 1 to 4 show the evidence for each.
 
 <table class="verdicts">
 {rows}
