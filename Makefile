@@ -15,7 +15,7 @@ help:
 	@echo "make book    run every chapter, write results/ and the pages in build/site/  (PROFILE=mini WORKERS=2)"
 	@echo "make test    run the tests, a smoke run of the whole book included"
 	@echo "make lab     open the chapters in JupyterLab"
-	@echo "make clean   delete build/ and caches; data/, results/ and $(VENV) stay"
+	@echo "make clean   delete build/ (pages, trained models) and caches; data/, results/ and $(VENV) stay"
 
 book: $(STAMP)
 	$(RUN) -m book run --profile $(PROFILE) --extra-seed --keep-going -p workers=$(WORKERS); status=$$?; \
@@ -31,7 +31,7 @@ lab: $(STAMP)
 clean:
 	rm -rf build .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
-	@echo "Deleted build/ and caches. Kept: data/, results/ and $(VENV)."
+	@echo "Deleted build/ (pages, trained models) and caches. Kept: data/, results/ and $(VENV)."
 
 $(STAMP):
 	@echo "Setting up $(VENV): a few minutes, once"
