@@ -172,6 +172,17 @@ def recipe(name, profile, seed):
             "cameras": world.cameras, "size": list(PROFILES[profile].size), "sizes": asdict(sizes)}
 
 
+COLUMNS = {
+    "file": "below this folder", "split": "train, query, gallery, val_query or val_gallery",
+    "person_id": "-1 junk (skipped in evaluation), 0 distractor", "camera_id": "from 1", "sequence": "from 1",
+    "frame": "25 a second", "box_dx": "person's centre right of the box's, in box widths",
+    "box_dy": "person's centre below the box's, in box heights", "box_scale": "person's size over the size that fits",
+    "yaw": "degrees; 0 faces the camera, 180 walks away", "occluder": "what stands before the person",
+    "lookalike": "person id whose clothes this person wears but for a local detail",
+    **{name: "what the person looks like" for name in describe(None) if name != "lookalike"},
+}
+
+
 def write_set(folder, name, profile, seed, workers, progress=True):
     """Render a whole set into `folder`, which must not exist yet; the card is written last."""
     plan = plan_set(name, profile, seed)
@@ -192,6 +203,7 @@ def write_set(folder, name, profile, seed, workers, progress=True):
         "title": WORLDS[name].title,
         "description": "Procedurally rendered images of people who do not exist; no photograph was used.",
         "licence": "CC0-1.0 (public domain)",
+        "columns": COLUMNS,
         "counts": count(plan.rows),
         "fingerprint": fingerprint(folder),
     })
