@@ -55,7 +55,7 @@ def pose(form, phase, stride, lift):
 
     coat, skirt = form["is_coat"], form["is_skirt"]
     # trunk
-    trunk(0.475, 0.54, 0.078 * hips, 0.088 * hips, 0.74, (0.6, 0.5), LEG, "bottom", shade=(0.8, 1))
+    trunk(0.475, 0.54, 0.078 * hips, 0.088 * hips, 0.74, (0.6, 0.5), PLAIN, "bottom", shade=(0.8, 1))
     trunk(0.51, 0.60, 0.094 * hips, 0.086 * girth, 0.72, (0.12, 0.5), TORSO, "top", shade=(0.92, 1))
     trunk(0.60, 0.70, 0.086 * girth, 0.098 * girth ** 0.7 * shoulders, 0.68, (0.5, 0.5), TORSO, "top")
     trunk(0.70, 0.775, 0.098 * girth ** 0.7 * shoulders, 0.108 * shoulders, 0.62, (0.5, 0.32), TORSO, "top")
@@ -94,15 +94,15 @@ def pose(form, phase, stride, lift):
         shin = thigh - bend
         ankle = (side * 0.043, knee[1] - 0.235 * np.cos(shin), knee[2] + 0.235 * np.sin(shin))
         loose = 1.0 + 0.10 * (1 - form["is_jeans"]) * (form["leg_end"] > 0.9)
-        add(knee, hip, (0.038 * girth ** 0.6 * loose, 0.058 * girth ** 0.9), 1.05, (0.9, 0.6), LEG, "bottom", (0.5, 0.02),
-            (1, 0.72))
-        add(ankle, knee, (0.025 * loose ** 2, 0.038 * girth ** 0.6 * loose), 1.08, (0.4, 0.9), LEG, "bottom", (1.0, 0.5),
-            (0.9, 1))
+        add(knee, hip, (0.038 * girth ** 0.6 * loose, 0.058 * girth ** 0.9), 1.05, (0.9, 0.6), LEG, "bottom",
+            (0.5, 0.02), (1, 0.72))
+        add(ankle, knee, (0.025 * loose ** 2, 0.038 * girth ** 0.6 * loose), 1.08, (0.4, 0.9), LEG, "bottom",
+            (1.0, 0.5), (0.9, 1))
         toe = ankle[1] - 0.04
         add((ankle[0] + side * 0.004, toe, ankle[2] + 0.026), (ankle[0], toe + 0.026, ankle[2] + 0.014), (0.027, 0.023),
             2.15, (0.25, 0.5), SHOE, "shoe", (0, 1), (0.8, 1))
-        add((ankle[0], toe + 0.01, ankle[2]), (ankle[0], ankle[1] + 0.01, ankle[2]), (0.026, 0.024), 1.15, (0.3, 0.4), SHOE,
-            "shoe", (0.3, 1.2), (0.9, 0.9))
+        add((ankle[0], toe + 0.01, ankle[2]), (ankle[0], ankle[1] + 0.01, ankle[2]), (0.026, 0.024), 1.15, (0.3, 0.4),
+            SHOE, "shoe", (0.3, 1.2), (0.9, 0.9))
 
     # arms swing against the legs
     for side in (-1.0, 1.0):

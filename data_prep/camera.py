@@ -91,8 +91,9 @@ def sample_shot(rng, person, camera, number):
         shots.append(Shot(
             person, camera.camera_id, float(yaw + rng.normal(0, 0.12)), float(phase), float(stride), float(lift),
             float(np.clip(rng.normal(0, 0.06), -0.2, 0.2)), float(np.clip(rng.normal(0, 0.06), -0.2, 0.2)),
-            float(np.clip(1 + rng.normal(0, 0.10), 0.7, 1.35)), tuple(place.tolist()), float(light + rng.normal(0, 0.02)),
-            str(rng.choice(OCCLUDERS)) if occluded else "none", int(rng.integers(2**31)),
+            float(np.clip(1 + rng.normal(0, 0.10), 0.7, 1.35)), tuple(place.tolist()),
+            float(light + rng.normal(0, 0.02)), str(rng.choice(OCCLUDERS)) if occluded else "none",
+            int(rng.integers(2**31)),
         ))
         phase = phase + rng.uniform(0.8, 2.2)
         place = np.clip(place + rng.normal(0, 0.03, 2), 0, 1)

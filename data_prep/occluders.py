@@ -50,7 +50,8 @@ def _bicycle(rng, image, u, v, edge, colour):
         angle = np.arctan2(v - hub[1], u - hub[0])
         spokes = (np.abs(np.sin(4 * angle)) * distance * 0.25) + np.where(distance < r, 0, 1)
         _lay(image, 0.35 * np.clip(0.6 - spokes * edge, 0, 1), np.float32(0.6))
-    joints = {"rear": at(0, 0), "front": at(0.30, 0), "crank": at(0.12, 0.0), "seat": at(0.085, -0.16), "head": at(0.25, -0.17)}
+    joints = {"rear": at(0, 0), "front": at(0.30, 0), "crank": at(0.12, 0.0), "seat": at(0.085, -0.16),
+              "head": at(0.25, -0.17)}
     for a, b in (("rear", "crank"), ("rear", "seat"), ("crank", "seat"), ("crank", "head"), ("seat", "head"),
                  ("head", "front")):
         frame = np.minimum(frame, _segment(u, v, joints[a], joints[b]))

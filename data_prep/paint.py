@@ -20,9 +20,7 @@ def paint(seen, capsules, form, colours, cameras):
     at = on(ARM)
     material[at[v[at] > form["sleeve_end"][image[at]]]] = MATERIAL["skin"]
     at = on(LEG)
-    material[at[v[at] > form["leg_end"][image[at]] + 0.6 * (form["leg_end"][image[at]] == 0) * (v[at] > 0.53)]] = MATERIAL["skin"]
-    hips = at[slot[at] == 0]
-    material[hips] = MATERIAL["bottom"]
+    material[at[v[at] > form["leg_end"][image[at]]]] = MATERIAL["skin"]
 
     # cloth patterns on the trunk, the sleeves and the skirt of a coat
     at = np.flatnonzero(material == MATERIAL["top"])

@@ -7,14 +7,15 @@ import numpy as np
 from data_prep.seeding import rng_for
 
 COLOURS = {
-    "black": (0.10, 0.10, 0.12), "charcoal": (0.25, 0.26, 0.29), "grey": (0.50, 0.51, 0.53), "silver": (0.74, 0.75, 0.77),
-    "white": (0.92, 0.92, 0.90), "navy": (0.12, 0.16, 0.34), "blue": (0.17, 0.33, 0.68), "sky": (0.47, 0.66, 0.86),
+    "black": (0.10, 0.10, 0.12), "charcoal": (0.25, 0.26, 0.29), "grey": (0.50, 0.51, 0.53),
+    "silver": (0.74, 0.75, 0.77), "white": (0.92, 0.92, 0.90), "navy": (0.12, 0.16, 0.34),
+    "blue": (0.17, 0.33, 0.68), "sky": (0.47, 0.66, 0.86),
     "teal": (0.10, 0.45, 0.46), "green": (0.16, 0.45, 0.22), "olive": (0.38, 0.38, 0.20), "lime": (0.60, 0.75, 0.25),
     "yellow": (0.90, 0.78, 0.22), "orange": (0.88, 0.47, 0.14), "red": (0.74, 0.13, 0.14), "wine": (0.40, 0.08, 0.16),
     "pink": (0.90, 0.58, 0.66), "purple": (0.42, 0.22, 0.52), "brown": (0.36, 0.22, 0.14), "beige": (0.78, 0.69, 0.54),
 }
-BOTTOM_COLOURS = ("black", "charcoal", "grey", "navy", "blue", "sky", "olive", "brown", "beige", "white", "wine", "teal",
-                  "green", "red")
+BOTTOM_COLOURS = ("black", "charcoal", "grey", "navy", "blue", "sky", "olive", "brown", "beige", "white", "wine",
+                  "teal", "green", "red")
 SKINS = ((0.93, 0.76, 0.65), (0.85, 0.66, 0.53), (0.74, 0.54, 0.41), (0.56, 0.38, 0.28), (0.38, 0.25, 0.19))
 HAIRS = {"black": (0.08, 0.07, 0.07), "brown": (0.24, 0.15, 0.10), "chestnut": (0.38, 0.22, 0.12),
          "blond": (0.72, 0.57, 0.33), "grey": (0.58, 0.57, 0.56), "red": (0.50, 0.22, 0.10)}
@@ -59,7 +60,8 @@ def sample_people(seed, key, gap, counts):
     bottom_taste = np.exp(2.0 * gap * wardrobe.standard_normal(len(bottoms)))
     textures = np.exp(1.5 * gap * wardrobe.standard_normal(len(TEXTURES))) * (5, 1.3, 0.7, 1, 1.3, 0.5)
     dye = 0.25 * gap * wardrobe.standard_normal(3)
-    shop = Shop(colours, taste / taste.sum(), bottoms, bottom_taste / bottom_taste.sum(), textures / textures.sum(), dye)
+    shop = Shop(colours, taste / taste.sum(), bottoms, bottom_taste / bottom_taste.sum(), textures / textures.sum(),
+                dye)
     groups, person_id = [], 0
     for total in counts:
         group = []
@@ -98,7 +100,8 @@ def _sample_person(rng, person_id, shop, model):
         "top_second": _pick(rng, [c for c in COLOURS if c != colour]), "print": _pick(rng, PRINTS, (3, 1.2, 0.8, 1)),
         "bottom": bottom, "bottom_colour": _pick(rng, shop.bottoms, shop.bottom_taste),
         "shoes": _pick(rng, ("black", "white", "brown", "red", "blue", "grey", "yellow"), (4, 4, 2, 1, 1, 2, 0.6)),
-        "hair": _pick(rng, HAIR_STYLES, (5, 3, 0.8, 1.2, 0.6)), "hair_colour": _pick(rng, list(HAIRS), (4, 4, 2, 2, 1, .6)),
+        "hair": _pick(rng, HAIR_STYLES, (5, 3, 0.8, 1.2, 0.6)),
+        "hair_colour": _pick(rng, list(HAIRS), (4, 4, 2, 2, 1, 0.6)),
         "hat": _pick(rng, HATS, (7, 1, 0.7)), "backpack": _pick(rng, ["none", *COLOURS], [36] + [1] * len(COLOURS)),
         "bag": _pick(rng, BAGS, (5, 1, 1)), "scarf": _pick(rng, ["none", *COLOURS], [120] + [1] * len(COLOURS)),
     }

@@ -24,7 +24,8 @@ def studio(camera, size):
     colour, cover = figures(
         people, rng.uniform(0, 2 * np.pi, BYSTANDERS), number * 0.8, rng.uniform(0.1, 0.5, BYSTANDERS),
         rng.uniform(0.1, 0.5, BYSTANDERS), np.full(BYSTANDERS, camera.pitch), [camera] * BYSTANDERS,
-        np.full(BYSTANDERS, 0.94 * size[0]), np.full(BYSTANDERS, size[1] / 2), np.full(BYSTANDERS, 0.97 * size[0]), size)
+        np.full(BYSTANDERS, 0.94 * size[0]), np.full(BYSTANDERS, size[1] / 2),
+        np.full(BYSTANDERS, 0.97 * size[0]), size)
     noise = rng.standard_normal((256 + size[0], 256 + size[1], 3), np.float32) * np.float32(0.6)
     noise += rng.standard_normal(noise.shape[:2], np.float32)[..., None] * np.float32(0.8)
     return scene, np.concatenate([colour, cover[..., None]], -1), noise
@@ -60,7 +61,7 @@ def render(shots, cameras, size):
 
 
 def shadows(cover, cameras, x, y, scale):
-    """How much of the sunlight each pixel of the ground loses [B, H, W]: the silhouette laid flat, and a soft contact."""
+    """How much light each pixel of the ground loses [B, H, W]: the silhouette laid flat, and a soft contact."""
     images, height, width = cover.shape
     sun = np.array([camera.sun_from for camera in cameras])
     tilt = np.sin([camera.pitch for camera in cameras]) + 0.1

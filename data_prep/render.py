@@ -1,7 +1,7 @@
 """Draws people: capsules -> fragments -> the nearest per sample -> colours -> image, for a batch of images at once.
 
-Orthographic within a box.  Two samples per pixel on a quincunx (the rows of samples at 1/4 and 3/4 of a pixel are half a
-pixel apart), which smooths upright and level edges alike at half the price of a 2 x 2 grid.
+Orthographic within a box.  Two samples per pixel on a quincunx (the rows of samples at 1/4 and 3/4 of a pixel are
+half a pixel apart), which smooths upright and level edges alike at half the price of a 2 x 2 grid.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,10 @@ import numpy as np
 
 from data_prep.body import pose
 from data_prep.paint import paint
+
+# glibc hands arrays above a threshold back to the system when they are freed, and every new one costs page faults; the
+# threshold follows the largest array freed so far, so freeing one of nearly its limit (32 MiB) lets them be reused.
+np.empty(31 << 20, np.uint8)
 
 
 @dataclass
@@ -94,7 +98,7 @@ def trace(capsules, yaw, pitch, scale, x, y, size):
     image = which % len(yaw)
     base = (image * rows + row) * width + begin
     line = np.repeat(np.arange(len(row)), number)
-    step = np.arange(len(line)) - (np.cumsum(number) - number)[line]
+    step = np.arange(len(line)) - np.repeat(np.cumsum(number) - number, number)
 
     # per row the start and the slope of each linear function of x, then one fused evaluation per fragment
     px, py = begin + np.where(row % 2, 0.75, 0.25).astype(np.float32) - p[0], level - p[1]
@@ -117,8 +121,7 @@ def trace(capsules, yaw, pitch, scale, x, y, size):
     # the fragments come capsule by capsule, and no capsule meets a sample twice: one pass per capsule
     nearest = np.full(len(yaw) * rows * width, -1e9, np.float32)
     winner = np.full(len(nearest), -1, np.int32)
-    slot = (which // len(yaw))[line]
-    ends = np.searchsorted(slot, np.arange(capsules.deep.shape[0] + 1))
+    ends = np.searchsorted(line, np.searchsorted(which, np.arange(capsules.deep.shape[0] + 1) * len(yaw)))
     for begin, end in zip(ends[:-1], ends[1:]):
         where = sample[begin:end]
         front = depth[begin:end] > nearest[where]
@@ -128,7 +131,7 @@ def trace(capsules, yaw, pitch, scale, x, y, size):
     seen = np.flatnonzero(winner >= 0)
     pick = winner[seen]
     line, t, across, beyond, facing = line[pick], t[pick], across[pick], beyond[pick], facing[pick]
-    which, image, slot = which[line], image[line], slot[pick]
+    which, image = which[line], image[line]
     skew, bulge, ratio = table[12][which], table[13][which], ratio.astype(np.float32).ravel()[which]
     lateral, toward = across, skew * across + bulge * facing
     s, c = sin[image].astype(np.float32), cos[image].astype(np.float32)
@@ -138,7 +141,7 @@ def trace(capsules, yaw, pitch, scale, x, y, size):
     ux, uy = table[2][which], table[3][which]
     (a0, a1), (s0, s1) = (v.reshape(-1, 2).T.copy() for v in (capsules.along, capsules.shade))
     return Fragments(
-        seen, slot, image, across, facing, a0[which] + (a1 - a0)[which] * t, beyond,
+        seen, which // len(yaw), image, across, facing, a0[which] + (a1 - a0)[which] * t, beyond,
         s0[which] + (s1 - s0)[which] * t, depth[pick], ratio * (c * lateral - s * toward),
         ratio * (s * lateral + c * toward) / deep,
         (-uy * nl + ux * beyond, -(ux * nl + uy * beyond), nz),

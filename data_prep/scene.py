@@ -1,7 +1,7 @@
-"""The street a camera looks at: sky, facades, ground in perspective, trees, pillars, parked cars, painted once per camera.
+"""The street a camera looks at, painted once per camera: sky, facades, ground in perspective, trees, parked cars.
 
-A pinhole camera at `height` metres with a level horizon: a point of the ground at distance D metres lies focal * height / D
-pixels below the horizon, and anything there is drawn at focal / D pixels per metre.
+A pinhole camera at `height` metres with a level horizon: a point of the ground at distance D metres lies
+focal * height / D pixels below the horizon, and anything there is drawn at focal / D pixels per metre.
 """
 
 from dataclasses import dataclass
@@ -119,7 +119,8 @@ class Painter:
         w = distance * np.cos(turn) - across * np.sin(turn)
         fine = np.clip(1 - 0.035 * distance, 0.15, 1)  # joints and grain fade with distance
         kinds = ("paving", "asphalt", "grass", "bricks", "concrete")
-        near, far = self.rng.choice(kinds, p=(0.34, 0.26, 0.1, 0.15, 0.15)), self.rng.choice(("paving", "grass", "concrete"))
+        near = self.rng.choice(kinds, p=(0.34, 0.26, 0.1, 0.15, 0.15))
+        far = self.rng.choice(("paving", "grass", "concrete"))
         border = self.rng.uniform(8.2, wall) + across * np.tan(self.rng.uniform(-0.25, 0.25))
         for kind, mask in ((near, self.y > self.horizon), (far, (self.y > self.horizon) & (distance > border))):
             self.blend(mask, self.surface(kind, u, w, fine))
@@ -162,7 +163,8 @@ class Painter:
             inside = (along >= edge) & (along < edge + width) & (up > 0)
             local = along - edge
             kind = self.rng.choice(("brick", "plaster", "concrete", "shop"))
-            colour = {"brick": self.earth(0.34, 0.5, 0.03) + (0.10, -0.02, -0.05), "plaster": self.earth(0.6, 0.85, 0.05),
+            colour = {"brick": self.earth(0.34, 0.5, 0.03) + (0.10, -0.02, -0.05),
+                      "plaster": self.earth(0.6, 0.85, 0.05),
                       "concrete": self.earth(0.45, 0.65, 0.015)}.get(kind, self.earth(0.35, 0.75, 0.07))
             tone = 1 + 0.04 * self.grain(1, 4) + 0.05 * self.clouds(30) - 0.12 * np.exp(-np.maximum(up, 0) / 0.5)
             if kind == "brick":
@@ -239,7 +241,8 @@ class Painter:
             cx, cy, r = self.rng.normal(0, 0.8), self.rng.uniform(2.5, 4.5), self.rng.uniform(0.5, 1.0)
             crown = np.maximum(crown, 1 - ((u - cx) ** 2 + (up - cy) ** 2) / r**2)
         leaf = np.array((0.24, 0.34, 0.14)) * self.rng.uniform(0.8, 1.2)
-        self.blend(crown + 0.25 * self.grain(2, 4) > 0.2, leaf * (0.8 + 0.4 * crown + 0.22 * self.grain(1, 2, 5))[..., None])
+        tone = 0.8 + 0.4 * crown + 0.22 * self.grain(1, 2, 5)
+        self.blend(crown + 0.25 * self.grain(2, 4) > 0.2, leaf * tone[..., None])
 
     def pillar(self, u, up):
         self.tube(u, up, self.rng.uniform(0.2, 0.35), 9, self.earth(0.45, 0.75))
@@ -252,7 +255,8 @@ class Painter:
 
     def bush(self, u, up):
         shape = 1 - (u / 0.8) ** 2 - ((up - 0.4) / 0.6) ** 2 + 0.25 * self.grain(2, 4)
-        self.blend((shape > 0) & (up > 0), np.array((0.22, 0.33, 0.14)) * (0.8 + 0.35 * up + 0.2 * self.grain(1, 2))[..., None])
+        tone = 0.8 + 0.35 * up + 0.2 * self.grain(1, 2)
+        self.blend((shape > 0) & (up > 0), np.array((0.22, 0.33, 0.14)) * tone[..., None])
 
     def car(self, u, up):
         paint = self.earth(0.12, 0.8, 0.05)

@@ -45,7 +45,8 @@ def check_kept(folder, recipe, overwrite):
     except (OSError, KeyError, DataError):
         intact = False
     if not intact:
-        raise DataError(f"{folder}: its files no longer match the fingerprint in card.json; give --overwrite to redo it")
+        raise DataError(f"{folder}: its files no longer match the fingerprint in card.json; "
+                        "give --overwrite to redo it")
     return True
 
 
@@ -67,7 +68,8 @@ def replace_folder(folder, recipe, overwrite, write):
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             if error.errno == errno.ENOSPC:
-                raise DataError(f"{folder.parent}: no space left on the disk; nothing was kept of {folder.name}") from error
+                raise DataError(f"{folder.parent}: no space left on the disk; nothing was kept of {folder.name}; "
+                                "free some and run the same command") from error
             raise
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)

@@ -138,8 +138,8 @@ def spoil(rng, shot, empty):
     if empty:
         return replace(shot, person=None)
     side = rng.choice([-1.0, 1.0], 2)
-    return replace(shot, box_dx=float(side[0] * rng.uniform(0.15, 0.45)), box_dy=float(side[1] * rng.uniform(0.2, 0.45)),
-                   box_scale=float(rng.uniform(0.6, 1.6)))
+    return replace(shot, box_dx=float(side[0] * rng.uniform(0.15, 0.45)),
+                   box_dy=float(side[1] * rng.uniform(0.2, 0.45)), box_scale=float(rng.uniform(0.6, 1.6)))
 
 
 def batch_size(size):
@@ -231,7 +231,8 @@ class _pool:
 def prepare(out, profile="mini", seed=0, workers=1, names=None, overwrite=False, progress=True):
     """Make sure that `out/profile/<set>` exists for every set; a complete one of the same recipe is kept.
 
-    Args: out (folder), profile, seed, workers (processes), names (sets; None for all), overwrite (replace a different set).
+    Args: out (folder), profile, seed, workers (processes), names (sets; None for all), overwrite (replace a set that
+    differs), progress (show a bar).
     Returns {set: "kept" | "written"}.  Raises DataError where a folder holds something else, or another run holds it.
     """
     root = Path(out) / profile

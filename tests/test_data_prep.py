@@ -1,4 +1,4 @@
-"""The embedded people: layout, determinism, resumption, honest truth columns, and a renderer that agrees with geometry."""
+"""The embedded people: layout, determinism, resumption, honest truth columns, a renderer that agrees with geometry."""
 
 import errno
 import json
@@ -263,7 +263,7 @@ def test_contact_sheet_shows_every_set(smoke):
 
 @pytest.fixture(scope="module")
 def measured():
-    """Shots and the foreground that they really show: where an image differs from the same street without the person."""
+    """Shots and the foreground they really show: where an image differs from the same street without the person."""
     plan = plan_set("market", "smoke", 0)
     cameras = [replace(camera, sun=0.0, noise=0.0, blur=0.0) for camera in plan.cameras]
     shots = [replace(shot, occluder="none", stride=0.1) for shot in plan.shots if shot.person is not None][:120]
@@ -289,7 +289,8 @@ def test_truth_columns_are_those_of_the_person(one_set):
     people = {}
     for row in read_index(one_set):
         if int(row["person_id"]) > 0:
-            people.setdefault(row["person_id"], set()).add(tuple(row[name] for name in ("top", "top_colour", "backpack")))
+            look = tuple(row[name] for name in ("top", "top_colour", "backpack"))
+            people.setdefault(row["person_id"], set()).add(look)
             assert abs(float(row["box_dx"])) <= 0.2 and 0.7 <= float(row["box_scale"]) <= 1.35
             assert 0 <= float(row["yaw"]) < 360 and row["occluder"] in ("none", "pole", "bicycle", "car", "passer-by")
     assert all(len(looks) == 1 for looks in people.values())
@@ -338,11 +339,13 @@ def capsule(low, high, wide, deep=1.0, cap=(1.0, 1.0)):
         return np.asarray(value, np.float32)[None, None]
 
     return Capsules(shaped(low), shaped(high), shaped(wide), np.full((1, 1), deep, np.float32), shaped(cap),
-                    shaped((0, 1)), shaped((1, 1)), np.ones((1, 1), bool), np.array([TORSO]), np.array([MATERIAL["top"]]))
+                    shaped((0, 1)), shaped((1, 1)), np.ones((1, 1), bool), np.array([TORSO]),
+                    np.array([MATERIAL["top"]]))
 
 
 def area(capsules, yaw=0.0):
-    seen = trace(capsules, np.array([yaw]), np.zeros(1), np.array([100.0]), np.array([64.0]), np.array([110.0]), (128, 128))
+    seen = trace(capsules, np.array([yaw]), np.zeros(1), np.array([100.0]), np.array([64.0]), np.array([110.0]),
+                 (128, 128))
     return len(seen.sample) / 2, seen
 
 
