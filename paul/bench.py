@@ -11,7 +11,6 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -28,13 +27,13 @@ from torch.nn.functional import normalize
 
 from paul.adapt import AdaptOptions, PaulLoss
 from paul.augment import random_flip, surrogates
-from paul.checkpoint import write_atomically
 from paul.losses import ipfl_loss, pedal_loss
 from paul.memory import PatchMemory
 from paul.metrics import evaluate, evaluate_distances
 from paul.patches import pool_patches
 from paul.patchnet import PatchNet
 from paul.pretrain import parameter_groups
+from paul.records import code_hash, commit, machine, versions, write_record
 
 REPEATS = 5
 
@@ -60,22 +59,27 @@ def load_reference():
     return module
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
+def cpu_seconds(work: Callable[[], object], calls: int = 1) -> float:
+    """CPU seconds of one call, averaged over some."""
     begin = time.process_time()
-    work()
-    return time.process_time() - begin
+    for _ in range(calls):
+        work()
+    return (time.process_time() - begin) / calls
 
 
 def compare(ours: Callable[[], object], other: Callable[[], object], other_repeats: int = REPEATS) -> dict:
-    """Median CPU seconds of both, taking turns after one untimed call of ours, and of the other if it has many."""
-    ours()
-    if other_repeats > 1:
-        other()
-    seconds = {"ours": [], "other": []}
+    """Median CPU seconds of both, taking turns; a turn repeats short work up to a tenth of a second.
+
+    Each side has an untimed call first, except the other when it is timed only once.
+    """
+    sides = {"ours": (ours, REPEATS), "other": (other, other_repeats)}
+    calls = {name: max(1, int(0.1 / max(cpu_seconds(work), 1e-4))) if repeats > 1 else 1
+             for name, (work, repeats) in sides.items()}
+    seconds = {name: [] for name in sides}
     for turn in range(REPEATS):
-        seconds["ours"].append(cpu_seconds(ours))
-        if turn < other_repeats:
-            seconds["other"].append(cpu_seconds(other))
+        for name, (work, repeats) in sides.items():
+            if turn < repeats:
+                seconds[name].append(cpu_seconds(work, calls[name]))
     return {f"{name}_seconds": statistics.median(values) for name, values in seconds.items()}
 
 
@@ -236,13 +240,6 @@ CASES = {
 }
 
 
-def cpu_name() -> str:
-    """The processor's name, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
 @contextmanager
 def one_thread():
     before = torch.get_num_threads()
@@ -282,17 +279,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"paul bench: {error}", file=sys.stderr)
         return 1
 
-    machine = {"device": cpu_name(), "threads": 1, "python": platform.python_version(), "torch": torch.__version__,
-               "numpy": np.__version__}
-    slug = re.sub(r"[^a-z0-9]+", "-", machine["device"].lower()).strip("-")
+    origin = {"device": "cpu", "threads": 1, "machine": machine(), "versions": versions(), "code": code_hash(),
+              "commit": commit()}
+    slug = re.sub(r"[^a-z0-9]+", "-", origin["machine"].split(",")[0].lower()).strip("-")
     folder = options.out / (f"{slug}-quick" if options.quick else slug)
-    print(f"{machine['device']}, 1 thread, CPU time, median of {REPEATS}; literal evaluation once\n")
+    print(f"{origin['machine']}: one thread, CPU time, median of {REPEATS}; the literal evaluation once\n")
     print(_line("case", "ours", "literal", "ratio", "expected", "met"))
     with one_thread():
         for name in [options.only] if options.only else CASES:
             result = CASES[name].measure(reference, options.quick)
             print(_report(name, result), flush=True)
-            record = json.dumps({"case": name, "quick": options.quick, **machine, **result}, indent=1) + "\n"
-            write_atomically(folder / f"{name}.json", lambda file, record=record: file.write(record.encode()))
+            write_record(folder / f"{name}.json", {"case": name, "quick": options.quick, **result, **origin})
     print(f"\nwritten to {folder}{os.sep}")
     return 0
