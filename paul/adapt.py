@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paul.augment import random_flip, surrogates
-from paul.engine import Run, batch_of, on_device, pick_device, precision, refresh_statistics
+from paul.engine import Run, batch_of, fingerprint, on_device, pick_device, precision, refresh_statistics
 from paul.images import normalize
 from paul.losses import ipfl_loss, pedal_loss, pull_loss
 from paul.memory import ImageCenters, PatchMemory
@@ -148,47 +149,46 @@ def fill_bank(loss: PaulLoss, model: PatchNet, images: Tensor, generator: torch.
 
 
 def adapt(model: PatchNet, images: Tensor, options: AdaptOptions, *, folder: str | Path, seed: int = 0,
-          device: str | None = None, tensorboard: bool = False, source: str = "") -> PatchNet:
+          device: str | None = None, tensorboard: bool = False) -> PatchNet:
     """Adapt a source-trained PatchNet to unlabelled images; interrupted anywhere, the same call goes on.
 
     Args:
-        model: from `pretrain` or a checkpoint; it is changed in place and brought to the target stage.
+        model: from `pretrain` or a checkpoint; it stays as it is.
         images: uint8 [n, 3, H, W], no labels.
         options: what to train and how.
         folder: checkpoint.pt and log.jsonl go there.
         seed: decides order and augmentation.
         device: a GPU when there is one by default.
-        source: names the weights it starts from; a folder begun from other weights is refused.
 
     Returns:
-        The network after the last epoch (ledger 31).
+        A new network, in the target stage, after the last epoch (ledger 31).
 
     Raises:
-        ValueError: a batch larger than the set.
+        ValueError: a batch larger than the set, a folder that holds another training or one from other weights.
+        RuntimeError: another run is writing the folder.
         FloatingPointError: a loss that is not finite.
     """
     device = pick_device(device)
     if options.batch > len(images):
-        raise ValueError(f"batch {options.batch} is larger than the set of {len(images)} images; lower --batch")
+        raise ValueError(f"batch {options.batch} is larger than the set of {len(images)} images; lower adapt.batch")
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model.to_target().to(device)
+    model = deepcopy(model).to_target()
+    spec = {"stage": "target", "network": asdict(model.options), "options": asdict(options), "seed": seed,
+            "weights": fingerprint(*model.state_dict().values()), "images": fingerprint(images)}
+    model.to(device)
     images = on_device(images, device)
     loss = PaulLoss(model, len(images), options).to(device)
     optimizer = torch.optim.SGD(parameter_groups(model), lr=options.lr, momentum=options.momentum,
                                 weight_decay=options.weight_decay)
-    spec = {"stage": "target", "network": asdict(model.options), "options": asdict(options), "seed": seed,
-            "images": list(images.shape), "source": source}
     parts = {"optimizer": optimizer, "memory": loss.memory, "centers": loss.centers}
     whole, rest = divmod(len(images), options.batch)
     steps = whole + (1 if rest and not options.drop_last else 0)
-    with Run(folder, model, spec, parts, generator, tensorboard) as run:
-        if run.started:
-            run.resume()
-        elif options.loss_c:
+    with Run(folder, model, spec, parts, generator, options.epochs, tensorboard) as run:
+        if options.loss_c and not run.started:
             fill_bank(loss, model, images, generator)
         model.train()
-        for epoch, progress in run.epochs(options.epochs, steps, "target"):
+        for epoch, progress in run.epochs(steps, "target"):
             set_learning_rates(optimizer, target_learning_rates(epoch, options.lr, options.decay_epoch))
             for rows in torch.randperm(len(images), generator=generator).split(options.batch)[:steps]:
                 plain = batch_of(images, rows, device)

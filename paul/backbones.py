@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 
@@ -36,21 +37,28 @@ def small() -> nn.Sequential:
 def _load_local(network: nn.Module, path: str) -> None:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weight file at {path}; give weights='imagenet', a file, or nothing")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    wanted = network.state_dict()
-    missing = [name for name in wanted if name not in state and not name.startswith(HEAD)]
-    if missing:
-        raise ValueError(f"{path} is not a weight file of this backbone: {missing[0]} and {len(missing) - 1} others "
-                         "are missing")
-    network.load_state_dict({k: v for k, v in state.items() if k in wanted and not k.startswith(HEAD)}, strict=False)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} cannot be read as weights: damaged, or more than tensors "
+                         f"({str(error).splitlines()[0]})") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} is not a weight file: it holds a {type(state).__name__}")
+    # files of the oldest torch versions have no num_batches_tracked
+    wanted = {name: value for name, value in network.state_dict().items()
+              if not name.startswith(HEAD) and (name in state or not name.endswith("num_batches_tracked"))}
+    unfit = [name for name, value in wanted.items() if getattr(state.get(name), "shape", None) != value.shape]
+    if unfit:
+        raise ValueError(f"{path} is not a weight file of this backbone: {unfit[0]} and {len(unfit) - 1} others are "
+                         "missing or of another shape")
+    network.load_state_dict({name: state[name] for name in wanted}, strict=False)
 
 
 def _torchvision(name: str, weights: str | None) -> nn.Module:
-    try:
-        builder = torchvision.models.get_model_builder(name)
-    except ValueError:
+    if name not in torchvision.models.list_models(module=torchvision.models):
         raise ValueError(f"unknown backbone {name!r}: 'small' or a torchvision classification model such as "
-                         "'resnet50' or 'mobilenet_v2'") from None
+                         "'resnet50' or 'mobilenet_v2'")
+    builder = torchvision.models.get_model_builder(name)
     if weights != "imagenet":
         network = builder(weights=None)
         if weights is not None:

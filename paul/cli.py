@@ -63,7 +63,6 @@ def adapt_command(args) -> None:
     from paul.adapt import adapt
     from paul.engine import pick_device, refresh_statistics
     from paul.profiles import profile
-    from paul.records import digest
 
     p = profile(args.profile)
     _check_settings(args.set, ("adapt",))
@@ -76,9 +75,8 @@ def adapt_command(args) -> None:
         model.to_target().to(pick_device(args.device))
         refresh_statistics(model, images)
     else:
-        start = digest({"file": str(Path(args.init or args.released).resolve()), "network": str(model.options)})
-        adapt(model, images, options, folder=args.out, seed=args.seed, device=args.device,
-              tensorboard=args.tensorboard, source=start)
+        model = adapt(model, images, options, folder=args.out, seed=args.seed, device=args.device,
+                      tensorboard=args.tensorboard)
     checkpoint.save(Path(args.out) / "model.pt", model)
     print(f"{args.out}/model.pt: " + ("batch-norm statistics of the target" if args.adabn else
                                       f"{options.epochs} epochs, last loss {model.history[-1]['loss']:.3f}"))

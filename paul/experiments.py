@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
+from threading import RLock
 from time import perf_counter
 
 import torch
@@ -26,6 +27,7 @@ from paul.profiles import profile
 from paul.runs import read_records
 
 MODELS = "build/models"
+_TURN = RLock()
 
 
 @dataclass(frozen=True)
@@ -162,14 +164,18 @@ def seeds_of(text: str) -> list[int]:
 
 @contextmanager
 def one_thread(device: torch.device):
-    """On a CPU a run keeps to one thread: its bits then do not depend on how many runs share the machine."""
-    threads = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    """On a CPU a run keeps to one thread: its bits then do not depend on how many runs share the machine.
+
+    Runs in several threads of one process take turns, since torch's random state belongs to the process.
+    """
+    with _TURN:
+        threads = torch.get_num_threads()
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 @lru_cache(maxsize=8)
@@ -204,7 +210,10 @@ def evaluate_model(model: PatchNet, folder: str | Path, image_size: tuple[int, i
 
 
 def target_model(spec: Spec, model: PatchNet, places: Places = Places()) -> PatchNet:
-    """The run's model after the target stage (changed in place); `history` holds its curve, [] without training."""
+    """The run's model after the target stage; `history` holds its curve, [] without training.
+
+    The model given is used up: AdaBN changes it in place.
+    """
     p, row, options = profile(spec.profile), ROWS[spec.row], spec.adapt_options()
     folder = Path(places.data) / p.folders[spec.target]
     model.history = []
@@ -213,11 +222,10 @@ def target_model(spec: Spec, model: PatchNet, places: Places = Places()) -> Patc
     if row.adabn:
         refresh_statistics(model, on_device(images, next(model.parameters()).device))
     if options:
-        dataset = ReidDataset.load(folder)
-        key = records.digest({**spec.data(), "code": records.code_hash(), "fingerprint": dataset.fingerprint})
+        key = records.digest({**spec.data(), "code": records.code_hash(), "data": fingerprints(spec, places)})
         with one_thread(pick_device(places.device)):
-            adapt(model, images, options, folder=Path(places.models) / spec.profile / f"{spec.name}--{key[:8]}",
-                  seed=spec.seed, device=places.device, source=records.digest(spec.source()))
+            return adapt(model, images, options, seed=spec.seed, device=places.device,
+                         folder=Path(places.models) / spec.profile / f"{spec.name}--{key[:8]}")
     return model
 
 
@@ -253,7 +261,7 @@ def run_one(spec: Spec, places: Places = Places(), fresh: bool = False) -> dict:
         model = source_model(spec, places)
         source_curve = model.history
         begin = perf_counter()
-        target_model(spec, model, places)
+        model = target_model(spec, model, places)
         adapted = perf_counter()
         scores = evaluate_model(model, Path(places.data) / p.folders[spec.target], p.image_size)
         evaluated = perf_counter()
@@ -266,7 +274,7 @@ def run_one(spec: Spec, places: Places = Places(), fresh: bool = False) -> dict:
         "row": spec.row, "tables": list(ROWS[spec.row].tables), "target": spec.target, "seed": spec.seed,
         "profile": spec.profile, "spec": spec.data(), "spec_hash": spec.hash, "metrics": scores.percent(),
         "queries": scores.queries, "queries_left_out": scores.left_out,
-        "curve": curve, "source_curve": source_curve, "data": _fingerprints(spec, places),
+        "curve": curve, "source_curve": source_curve, "data": fingerprints(spec, places),
         "commit": records.commit(), "code": records.code_hash(), "versions": records.versions(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "machine": records.machine(), "seconds": {name: round(value, 3) for name, value in seconds.items()},
@@ -276,7 +284,8 @@ def run_one(spec: Spec, places: Places = Places(), fresh: bool = False) -> dict:
     return record
 
 
-def _fingerprints(spec: Spec, places: Places) -> dict:
+def fingerprints(spec: Spec, places: Places) -> dict[str, str]:
+    """Of the source and the target set, as their cards state them."""
     folders = profile(spec.profile).folders
     return {name: ReidDataset.load(Path(places.data) / folders[key]).fingerprint
             for name, key in (("source", "source"), ("target", spec.target))}
@@ -284,10 +293,10 @@ def _fingerprints(spec: Spec, places: Places) -> dict:
 
 def outdated_reason(record: dict, spec: Spec, places: Places) -> str:
     """What of the run has changed since the record was written, "" for nothing."""
-    if record["code"] != records.code_hash():
+    if record.get("code") != records.code_hash():
         return "other source code"
     try:
-        same_data = record["data"] == _fingerprints(spec, places)
+        same_data = record.get("data") == fingerprints(spec, places)
     except FileNotFoundError:  # the records can be read without the data
         return ""
     return "" if same_data else "other data"
@@ -370,17 +379,11 @@ def workers_executor(workers: int):
     if workers <= 1:
         yield None
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _quiet() -> None:
-    import os
-
-    os.environ["TQDM_DISABLE"] = "1"  # the parent shows progress for all of its workers
 
 
 def run_table(table: str, profile: str = "mini", seeds: str = "0-2", targets: list[str] | None = None,

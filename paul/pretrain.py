@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paul.augment import random_flip, random_shift
-from paul.engine import Run, batch_of, on_device, pick_device, precision
+from paul.engine import Run, batch_of, fingerprint, on_device, pick_device, precision
 from paul.images import normalize
 from paul.losses import triplet_loss
 from paul.patchnet import PatchNet, PatchNetOptions, concatenate
@@ -108,28 +108,31 @@ def pretrain(images: Tensor, person_ids: np.ndarray, network: PatchNetOptions, o
         The network after the last epoch, in the source stage (ledger 31).
 
     Raises:
-        ValueError: a batch larger than the set, fewer than two people.
+        ValueError: a batch larger than the set, fewer than two people, a folder that holds another training.
+        RuntimeError: another run is writing the folder.
         FloatingPointError: a loss that is not finite.
     """
     device = pick_device(device)
+    if len(person_ids) != len(images):
+        raise ValueError(f"{len(images)} images but {len(person_ids)} person ids")
     people, labels = np.unique(person_ids, return_inverse=True)
     if len(people) < 2:
         raise ValueError("the source stage needs at least two people")
     if options.batch > len(images):
-        raise ValueError(f"batch {options.batch} is larger than the set of {len(images)} images; lower --batch")
+        raise ValueError(f"batch {options.batch} is larger than the set of {len(images)} images; lower pretrain.batch")
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = network.build(num_classes=len(people), weights=weights).to(device)
     optimizer = torch.optim.SGD(parameter_groups(model), lr=0.1, momentum=options.momentum,
                                 weight_decay=options.weight_decay)
-    labels, partners, images = torch.from_numpy(labels), Partners(person_ids), on_device(images, device)
-    steps = -(-len(images) // options.batch)
+    labels, partners = torch.from_numpy(labels), Partners(person_ids)
     spec = {"stage": "source", "network": asdict(network), "options": asdict(options), "seed": seed,
-            "images": list(images.shape)}
-    with Run(folder, model, spec, {"optimizer": optimizer}, generator, tensorboard) as run:
-        run.resume()
+            "weights": weights, "images": fingerprint(images, labels)}
+    images = on_device(images, device)
+    steps = -(-len(images) // options.batch)
+    with Run(folder, model, spec, {"optimizer": optimizer}, generator, options.epochs, tensorboard) as run:
         model.train()
-        for epoch, progress in run.epochs(options.epochs, steps, "source"):
+        for epoch, progress in run.epochs(steps, "source"):
             for step, rows in enumerate(torch.randperm(len(images), generator=generator).split(options.batch)):
                 if options.schedule == "paper":
                     rates = source_learning_rates(epoch)

@@ -22,18 +22,19 @@ from paul.checkpoint import write_atomically
 # the files whose code decides a measured number; plots, tables and commands do not
 DECIDING = ("adapt", "augment", "backbones", "engine", "images", "losses", "memory", "metrics", "patches", "patchnet",
             "pretrain", "schedules")
-_SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING}
+_BREAKS = {tokenize.NEWLINE: "\n", tokenize.INDENT: "\t", tokenize.DEDENT: "\b"}
 
 
 def _meaning(source: str) -> str:
     """The tokens of a file without comments, layout and docstrings: a better explanation keeps the hash."""
     kept, at_start = [], True
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in _SILENT:
-            at_start = at_start or token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
-        elif not (at_start and token.type == tokenize.STRING):
-            kept.append(token.string)
-            at_start = False
+        if token.type in (tokenize.COMMENT, tokenize.NL) or (at_start and token.type == tokenize.STRING):
+            continue
+        text = _BREAKS.get(token.type, token.string)
+        if not (at_start and text == "\n"):  # all that a docstring leaves behind
+            kept.append(text)
+        at_start = token.type in _BREAKS
     return "".join(kept)
 
 

@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 
 from paul import records
 from paul.adapt import AdaptOptions, adapt
-from paul.experiments import Places, Spec, _images, evaluate_model, one_thread, source_model, workers_executor
+from paul.experiments import (Places, Spec, _images, evaluate_model, fingerprints, one_thread, source_model,
+                              workers_executor)
 from paul.engine import pick_device
 from paul.profiles import profile
 
@@ -32,13 +33,14 @@ SEARCH = (
 def trial(options: AdaptOptions, target: str, profile_name: str, places: Places) -> dict[str, float]:
     """Scores on one target's validation people after adapting with these options, in percent."""
     p = profile(profile_name)
-    model = source_model(Spec("paul", target, SEED, profile_name), places)
+    spec = Spec("paul", target, SEED, profile_name)
+    model = source_model(spec, places)
     folder = Path(places.data) / p.folders[target]
     key = records.digest({**asdict(options), "crop_area": list(options.crop_area), "code": records.code_hash(),
-                          "image_size": list(p.image_size), "target": target})
+                          "image_size": list(p.image_size), "target": target, "data": fingerprints(spec, places)})
     with one_thread(pick_device(places.device)):
-        adapt(model, _images(str(folder), "train", p.image_size), options, seed=SEED, device=places.device,
-              folder=Path(places.models) / profile_name / f"tuning--{target}--{key[:8]}", source=f"seed {SEED}")
+        model = adapt(model, _images(str(folder), "train", p.image_size), options, seed=SEED, device=places.device,
+                      folder=Path(places.models) / profile_name / f"tuning--{target}--{key[:8]}")
         return evaluate_model(model, folder, p.image_size, "val_query", "val_gallery").percent()
 
 
