@@ -28,7 +28,7 @@ class _Residual(nn.Module):
 
 
 def small() -> nn.Sequential:
-    """A residual network of 0.3 million weights: 96x48 images become maps of 96 channels and 12x6 pixels."""
+    """A residual network of 0.2 million weights: 96x48 images become maps of 96 channels and 12x6 pixels."""
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True),
         _Residual(16, 32, 2), _Residual(32, 64, 2), _Residual(64, 96, 1))
@@ -40,8 +40,8 @@ def _load_local(network: nn.Module, path: str) -> None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} cannot be read as weights: damaged, or more than tensors "
-                         f"({str(error).splitlines()[0]})") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} cannot be read as weights: damaged, or more than tensors ({reason})") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} is not a weight file: it holds a {type(state).__name__}")
     # files of the oldest torch versions have no num_batches_tracked

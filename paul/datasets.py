@@ -38,12 +38,12 @@ class Split:
     @cached_property
     def person_ids(self) -> np.ndarray:
         """[n] int64; -1 is junk, 0 a distractor (ledger 30)."""
-        return self.frame["person_id"].to_numpy(np.int64)
+        return self.frame["person_id"].to_numpy(np.int64, copy=True)
 
     @cached_property
     def camera_ids(self) -> np.ndarray:
         """[n] int64."""
-        return self.frame["camera_id"].to_numpy(np.int64)
+        return self.frame["camera_id"].to_numpy(np.int64, copy=True)
 
     def take(self, rows) -> Split:
         """The images at these positions."""

@@ -1,0 +1,61 @@
+"""Tiny data sets in Market-1501's layout: each person a coloured figure, seen by two cameras; random, not rendered."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from paul.adapt import AdaptOptions
+from paul.patchnet import PatchNetOptions
+from paul.pretrain import PretrainOptions
+
+SIZE = (40, 24)  # the small backbone makes maps of 5x3, the least that the PGN takes
+NETWORK = PatchNetOptions(backbone="small", num_patches=2, dim=8, pgn_channels=8, pgn_hidden=8)
+PRETRAIN = PretrainOptions(epochs=2, batch=8, schedule="cosine", peak_rate=0.05, label_smoothing=0.1, shift=0.05)
+ADAPT = AdaptOptions(epochs=2, batch=8, lr=0.01, decay_epoch=1, s=10.0, k=3)
+
+
+def picture(person: int, camera: int, rng: np.random.Generator, size=SIZE) -> np.ndarray:
+    """A top and a bottom in the person's own colours, the camera's tint, and noise: uint8 [H, W, 3]."""
+    own = np.random.default_rng(1000 + person)
+    rows = np.arange(size[0]) < size[0] // 2
+    colours = own.integers(0, 256, (2, 3))
+    image = np.where(rows[:, None, None], colours[0], colours[1]) * np.ones((*size, 1))
+    image = image * (0.9 + 0.1 * camera) + rng.normal(0, 20, image.shape)
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def write_set(folder: Path, splits: dict[str, list[tuple[int, int]]], seed: int = 0, size=SIZE) -> Path:
+    """Write images and index.csv; `splits` maps a split to its (person id, camera id) pairs."""
+    folders = {"train": "bounding_box_train", "gallery": "bounding_box_test"}
+    rng, lines = np.random.default_rng(seed), []
+    for split, people in splits.items():
+        for place, (person, camera) in enumerate(people):
+            name = f"{folders.get(split, split)}/{person:04d}_c{camera}s1_{place:06d}_01.png"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture(person, camera, rng, size)).save(folder / name)
+            lines.append((name, split, person, camera, 1, place))
+    with (folder / "index.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file", "split", "person_id", "camera_id", "sequence", "frame"), *lines])
+    (folder / "card.json").write_text(json.dumps({"name": folder.name, "fingerprint": f"{folder.name}-{seed}"}))
+    return folder
+
+
+def pairs(people, per_camera: int = 1) -> list[tuple[int, int]]:
+    """Each person from cameras 1 and 2."""
+    return [(person, camera) for person in people for camera in (1, 2) for _ in range(per_camera)]
+
+
+def write_study(data: Path, size=SIZE, profile: str = "smoke") -> Path:
+    """Source and both targets of a profile below `data`; query 30 of each target has no match in the gallery."""
+    write_set(data / profile / "source", {"train": pairs(range(1, 7), 2)}, seed=1, size=size)
+    for seed, target in ((2, "market"), (3, "duke")):
+        first = 10 * seed
+        test = range(first + 6, first + 10)
+        write_set(data / profile / target, {
+            "train": pairs(range(first, first + 5), 2), "query": [(p, 1) for p in test] + [(first + 10, 1)],
+            "gallery": [(p, 2) for p in test] + [(-1, 1), (0, 2)],
+            "val_query": [(first + 5, 1)], "val_gallery": [(first + 5, 2), (first + 4, 2)]}, seed=seed, size=size)
+    return data

@@ -1,0 +1,184 @@
+"""Colour changes against torchvision's, resampling against a plain loop over pixels, and what the draws look like."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest
+from torchvision.transforms import functional as tv
+
+from paul import augment
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def images(count, height=12, width=7, seed=0):
+    return torch.rand(count, 3, height, width, generator=generator(seed))
+
+
+COLOURS = {"brightness": tv.adjust_brightness, "contrast": tv.adjust_contrast, "saturation": tv.adjust_saturation}
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_colour_change_is_torchvisions(name):
+    x, factors = images(6), torch.tensor([0.0, 0.5, 0.8, 1.0, 1.2, 3.0])
+    expected = torch.stack([COLOURS[name](one, float(factor)) for one, factor in zip(x, factors)])
+    torch.testing.assert_close(getattr(augment, name)(x, factors), expected)
+
+
+def test_hue_is_torchvisions():
+    x = torch.cat([images(6), torch.zeros(1, 3, 12, 7), torch.ones(1, 3, 12, 7), torch.eye(3)[:, :, None, None].expand(
+        3, 3, 12, 7)])  # black, white and the primaries, where channels tie
+    for turn in (-0.5, -0.1, 0.0, 0.07, 0.1, 0.5):
+        expected = torch.stack([tv.adjust_hue(one, turn) for one in x])
+        torch.testing.assert_close(augment.hue(x, torch.full((len(x),), turn)), expected, atol=2e-6, rtol=0)
+
+
+def test_jitter_draws_each_image_its_own_order_and_factors(monkeypatch):
+    count, steps = 4800, {}
+
+    def recorder(name):
+        def note(x, factor):
+            for image, value in zip(x[:, 0, 0, 0].tolist(), factor.tolist()):
+                steps.setdefault(round(image * count), []).append((name, value))
+            return x
+        return note
+
+    names = ("brightness", "contrast", "saturation", "hue")
+    for name in names:
+        monkeypatch.setattr(augment, name, recorder(name))
+    x = (torch.arange(count) / count).view(-1, 1, 1, 1).expand(-1, 3, 1, 1)
+    augment.color_jitter(x, generator(), jitter=0.2, hue_turn=0.1)
+
+    orders = Counter(tuple(name for name, _ in steps[image]) for image in range(count))
+    assert len(orders) == 24 and all(set(order) == set(names) for order in orders)
+    assert all(abs(seen - 200) < 5 * math.sqrt(200) for seen in orders.values())
+    for name, low, high in (("brightness", 0.8, 1.2), ("contrast", 0.8, 1.2), ("saturation", 0.8, 1.2),
+                            ("hue", -0.1, 0.1)):
+        drawn = [dict(steps[image])[name] for image in range(count)]
+        assert kstest(drawn, "uniform", (low, high - low)).pvalue > 1e-3
+
+
+def parameters(theta, height, width):
+    """Angle, crop width and height as shares, and the crop's centre in [-1, 1], read back from affine matrices."""
+    theta = theta.double().numpy()
+    to_pixels = np.array([width, height])
+    linear = theta[:, :, :2] * to_pixels[:, None] / to_pixels
+    across, down = np.linalg.norm(linear[:, :, 0], axis=1), np.linalg.norm(linear[:, :, 1], axis=1)
+    angle = np.arctan2(linear[:, 1, 0], linear[:, 0, 0])
+    cos, sin = np.cos(angle), np.sin(angle)
+    shift = theta[:, :, 2] * to_pixels
+    centre = np.stack([cos * shift[:, 0] + sin * shift[:, 1], -sin * shift[:, 0] + cos * shift[:, 1]], 1) / to_pixels
+    assert np.allclose((linear[:, :, 0] * linear[:, :, 1]).sum(1), 0, atol=1e-6)  # no shear
+    return angle, across, down, centre
+
+
+def test_rotation_and_crop_draw_what_the_paper_says():
+    theta = augment.rotation_and_crop(4000, 128, 64, generator())
+    angle, across, down, centre = parameters(theta, 128, 64)
+    limit = math.radians(10)
+    assert kstest(angle, "uniform", (-limit, 2 * limit)).pvalue > 1e-3
+    assert kstest(across * down, "uniform", (0.70, 0.25)).pvalue > 1e-3
+    assert (across <= 1 + 1e-6).all() and (down <= 1 + 1e-6).all()
+    assert (across / down < 0.8).any() and (across / down > 1.25).any()  # free aspect
+    room = 1 - np.stack([across, down], 1)
+    assert (np.abs(centre) <= room + 1e-6).all()  # the crop lies inside the image
+    for place in (centre / room).T:
+        assert kstest(place, "uniform", (-1, 2)).pvalue > 1e-3
+
+
+def plain_rotation_and_crop(image, angle, across, down, centre):
+    """Every output pixel looks up its place: crop first, then the rotation about the middle; black outside."""
+    channels, height, width = image.shape
+    out = np.zeros_like(image)
+    for row in range(height):
+        for column in range(width):
+            x = width / 2 * (1 + centre[0] + across * (2 * (column + 0.5) / width - 1)) - width / 2
+            y = height / 2 * (1 + centre[1] + down * (2 * (row + 0.5) / height - 1)) - height / 2
+            source_x = math.cos(angle) * x - math.sin(angle) * y + width / 2 - 0.5
+            source_y = math.sin(angle) * x + math.cos(angle) * y + height / 2 - 0.5
+            left, top = math.floor(source_x), math.floor(source_y)
+            for r in (top, top + 1):
+                for c in (left, left + 1):
+                    if 0 <= r < height and 0 <= c < width:
+                        share = (1 - abs(source_y - r)) * (1 - abs(source_x - c))
+                        out[:, row, column] += share * image[:, r, c]
+    return out
+
+
+def test_rotation_and_crop_move_pixels_as_a_plain_loop_does():
+    x = images(5, 12, 7).double()
+    theta = augment.rotation_and_crop(5, 12, 7, generator(3), degrees=25)
+    seen = augment.resample(x, theta.double()).numpy()
+    for image, found, values in zip(x.numpy(), seen, zip(*parameters(theta, 12, 7))):
+        np.testing.assert_allclose(found, plain_rotation_and_crop(image, *values), atol=1e-6)
+
+
+def test_each_image_draws_its_own_surrogate_and_a_seed_repeats_it():
+    x = images(1, 16, 8).expand(6, -1, -1, -1)
+    for mode in ("all", "one"):
+        once, again = (augment.surrogates(x, generator(1), mode=mode) for _ in range(2))
+        assert torch.equal(once, again)
+        assert once.shape == x.shape and once.min() >= 0 and once.max() <= 1 + 1e-6
+        assert len({tuple(image.flatten().tolist()) for image in once}) == 6
+
+
+def changed_share(x, **settings):
+    surrogate = augment.surrogates(x, generator(), mode="one", padding="border", **settings)
+    return ((surrogate - x).abs().flatten(1).amax(1) > 1e-4).double().mean().item()
+
+
+def test_one_surrogate_in_three_is_of_each_kind():
+    plain = torch.tensor([0.7, 0.4, 0.2]).view(1, 3, 1, 1).expand(3000, 3, 4, 4)  # only colour can change it
+    pattern = images(1, 8, 4).expand(3000, -1, -1, -1)
+    still = dict(jitter=0.0, hue_turn=0.0)
+    shares = [changed_share(plain), changed_share(pattern, degrees=0.0, **still),
+              changed_share(pattern, area=(1.0, 1.0), **still)]
+    assert all(abs(share - 1 / 3) < 5 * math.sqrt(2 / 9 / 3000) for share in shares)
+
+
+def test_all_applies_every_transformation():
+    x = images(1, 8, 4).expand(50, -1, -1, -1)
+    still = dict(jitter=0.0, hue_turn=0.0)
+    for settings in (dict(degrees=0.0, area=(1.0, 1.0)), dict(area=(1.0, 1.0), **still), dict(degrees=0.0, **still)):
+        assert ((augment.surrogates(x, generator(), **settings) - x).abs().flatten(1).amax(1) > 1e-4).all()
+    nothing = augment.surrogates(x, generator(), degrees=0.0, area=(1.0, 1.0), **still)
+    torch.testing.assert_close(nothing, x, atol=1e-5, rtol=0)
+
+
+def test_padding_decides_what_lies_outside_a_rotated_image():
+    white = torch.ones(20, 3, 32, 16)
+    settings = dict(jitter=0.0, hue_turn=0.0, area=(1.0, 1.0))
+    assert augment.surrogates(white, generator(), padding="zeros", **settings).amin() < 0.1
+    torch.testing.assert_close(augment.surrogates(white, generator(), padding="border", **settings), white)
+
+
+def test_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="'all' or 'one', got 'some'"):
+        augment.surrogates(images(1), generator(), mode="some")
+
+
+def test_flip_mirrors_half_of_the_images():
+    x = images(1000)
+    flipped = augment.random_flip(x, generator())
+    same, mirrored = ((flipped == other).flatten(1).all(1) for other in (x, x.flip(3)))
+    assert (same ^ mirrored).all()
+    assert abs(mirrored.double().mean() - 0.5) < 5 * math.sqrt(0.25 / 1000)
+
+
+def test_shift_moves_and_scales_within_its_amount():
+    size = 41
+    across = torch.linspace(0, 1, size).expand(size, size)
+    x = torch.stack([across, across.T, torch.full_like(across, 0.3)]).expand(500, -1, -1, -1)
+    seen = augment.random_shift(x, generator(), amount=0.06)
+    middle, one = size // 2, 1 / (size - 1)
+    torch.testing.assert_close(seen[:, 2], x[:, 2])  # the border repeats: no black comes in
+    scale = (seen[:, 0, middle, middle + 1] - seen[:, 0, middle, middle - 1]) / (2 * one)
+    assert kstest(scale.numpy(), "uniform", (0.94, 0.12)).pvalue > 1e-3
+    for channel in (0, 1):
+        moved = (seen[:, channel, middle, middle] - 0.5) / (one * size)
+        assert kstest(moved.numpy(), "uniform", (-0.06, 0.12)).pvalue > 1e-3
