@@ -36,6 +36,7 @@ from paul.pretrain import parameter_groups
 from paul.records import code_hash, commit, machine, versions, write_record
 
 REPEATS = 5
+TURN_SECONDS = 0.1
 
 
 def repository() -> Path:
@@ -68,12 +69,12 @@ def cpu_seconds(work: Callable[[], object], calls: int = 1) -> float:
 
 
 def compare(ours: Callable[[], object], other: Callable[[], object], other_repeats: int = REPEATS) -> dict:
-    """Median CPU seconds of both, taking turns; a turn repeats short work up to a tenth of a second.
+    """Median CPU seconds of both, taking turns; a turn repeats short work for about TURN_SECONDS.
 
     Each side has an untimed call first, except the other when it is timed only once.
     """
     sides = {"ours": (ours, REPEATS), "other": (other, other_repeats)}
-    calls = {name: max(1, int(0.1 / max(cpu_seconds(work), 1e-4))) if repeats > 1 else 1
+    calls = {name: max(1, int(TURN_SECONDS / max(cpu_seconds(work), 1e-4))) if repeats > 1 else 1
              for name, (work, repeats) in sides.items()}
     seconds = {name: [] for name in sides}
     for turn in range(REPEATS):

@@ -13,7 +13,8 @@ from paul import bench
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_quick_runs_every_case_and_writes_it(tmp_path, capsys):
+def test_quick_runs_every_case_and_writes_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "TURN_SECONDS", 0)
     threads = torch.get_num_threads()
     assert bench.main(["--quick", "--out", str(tmp_path)]) == 0
     assert torch.get_num_threads() == threads
