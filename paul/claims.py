@@ -187,7 +187,8 @@ def describe(line: dict, profile: str) -> str:
     """A line of evidence in words, with its numbers."""
     where = f"{METRICS[line['metric']]} on {target_name(line['target'], profile)}"
     numbers = f"{line['mean']:+.1f} [{line['low']:+.1f}, {line['high']:+.1f}]"
-    return f"{line['a']} - {line['b']}, {where}: {numbers}"
+    border = {"higher": f" against a margin of {line['margin']:g}", "within": f" within ±{line['margin']:g}"}
+    return f"{line['a']} - {line['b']}, {where}: {numbers} points" + (border[line["kind"]] if line["margin"] else "")
 
 
 def room(line: dict) -> float:
@@ -201,14 +202,14 @@ def sentence(verdict: str, evidence: list[dict], profile: str) -> str:
     counts = {outcome: [line for line in evidence if line["outcome"] == outcome] for outcome in ["fails", "open"]}
     total = len(evidence)
     if verdict == "supported":
-        return f"All {total} comparisons hold; the closest is {describe(min(evidence, key=room), profile)} points."
+        return f"All {total} comparisons hold; the closest is {describe(min(evidence, key=room), profile)}."
     if verdict == "contradicted":
         worst = min(counts["fails"], key=room)
         return f"{len(counts['fails'])} of {total} comparisons point the other way; the clearest is " + (
-            f"{describe(worst, profile)} points."
+            f"{describe(worst, profile)}."
         )
     return f"{len(counts['open'])} of {total} comparisons are undecided, the widest miss being " + (
-        f"{describe(min(counts['open'], key=room), profile)} points."
+        f"{describe(min(counts['open'], key=room), profile)}."
     )
 
 
@@ -225,7 +226,7 @@ def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper_dir=PAPER) -> di
             reasons.append(test["reason"])
         elif test["kind"] == "published" and profile != "paper":
             reasons.append(
-                f"compares values with published ones, which only profile paper can do; profile {profile} runs on "
+                f"it compares values with published ones, which only profile paper can do; profile {profile} runs on "
                 "people who don't exist"
             )
         elif test["kind"] == "published":
@@ -238,7 +239,8 @@ def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper_dir=PAPER) -> di
         verdict = "not run"
         if missing:
             reasons.append("no verdict before these are run: " + "; ".join(missing))
-        text = "Not run: " + "; ".join(reasons) + "."
+        text = "; ".join(reasons) + "."
+        text = text[0].upper() + text[1:]
     else:
         verdict = "contradicted" if "fails" in outcomes else "inconclusive" if "open" in outcomes else "supported"
         text = sentence(verdict, evidence, profile)
@@ -252,6 +254,14 @@ def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper_dir=PAPER) -> di
 def judge_all(claims, runs: pd.DataFrame, profile: str, paper_dir=PAPER) -> list[dict]:
     """`judge` for every claim, in order."""
     return [judge(claim, runs, profile, paper_dir) for claim in claims]
+
+
+def verdict_text(verdict: dict) -> str:
+    """One verdict as a Markdown paragraph: claim, where it is made, verdict, the sentence that gives the evidence."""
+    text = f"**{verdict['id']}: {verdict['verdict']}.** {verdict['text']} ({verdict['where']})\n\n{verdict['sentence']}"
+    if verdict["profile"] == "smoke":
+        text += " *Profile smoke shows that everything runs, and nothing else: its networks have hardly learned.*"
+    return text
 
 
 def verdict_frame(verdicts: list[dict]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from paul.runs import METRICS, TARGETS, target_name
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#8A8A8A"
-COLOURS = [BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, GREY]
+COLOURS = [BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY, YELLOW]
 OUTCOMES = {"holds": GREEN, "fails": RED, "open": GREY}
 IN_PAPER = {"color": BLUE}
 CONTROL = {"facecolor": "white", "edgecolor": BLUE, "hatch": "//"}
@@ -29,10 +29,16 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": False,
+    "axes.prop_cycle": plt.cycler(color=COLOURS),
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "figure.constrained_layout.use": True,
 }
+
+
+def words(label: str) -> str:
+    """A row's label with its losses set as mathematics."""
+    return label.replace("L_c", "$L_c$").replace("L_v", "$L_v$")
 
 
 def drawn(function):
@@ -213,9 +219,9 @@ def curves(records, quantities=("loss", "loss_c", "loss_v"), labels=None):
                 axis.plot(*line.T, color=COLOURS[place % len(COLOURS)], linewidth=0.7, alpha=0.6)
             if lines and len({len(line) for line in lines}) == 1:
                 axis.plot(*np.mean(lines, axis=0).T, color=COLOURS[place % len(COLOURS)], marker="o", markersize=3)
-        axis.set(title=quantity.replace("loss_c", "$L_c$").replace("loss_v", "$L_v$"), xlabel="epoch")
+        axis.set(title=words(quantity.replace("loss_", "L_")), xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
-    names = [(labels or {}).get(row, row) for row in rows]
+    names = [words((labels or {}).get(row, row)) for row in rows]
     handles = [Line2D([], [], color=COLOURS[place % len(COLOURS)]) for place in range(len(rows))]
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(rows), 4))
     return figure
@@ -245,7 +251,7 @@ def table_bars(frame, profile: str, metric: str = "rank1"):
     """
     targets = list(dict.fromkeys(frame["target"]))
     rows = list(dict.fromkeys(frame["row"]))
-    labels = frame.drop_duplicates("row").set_index("row")["label"]
+    labels = frame.drop_duplicates("row").set_index("row")["label"].map(words)
     size = (4.2 * len(targets) + 1.6, 0.36 * len(rows) + 1.1)
     figure, axes = plt.subplots(1, len(targets), figsize=size, squeeze=False, sharex=True)
     for axis, target in zip(axes[0], targets, strict=True):
@@ -280,8 +286,8 @@ def ordering_lines(frame, profile: str, metric: str = "rank1"):
             ends = [line[f"paper_position_{metric}"], line[f"position_{metric}"]]
             colour = COLOURS[place % len(COLOURS)]
             axis.plot([0, 1], ends, color=colour, marker="o")
-            axis.text(-0.05, ends[0], line["label"], ha="right", va="center", fontsize=9)
-            axis.text(1.05, ends[1], line["label"], ha="left", va="center", fontsize=9)
+            axis.text(-0.05, ends[0], words(line["label"]), ha="right", va="center", fontsize=9)
+            axis.text(1.05, ends[1], words(line["label"]), ha="left", va="center", fontsize=9)
         axis.set(xlim=(-1.3, 2.3), ylim=(len(part) + 0.5, 0.4), yticks=[], xticks=[0, 1])
         axis.set_xticklabels(["paper", f"ours ({profile})"])
         axis.set_title(f"{METRICS[metric].split()[0]}, best first: {TARGETS.get(target, target)} | "
@@ -316,7 +322,7 @@ def claims_panel(verdicts, labels=None):
         axis.plot(line["mean"], y, marker=marker, color=colour, markersize=5)
         limits = [-line["margin"], line["margin"]] if line["kind"] == "within" else [line["margin"]]
         axis.plot(limits, [y] * len(limits), linestyle="none", marker="|", color="black", markersize=9)
-        name = [(labels or {}).get(line[side], line[side]) for side in ("a", "b")]
+        name = [words((labels or {}).get(line[side], line[side])) for side in ("a", "b")]
         text = f"{name[0]} \N{MINUS SIGN} {name[1]}, {line['target']} {METRICS[line['metric']].split()[0]}"
         axis.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), fontsize=7, va="center")
     for border in borders[:-1]:
