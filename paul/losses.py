@@ -31,7 +31,7 @@ def _check_pedal(features: Tensor, bank: Tensor, index: Tensor, s: float, k: int
 
 def _similarities(features: Tensor, bank: Tensor, index: Tensor, s: float) -> Tensor:
     """-s/2 ||x - w||^2 up to the term in ||x||^2, which every quotient below cancels; own entry at -inf. [M, B, N]"""
-    similarity = torch.baddbmm(bank.square().sum(-1).unsqueeze(1), features, bank.mT, beta=-s / 2, alpha=s)
+    similarity = torch.baddbmm(torch.linalg.vector_norm(bank, dim=-1).square_().unsqueeze(1), features, bank.mT, beta=-s / 2, alpha=s)
     return similarity.scatter_(2, index.view(1, -1, 1).expand(len(features), -1, 1), float("-inf"))
 
 
@@ -104,7 +104,7 @@ def pull_loss(features: Tensor, bank: Tensor, index: Tensor, *, s: float = 30.0,
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
     """Euclidean distances [A, n] from direct differences: a Gram matrix loses the digits that decide a ranking."""
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.linalg.vector_norm(a[:, None] - b, dim=2)
 
 
 @torch.no_grad()

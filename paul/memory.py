@@ -28,7 +28,8 @@ def _averaged(old: Tensor, was_filled: Tensor, index: Tensor, new: Tensor, rate:
     first_ever = (earlier == 0) & ~was_filled
     share = torch.where(first_ever, keep, rate * keep)
     old_share = torch.where(was_filled, (1 - rate) ** (earlier + later + 1).to(new.dtype), torch.zeros_like(keep))
-    return old * old_share[:, None] + (same * share) @ new
+    with torch.autocast(new.device.type, enabled=False):  # an average in 16 bits forgets small steps
+        return old * old_share[:, None] + (same * share) @ new
 
 
 class PatchMemory(nn.Module):
