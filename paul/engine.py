@@ -189,11 +189,12 @@ class Run:
             FloatingPointError: an epoch left a weight that is not finite; it is not saved.
         """
         device = next(self.model.parameters()).device
-        in_worker = parent_process() is not None  # whose parent shows the progress of all its workers
+        # a worker's parent shows the progress of all; elsewhere TQDM_DISABLE decides, which an explicit False would mute
+        hidden = {"disable": True} if parent_process() is not None else {}
         for epoch in range(len(self.history), self.total):
             begin = time.perf_counter()
             with tqdm(total=steps, desc=f"{label} {epoch + 1}/{self.total}", unit="step", leave=False,
-                      disable=in_worker) as bar:
+                      **hidden) as bar:
                 progress = Progress(f"{label}, epoch {epoch + 1}", bar, every=1 if device.type == "cpu" else 50)
                 yield epoch, progress
             means = progress.means()

@@ -355,7 +355,7 @@ def run_all(specs: list[Spec], executor: Executor | None = None, places: Places 
     """
     specs, results = list(dict.fromkeys(specs)), {}
     for work, todo, arguments, label in _waves(specs, places, fresh):
-        with tqdm(total=len(todo), desc=label, unit="run", disable=not todo) as bar:
+        with tqdm(total=len(todo), desc=label, unit="run", **({} if todo else {"disable": True})) as bar:
             if executor is None:
                 for spec in todo:
                     results[spec] = work(spec, *arguments)
