@@ -19,7 +19,7 @@ help:
 
 book: $(STAMP)
 	$(RUN) -m book run --profile $(PROFILE) --extra-seed --keep-going -p workers=$(WORKERS); status=$$?; \
-	$(RUN) -m data_prep contact --data data/$(PROFILE) --out results/figures/contact.png && \
+	mkdir -p results/figures && $(RUN) -m data_prep contact --data data/$(PROFILE) --out results/figures/contact.png && \
 	$(RUN) -m book build && exit $$status
 
 test: $(STAMP)
