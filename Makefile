@@ -17,10 +17,16 @@ help:
 	@echo "make lab     open the chapters in JupyterLab"
 	@echo "make clean   delete build/ (pages, trained models) and caches; data/, results/ and $(VENV) stay"
 
+# Each step runs though an earlier one failed, as long as nobody interrupted: the pages then say what went wrong.
 book: $(STAMP)
-	$(RUN) -m book run --profile $(PROFILE) --extra-seed --keep-going -p workers=$(WORKERS); status=$$?; \
-	mkdir -p results/figures && $(RUN) -m data_prep contact --data data/$(PROFILE) --out results/figures/contact.png && \
-	$(RUN) -m book build && exit $$status
+	@status=0; \
+	$(RUN) -m book run --profile $(PROFILE) --extra-seed --keep-going -p workers=$(WORKERS) || status=$$?; \
+	if [ $$status -ge 130 ]; then exit $$status; fi; \
+	$(RUN) -m paul report --profile $(PROFILE) || status=$$?; \
+	mkdir -p results/figures; \
+	$(RUN) -m data_prep contact --data data/$(PROFILE) --out results/figures/contact.png || status=$$?; \
+	$(RUN) -m book build || status=$$?; \
+	exit $$status
 
 test: $(STAMP)
 	$(RUN) -m pytest

@@ -160,9 +160,14 @@ def test_the_whole_book_runs_at_smoke(smoke):
     assert [entry["status"] for entry in manifest["chapters"].values()] == ["ran"] * len(load_book().chapters)
 
 
-def test_the_whole_book_makes_pages(smoke):
+def test_the_whole_book_makes_tables_verdicts_and_pages(smoke):
     folder, _ = smoke
+    report = [sys.executable, "-m", "paul", "report", "--profile", "smoke", "--results", str(folder / "results")]
+    subprocess.run(report, cwd=ROOT, check=True, capture_output=True)
+    tables = {path.name for path in (folder / "results" / "tables" / "smoke").iterdir()}
+    assert {f"table{number}.{kind}" for number in (1, 2, 3, 4) for kind in ("csv", "md")} <= tables
     index = build_site(load_book(), folder / "out", folder / "site", folder / "results")
     check_offline(index.parent)
+    assert "<td>C10</td>" in read(index.parent, "index.html")
     for chapter in load_book().chapters:
         assert "status-ran" in read(index.parent, f"chapters/{chapter.slug}.html")
