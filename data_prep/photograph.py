@@ -138,11 +138,11 @@ def develop(rng, image, shot, camera, noise):
         image[:, 1:-1] *= middle
         image[:, 1:-1] += side * inner
     light = np.asarray(camera.tint) * camera.gain * np.exp(shot.light)
-    # saturation, tint, gain and contrast are one affine map of colours
-    mix = camera.saturation * np.eye(3) + (1 - camera.saturation) / 3
-    matrix = camera.contrast * (mix * light[None, :])
-    image = image.reshape(-1, 3) @ matrix.astype(np.float32)
-    image = image.reshape(height, width, 3)
+    # written out rather than as a matrix product, whose rounding depends on the processor
+    grey = image[..., 0] + image[..., 1] + image[..., 2]
+    image *= np.float32(camera.saturation)
+    image += (grey * np.float32((1 - camera.saturation) / 3))[..., None]
+    image *= (camera.contrast * light).astype(np.float32)
     image += np.float32(0.45 * (1 - camera.contrast))
     if camera.vignette:
         image *= _vignette(camera.vignette, height, width)

@@ -8,6 +8,7 @@ the same bit for bit on any number of processes.
 import io
 import itertools
 import multiprocessing
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -220,7 +221,8 @@ class _pool:
             self.executor = None
             return map
         # spawn: a notebook that already runs threads must not be forked
-        self.executor = ProcessPoolExecutor(self.workers, mp_context=multiprocessing.get_context("spawn"))
+        self.executor = ProcessPoolExecutor(  # Ctrl-C is this process's to handle
+            self.workers, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
         return self.executor.map
 
     def __exit__(self, kind, value, trace):
