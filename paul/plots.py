@@ -5,6 +5,8 @@ alone. Images are uint8 tensors [..., 3, H, W] as `paul.images.load_images` give
 """
 
 import functools
+import io
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 
-from paul.runs import METRICS, TARGETS, target_name
+from paul.runs import METRICS, TARGETS, target_name, write_text
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#8A8A8A"
@@ -52,6 +54,15 @@ def drawn(function):
         return figure
 
     return styled
+
+
+def save(figure, path) -> Path:
+    """Write a figure as SVG, the same bytes for the same picture; makes the folder."""
+    text = io.StringIO()
+    with plt.rc_context({"svg.hashsalt": "paul"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    write_text(path, text.getvalue())
+    return Path(path)
 
 
 def show_image(axis, image, frame=None, title="", width=3.0) -> None:

@@ -146,3 +146,9 @@ def test_claims_panel_has_an_interval_per_comparison():
     assert [t.get_text() for t in axis.get_yticklabels()] == ["C1  not run", "C2  contradicted", "C3  not run"]
     spans = [list(line.get_xdata()) for line in axis.lines]
     assert [2.0, 4.0] in spans and [-5.0, -3.0] in spans
+
+
+def test_a_saved_figure_is_the_same_file_each_time(tmp_path):
+    first = plots.save(plots.table_bars(ablation(), "mini"), tmp_path / "a" / "one.svg").read_bytes()
+    assert first == plots.save(plots.table_bars(ablation(), "mini"), tmp_path / "two.svg").read_bytes()
+    assert first.lstrip().startswith(b"<?xml")

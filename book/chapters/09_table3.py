@@ -35,7 +35,7 @@ from paul.experiments import ROWS, evaluate_model, run_table, seeds_of, trained_
 from paul.images import load_images
 from paul.intervals import mean_interval
 from paul.plots import BLUE, COLOURS, ORANGE, claims_panel, curves, drawn, ordering_lines
-from paul.plots import per_query_ap, ranked_list, table_bars, words
+from paul.plots import per_query_ap, ranked_list, save, table_bars, words
 from paul.profiles import PROFILES
 from paul.published import published
 from paul.runs import METRICS, paired_differences, runs_frame, target_name, values_by_seed
@@ -86,7 +86,9 @@ for target in targets:
 # `paper`.
 
 # %%
-table_bars(table, profile)
+bars = table_bars(table, profile)
+save(bars, Path(results_dir) / "figures" / profile / "table3.svg")
+bars
 
 # %% [markdown]
 # **You should see** rows on patches far above rows on whole images. The intervals of neighbouring rows overlap, which

@@ -26,18 +26,19 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from paul.claims import judge_all, load_claims, place_interval, verdict_text
+from paul.claims import judge_all, load_claims, place_interval, verdict_frame, verdict_text, write_claims
 from paul.datasets import ReidDataset
 from paul.engine import extract
 from paul.experiments import ROWS, run_table, seeds_of, trained_model
 from paul.images import load_images, normalize, unit_range
 from paul.intervals import mean_interval
+from paul.ledger import ledger_frame
 from paul.patches import stripes
-from paul.plots import COLOURS, claims_panel, drawn, ordering_lines, patches_on_people, table_bars
+from paul.plots import COLOURS, claims_panel, drawn, ordering_lines, patches_on_people, save, table_bars
 from paul.profiles import PROFILES
 from paul.published import published
 from paul.runs import METRICS, paired_differences, runs_frame, target_name
-from paul.tables import ablation_table, current_runs, is_stale, ordered_pairs, ordering, readable
+from paul.tables import ablation_table, current_runs, is_stale, ordered_pairs, ordering, readable, write_tables
 
 chosen = PROFILES[profile]
 targets = chosen.targets
@@ -215,7 +216,7 @@ def alignment(theta, truth):
 
 
 if {"box_dx", "box_dy"} <= set(validation.frame):
-    clean = ((validation.person_ids > 0) & (validation.frame["box_dx"].abs() < 0.15)).to_numpy()
+    clean = np.array((people > 0) & (validation.frame["box_dx"].abs() < 0.15))
     aligned = pd.DataFrame({labels[row]: alignment(theta[row][clean], validation.frame[clean]) for row in schemes}).T
     display(aligned.style.format("{:.2f}", na_rep="fixed").set_caption(f"source seed {model_seed}, profile {profile}"))
 else:
@@ -291,6 +292,31 @@ pd.DataFrame(gains).style.format(precision=1).hide(axis="index")
 # %% [markdown]
 # Adaptation needs something to hold on to: where neighbours are wrong to begin with, pulling towards them gains little.
 #
+# ## All claims on one page
+#
+# The whole paper at this profile: each claim, its verdict and the sentence that carries the evidence. The next cell
+# also writes `claims.json`, the four tables and two figures into the results folder; all of them can be made again from
+# the run records.
+
+# %%
+verdicts = write_claims(results_dir)[profile]
+write_tables(results_dir, profile)
+figures = Path(results_dir) / "figures" / profile
+save(table_bars(table, profile), figures / "table4.svg")
+save(claims_panel(verdicts, labels), figures / "claims.svg")
+verdict_frame(verdicts).style.set_properties(**{"text-align": "left", "vertical-align": "top"})
+
+# %% [markdown]
+# ## The ledger
+#
+# Every place where the paper and the code its authors released part ways, with what we do by default and the option
+# that reaches the other reading. Where the runs at hand can measure an effect, it stands in the last column.
+
+# %%
+ledger = ledger_frame(everything, profile)
+ledger.style.set_properties(**{"text-align": "left", "vertical-align": "top"})
+
+# %% [markdown]
 # ## Summary
 #
 # - The schemes differ only in where $\theta$ comes from; the rest of the network and the two losses are the same.
