@@ -205,12 +205,9 @@ def sentence(verdict: str, evidence: list[dict], profile: str) -> str:
         return f"All {total} comparisons hold; the closest is {describe(min(evidence, key=room), profile)}."
     if verdict == "contradicted":
         worst = min(counts["fails"], key=room)
-        return f"{len(counts['fails'])} of {total} comparisons point the other way; the clearest is " + (
-            f"{describe(worst, profile)}."
-        )
-    return f"{len(counts['open'])} of {total} comparisons are undecided, the widest miss being " + (
-        f"{describe(min(counts['open'], key=room), profile)}."
-    )
+        return f"Against the claim: {len(counts['fails'])} of {total} comparisons; clearest {describe(worst, profile)}."
+    widest = min(counts["open"], key=room)
+    return f"Undecided: {len(counts['open'])} of {total} comparisons; the widest miss is {describe(widest, profile)}."
 
 
 def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper_dir=PAPER) -> dict:
