@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-import tempfile
+import secrets
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +17,10 @@ from paul.patchnet import PatchNet, PatchNetOptions
 FORMAT = 1
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
 def write_atomically(path: str | Path, write) -> None:
     """Call write(file object) on a temporary sibling, then rename: readers see the old file or the new one, whole.
 
@@ -25,18 +29,18 @@ def write_atomically(path: str | Path, write) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, (OSError, RuntimeError)):  # torch reports a failing disk as RuntimeError
-            raise OSError(f"could not write {path} ({error}); what was there before is untouched. Free some space or "
-                          "choose another folder, and run the same command again") from error
+            raise OSError(f"could not write {path} ({_first_line(error)}); what was there before is untouched. Free "
+                          "some space or choose another folder, and run the same command again") from error
         raise
 
 
@@ -52,18 +56,23 @@ def read(path: str | Path) -> dict:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: truncated, no checkpoint, or a pickle that would run code (refused).
+        ValueError: truncated, damaged, no checkpoint, or a pickle that would run code (refused).
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
+        if zipfile.is_zipfile(path):  # torch itself does not look at the checksums
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is refused: it holds more than tensors and numbers, and loading it could run code "
-                         f"({str(error).splitlines()[0]})") from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is truncated or no checkpoint ({str(error).splitlines()[0]}); use an earlier one or "
+        raise ValueError(f"{path} is refused: it is no checkpoint, or holds more than tensors and numbers, and loading "
+                         "it could run code") from error
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, LookupError) as error:
+        raise ValueError(f"{path} is truncated, damaged or no checkpoint ({_first_line(error)}); use an earlier one or "
                          "train again") from error
 
 
@@ -82,7 +91,10 @@ def load(path: str | Path, options: PatchNetOptions | None = None) -> tuple[Patc
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} was not written by paul.checkpoint.save (format {FORMAT}); for the authors' own file "
                          "use import_released")
-    found = PatchNetOptions(**state["options"])
+    try:
+        found = PatchNetOptions(**state["options"])
+    except TypeError as error:
+        raise ValueError(f"{path} comes from another version of paul ({error})") from error
     if options is not None and found != options:
         differing = [f"{key}: {value!r} in the file, {asdict(options)[key]!r} expected"
                      for key, value in state["options"].items() if value != asdict(options)[key]]
@@ -93,17 +105,18 @@ def load(path: str | Path, options: PatchNetOptions | None = None) -> tuple[Patc
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit its own options: {error}") from error
+        raise ValueError(f"{path} does not fit its own options ({_first_line(error)})") from error
     return model, state["training"]
 
 
-def _stack(state: dict[str, Tensor], name: str) -> Tensor:
-    parts = []
-    while name.format(len(parts)) in state:
-        parts.append(state[name.format(len(parts))])
-    if not parts:
-        raise ValueError(f"not a released PAUL checkpoint: {name.format(0)} is missing")
-    return torch.stack(parts)
+def _wanted(state: dict[str, Tensor], name: str) -> Tensor:
+    if name not in state:
+        raise ValueError(f"not a released PAUL checkpoint: {name} is missing")
+    return state[name]
+
+
+def _stack(state: dict[str, Tensor], name: str, count: int) -> Tensor:
+    return torch.stack([_wanted(state, name.format(i)) for i in range(count)])
 
 
 def import_released(path_or_dict: str | Path | dict, stage: str = "target") -> PatchNet:
@@ -121,29 +134,31 @@ def import_released(path_or_dict: str | Path | dict, stage: str = "target") -> P
         raise ValueError(f"stage must be 'source' or 'target', got {stage!r}")
     state = path_or_dict if isinstance(path_or_dict, dict) else read(path_or_dict)
     state = {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
-    down = _stack(state, "new.down.{}.0.weight").flatten(2)
-    embedding = _stack(state, "new.embedding.{}.weight")
-    if "patch_proposal.localization.0.weight" not in state:
-        raise ValueError("not a released PAUL checkpoint: patch_proposal.localization.0.weight is missing")
-    conv = state["patch_proposal.localization.0.weight"]
+    patches = max(1, sum(key.startswith("new.down.") and key.endswith(".0.weight") for key in state))
+    down = _stack(state, "new.down.{}.0.weight", patches).flatten(2)
+    embedding = _stack(state, "new.embedding.{}.weight", patches)
     classes = len(state["new.fc_list.0.weight"]) if "new.fc_list.0.weight" in state else None
-    options = PatchNetOptions(num_patches=len(down), dim=down.shape[1], embedding_dim=embedding.shape[1],
-                              pgn_channels=len(conv), pgn_hidden=len(state["patch_proposal.fc_loc.0.weight"]))
+    options = PatchNetOptions(num_patches=patches, dim=down.shape[1], embedding_dim=embedding.shape[1],
+                              pgn_channels=len(_wanted(state, "patch_proposal.localization.0.weight")),
+                              pgn_hidden=len(_wanted(state, "patch_proposal.fc_loc.0.weight")))
     model = options.build(num_classes=classes if stage == "source" else None)
     renamed = {key: value for key, value in state.items() if key.startswith("backbone.")}
     renamed |= {key.replace("patch_proposal.", "generator."): value for key, value in state.items()
                 if key.startswith("patch_proposal.")}
-    renamed |= {"branch.weight": down, "branch.bias": _stack(state, "new.down.{}.0.bias"),
-                "embedding.weight": embedding, "embedding.bias": _stack(state, "new.embedding.{}.bias")}
+    renamed |= {"branch.weight": down, "branch.bias": _stack(state, "new.down.{}.0.bias", patches),
+                "embedding.weight": embedding, "embedding.bias": _stack(state, "new.embedding.{}.bias", patches)}
     for part in ("weight", "bias", "running_mean", "running_var"):
-        renamed[f"branch_norm.{part}"] = _stack(state, f"new.down.{{}}.1.{part}").flatten()
+        renamed[f"branch_norm.{part}"] = _stack(state, f"new.down.{{}}.1.{part}", patches).flatten()
     counter = "new.down.0.1.num_batches_tracked"  # absent from files of the oldest torch versions
     renamed["branch_norm.num_batches_tracked"] = state.get(counter, torch.tensor(0))
     if stage == "source":
-        renamed |= {"classifier.weight": _stack(state, "new.fc_list.{}.weight"),
-                    "classifier.bias": _stack(state, "new.fc_list.{}.bias")}
-    missing, unexpected = model.load_state_dict(renamed, strict=False)
-    problems = [key for key in missing if not key.endswith("num_batches_tracked")] + unexpected
-    if problems:
-        raise ValueError(f"not a released PAUL checkpoint: {problems[0]} and {len(problems) - 1} others do not fit")
+        renamed |= {"classifier.weight": _stack(state, "new.fc_list.{}.weight", patches),
+                    "classifier.bias": _stack(state, "new.fc_list.{}.bias", patches)}
+    ours = model.state_dict()
+    shapes = {key: value.shape for key, value in ours.items() if not key.endswith("num_batches_tracked")}
+    unfit = [key for key, shape in shapes.items() if key not in renamed or renamed[key].shape != shape]
+    unfit += [key for key in renamed if key not in ours]
+    if unfit:
+        raise ValueError(f"not a released PAUL checkpoint: {unfit[0]} and {len(unfit) - 1} others do not fit")
+    model.load_state_dict(renamed, strict=False)
     return model.to_target() if stage == "target" else model
