@@ -102,7 +102,8 @@ class ReidDataset:
                 f"{index} does not exist. Render the embedded people with 'python -m data_prep synthetic --profile mini "
                 f"--out data', or point --data at a folder that holds an index.csv")
         try:
-            frame = pd.read_csv(index, dtype={"file": str, "split": str}, keep_default_na=False)
+            # spreadsheets put a mark in front of UTF-8, which utf-8-sig takes off
+            frame = pd.read_csv(index, dtype={"file": str, "split": str}, keep_default_na=False, encoding="utf-8-sig")
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise ValueError(f"{index} cannot be read as a table: {error}") from error
         missing = [column for column in COLUMNS if column not in frame]
@@ -123,11 +124,13 @@ class ReidDataset:
             bad = numbers.isna() | (numbers % 1 != 0)
             if bad.any():
                 row = int(bad.to_numpy().argmax())
-                raise ValueError(f"{index}, line {row + 2}: {column} {frame[column][row]!r} is not a whole number")
+                raise ValueError(f"{index}, line {row + 2}: {column} '{frame[column][row]}' is not a whole number")
             frame[column] = numbers.astype(np.int64)
         card = root / "card.json"
         try:
             described = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+            if not isinstance(described, dict):
+                raise ValueError("no object")
         except ValueError as error:
             raise ValueError(f"{card} is not valid JSON: {error}") from error
         return cls(root, frame, described)

@@ -2,12 +2,19 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
 
+from paul import adapt as target_stage
+from paul import pretrain as source_stage
 from paul.adapt import AdaptOptions
+from paul.datasets import ReidDataset
+from paul.images import load_images
 from paul.patchnet import PatchNetOptions
 from paul.pretrain import PretrainOptions
 
@@ -15,6 +22,9 @@ SIZE = (40, 24)  # the small backbone makes maps of 5x3, the least that the PGN 
 NETWORK = PatchNetOptions(backbone="small", num_patches=2, dim=8, pgn_channels=8, pgn_hidden=8)
 PRETRAIN = PretrainOptions(epochs=2, batch=8, schedule="cosine", peak_rate=0.05, label_smoothing=0.1, shift=0.05)
 ADAPT = AdaptOptions(epochs=2, batch=8, lr=0.01, decay_epoch=1, s=10.0, k=3)
+# bit for bit holds on a CPU
+pretrain = partial(source_stage.pretrain, device="cpu")
+adapt = partial(target_stage.adapt, device="cpu")
 
 
 def picture(person: int, camera: int, rng: np.random.Generator, size=SIZE) -> np.ndarray:
@@ -59,3 +69,40 @@ def write_study(data: Path, size=SIZE, profile: str = "smoke") -> Path:
             "gallery": [(p, 2) for p in test] + [(-1, 1), (0, 2)],
             "val_query": [(first + 5, 1)], "val_gallery": [(first + 5, 2), (first + 4, 2)]}, seed=seed, size=size)
     return data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def source(data):
+    split = ReidDataset.load(data / "smoke/source").split("train")
+    return load_images(split, SIZE), split.person_ids
+
+
+@pytest.fixture(scope="module")
+def target(data):
+    return load_images(ReidDataset.load(data / "smoke/market").split("train"), SIZE)
+
+
+@pytest.fixture(scope="module")
+def trained(source, tmp_path_factory):
+    """A source model and the folder it was trained in, never stopped."""
+    folder = tmp_path_factory.mktemp("source")
+    return pretrain(*source, NETWORK, PRETRAIN, folder=folder), folder
+
+
+@pytest.fixture(scope="module")
+def adapted(trained, target, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("target")
+    return adapt(trained[0], target, ADAPT, folder=folder), folder
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def same_weights(a, b):
+    return same(a.state_dict(), b.state_dict())

@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what is refused, what a full disk leaves; and the authors' own file, evaluated twice."""
+"""Checkpoints: what comes back, what is refused, what a full disk leaves; the authors' own file, evaluated twice."""
 
 import os
 import pickle

@@ -179,7 +179,7 @@ def test_paper_network_has_the_paper_size():
     assert (options.num_patches, options.dim, options.backbone, options.freeze_pgn) == (6, 256, "resnet50", "lr0")
     with torch.device("meta"):
         pgn = PatchGenerator(2048, options.num_patches, options.pgn_channels, options.pgn_hidden)
-    weights = 9 * 2048 * 4096 + 4096 * 512 + 512 * 36  # conv 3x3 2048 -> 4096, FC 4096 -> 512, FC 512 -> 6 M (ledger 21)
+    weights = 9 * 2048 * 4096 + 4096 * 512 + 512 * 36  # conv 3x3 2048 -> 4096, FC -> 512, FC -> 6 M (ledger 21)
     assert sum(p.numel() for p in pgn.parameters()) == weights + (4096 + 2 * 4096) + 512 + 36
 
 

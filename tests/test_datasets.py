@@ -1,0 +1,100 @@
+"""Reading an index: what comes out, and every way in which it can be wrong, named by file and line."""
+
+import numpy as np
+import pytest
+from people import pairs, write_set
+
+from paul.datasets import ReidDataset
+
+
+@pytest.fixture
+def folder(tmp_path):
+    splits = {"train": pairs([3, 1]), "query": [(7, 1)], "gallery": [(7, 2), (-1, 1), (0, 3)]}
+    return write_set(tmp_path / "set", splits)
+
+
+def rewrite(folder, change):
+    index = folder / "index.csv"
+    lines = index.read_text().splitlines()
+    index.write_text("\n".join(change(lines)) + "\n")
+
+
+def test_a_set_is_read_in_the_order_of_its_index(folder):
+    dataset = ReidDataset.load(str(folder))
+    assert (dataset.name, dataset.fingerprint, dataset.root) == ("set", "set-0", folder)
+    assert dataset.splits == ["train", "query", "gallery"]
+    train, gallery = dataset.split("train"), dataset.split("gallery")
+    assert train.person_ids.tolist() == [3, 3, 1, 1] and train.camera_ids.tolist() == [1, 2, 1, 2]
+    assert gallery.person_ids.tolist() == [7, -1, 0] and gallery.person_ids.dtype == np.int64
+    assert len(gallery) == len(gallery.files) == 3 and all(path.is_file() for path in train.files + gallery.files)
+    assert train.files[0].parent == folder / "bounding_box_train"
+    assert list(gallery.frame.columns) == ["file", "split", "person_id", "camera_id", "sequence", "frame"]
+    few = train.take([3, 0])
+    assert few.person_ids.tolist() == [1, 3] and few.files == [train.files[3], train.files[0]]
+
+
+def test_a_set_without_a_card_bears_its_folders_name(folder):
+    (folder / "card.json").unlink()
+    dataset = ReidDataset.load(folder)
+    assert (dataset.name, dataset.card, dataset.fingerprint) == ("set", {}, "")
+
+
+def test_an_index_saved_by_a_spreadsheet_is_read(folder):
+    index = folder / "index.csv"
+    index.write_text(index.read_text(), encoding="utf-8-sig")
+    assert ReidDataset.load(folder).split("train").person_ids.tolist() == [3, 3, 1, 1]
+
+
+def test_a_split_that_is_not_there(folder):
+    dataset = ReidDataset.load(folder)
+    for name in ("val_query", "test"):
+        with pytest.raises(ValueError, match=rf"index.csv has no images in split '{name}'; it has \['train', 'query'"):
+            dataset.split(name)
+
+
+def test_a_missing_and_an_empty_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("nowhere", "empty"):
+        with pytest.raises(FileNotFoundError, match=f"{name}/index.csv does not exist.*data_prep.*--data"):
+            ReidDataset.load(tmp_path / name)
+
+
+def cell(line, column, value):
+    """Put a value into a column of a line counted as an editor does, the header being line 1."""
+    def change(lines):
+        cells = lines[line - 1].split(",")
+        cells[column] = value
+        return [*lines[:line - 1], ",".join(cells), *lines[line:]]
+    return change
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda lines: [line.partition(",")[2] for line in lines], "lacks the column 'file'; it needs file, split, person"),
+    (lambda lines: [line.replace("camera_id", "camera") for line in lines], "lacks the column 'camera_id'"),
+    (cell(3, 1, "trian"), "line 3: unknown split 'trian'; use train, query, gallery"),
+    (cell(3, 1, ""), "line 3: unknown split ''"),
+    (cell(4, 2, "p7"), "line 4: person_id 'p7' is not a whole number"),
+    (cell(4, 2, ""), "line 4: person_id '' is not a whole number"),
+    (cell(5, 2, "1.5"), "line 5: person_id '1.5' is not a whole number"),
+    (cell(5, 3, "inf"), "line 5: camera_id 'inf' is not a whole number"),
+    (lambda lines: [*lines, lines[2]], "line 10: bounding_box_train/.* is listed twice"),
+    (lambda lines: lines[:1], "lists no images"),
+    (lambda lines: [*lines, "a,b,c,d,e,f,g,h"], "cannot be read as a table"),
+])
+def test_what_can_be_wrong_with_an_index(folder, change, message):
+    rewrite(folder, change)
+    with pytest.raises(ValueError, match=f"set/index.csv,? {message}"):
+        ReidDataset.load(folder)
+
+
+def test_files_that_are_no_index_and_no_card(folder):
+    index = folder / "index.csv"
+    for content in (b"", b"\xff\xfe\x00\x01"):
+        index.write_bytes(content)
+        with pytest.raises(ValueError, match="index.csv (cannot be read as a table|lacks the column)"):
+            ReidDataset.load(folder)
+    write_set(folder, {"train": [(1, 1)]})
+    for content in ("{", "[1]"):
+        (folder / "card.json").write_text(content)
+        with pytest.raises(ValueError, match="card.json is not"):
+            ReidDataset.load(folder)

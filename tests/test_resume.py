@@ -1,0 +1,269 @@
+"""A training stopped anywhere, run again, ends the same bit for bit; a folder is never mixed up or left broken."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from people import (  # noqa: F401
+    ADAPT, NETWORK, PRETRAIN, adapt, adapted, data, pretrain, same_weights, source, target, trained)
+
+from paul import adapt as target_stage
+from paul import checkpoint, engine
+from paul import pretrain as source_stage
+
+
+def flat(state, prefix=""):
+    """Every tensor of nested dicts and lists, by its path; the rest as it is."""
+    if isinstance(state, dict | list | tuple):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        return {path: value for key, part in items for path, value in flat(part, f"{prefix}/{key}").items()}
+    return {prefix: state}
+
+
+def same_checkpoints(folder, other):
+    """Network, optimiser, memories, random state and curve alike; only the clock may differ."""
+    a, b = (flat(checkpoint.read(Path(f) / "checkpoint.pt")) for f in (folder, other))
+    for state in (a, b):
+        history = json.loads(state.pop("/training/history"))
+        state["history"] = [{key: value for key, value in line.items() if key != "seconds"} for line in history]
+    return a.keys() == b.keys() and all(
+        torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key] for key in a)
+
+
+def at_step(monkeypatch, number, action):
+    """Do something when the losses of the number-th step have been computed."""
+    count, add = [0], engine.Progress.add
+
+    def counted(self, **losses):
+        count[0] += 1
+        if count[0] == number:
+            action()
+        return add(self, **losses)
+
+    monkeypatch.setattr(engine.Progress, "add", counted)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+# --- seeds ---
+
+
+def test_a_seed_repeats_and_another_differs(source, target, trained, adapted, tmp_path):
+    assert same_weights(pretrain(*source, NETWORK, PRETRAIN, folder=tmp_path / "same"), trained[0])
+    assert not same_weights(pretrain(*source, NETWORK, PRETRAIN, folder=tmp_path / "other", seed=1), trained[0])
+    assert same_weights(adapt(trained[0], target, ADAPT, folder=tmp_path / "target"), adapted[0])
+    assert same_checkpoints(tmp_path / "target", adapted[1])
+    assert not same_weights(adapt(trained[0], target, ADAPT, folder=tmp_path / "target1", seed=1), adapted[0])
+
+
+def test_a_finished_folder_is_loaded(source, target, trained, adapted, monkeypatch):
+    monkeypatch.setattr(engine.Progress, "add", None)  # no step is taken
+    again = pretrain(*source, NETWORK, PRETRAIN, folder=trained[1])
+    assert same_weights(again, trained[0]) and again.history == trained[0].history
+    assert same_weights(adapt(again, target, ADAPT, folder=adapted[1]), adapted[0])
+
+
+# --- stopped and resumed ---
+
+
+@pytest.mark.parametrize("step", [1, 2, 5], ids=["first step", "first epoch", "second epoch"])
+@pytest.mark.parametrize("generator", ["pgn", "random"])
+def test_an_interrupted_cell_run_again_ends_the_same(source, target, generator, step, tmp_path, monkeypatch):
+    network = replace(NETWORK, generator=generator)
+    stages = {
+        "source": lambda folder: pretrain(*source, network, PRETRAIN, folder=folder),
+        "target": lambda folder: adapt(start, target, ADAPT, folder=folder),
+    }
+    for stage, run in stages.items():
+        whole, stopped = tmp_path / f"{stage} whole", tmp_path / f"{stage} stopped"
+        expected = run(whole)
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            at_step(patched, step, interrupt)
+            run(stopped)
+        assert same_weights(run(stopped), expected)
+        assert same_checkpoints(whole, stopped)
+        start = expected
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+from people import ADAPT, NETWORK, PRETRAIN, SIZE
+from paul import checkpoint, engine
+from paul.adapt import adapt
+from paul.datasets import ReidDataset
+from paul.images import load_images
+from paul.pretrain import pretrain
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+torch.set_num_threads(1)
+data, out = Path({data!r}), Path({out!r})
+split = ReidDataset.load(data / "smoke/source").split("train")
+images = load_images(split, SIZE)
+{before}
+model = pretrain(images, split.person_ids, NETWORK, PRETRAIN, folder=out / "source")
+{between}
+adapt(model, load_images(ReidDataset.load(data / "smoke/market").split("train"), SIZE), ADAPT, folder=out / "target")
+"""
+IN_AN_EPOCH = """
+steps, add = [0], engine.Progress.add
+def counted(self, **losses):
+    steps[0] += 1
+    return add(self, **losses) if steps[0] < 5 else die()
+engine.Progress.add = counted
+"""
+IN_A_WRITE = """
+saves, save = [0], torch.save
+def half(state, file):
+    saves[0] += 1
+    if saves[0] < 2:
+        return save(state, file)
+    file.write(b"half of a checkpoint")
+    file.flush()
+    die()
+checkpoint.torch.save = half
+"""
+
+
+@pytest.mark.parametrize(("before", "between", "stage"), [
+    (IN_AN_EPOCH, "", "source"), ("", IN_AN_EPOCH, "target"), ("", IN_A_WRITE, "target")],
+    ids=["source, in an epoch", "target, in an epoch", "target, in a write"])
+def test_killed_and_run_again_ends_the_same(data, source, target, trained, adapted, before, between, stage, tmp_path):
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    script = KILLED.format(tests=str(Path(__file__).parent), data=str(data), out=str(tmp_path), before=before,
+                           between=between)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment,
+                          cwd=Path(__file__).parents[1])
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(json.loads(checkpoint.read(tmp_path / stage / "checkpoint.pt")["training"]["history"])) == 1
+
+    model = pretrain(*source, NETWORK, PRETRAIN, folder=tmp_path / "source")
+    assert same_weights(model, trained[0]) and same_checkpoints(tmp_path / "source", trained[1])
+    assert same_weights(adapt(model, target, ADAPT, folder=tmp_path / "target"), adapted[0])
+    assert same_checkpoints(tmp_path / "target", adapted[1])
+    for name in ("source", "target"):
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == [".lock", "checkpoint.pt", "log.jsonl"]
+    torch.set_num_threads(torch_threads)
+
+
+# --- what a folder holds ---
+
+
+def test_the_log_holds_a_line_per_epoch(trained, adapted):
+    for (model, folder), names in ((trained, ["identity", "triplet"]), (adapted, ["loss_v", "loss_c"])):
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        assert lines == model.history
+        assert [list(line) for line in lines] == [["epoch", "loss", *names, "seconds"]] * 2
+        assert [line["epoch"] for line in lines] == [1, 2]
+    for line in trained[0].history:
+        assert line["loss"] == pytest.approx(line["identity"] + PRETRAIN.triplet_weight * line["triplet"], rel=1e-5)
+    for line in adapted[0].history:
+        assert line["loss"] == pytest.approx(line["loss_v"] + ADAPT.lam * line["loss_c"], rel=1e-5)
+
+
+def test_both_memories_are_in_the_checkpoint(adapted, target):
+    training = checkpoint.read(adapted[1] / "checkpoint.pt")["training"]
+    assert training["memory"]["bank"].shape == (NETWORK.num_patches, len(target), NETWORK.dim)
+    assert training["centers"]["centers"].shape == (len(target), NETWORK.num_patches * NETWORK.dim // 2)
+    assert training["memory"]["filled"].all() and training["centers"]["filled"].all()
+
+
+def test_another_training_in_the_folder_is_refused(source, target, trained, adapted, tmp_path):
+    images, ids = source
+    model, folder = trained
+    other_images = 255 - images
+    for what, call in {
+        "seed": lambda: pretrain(images, ids, NETWORK, PRETRAIN, folder=folder, seed=1),
+        "options": lambda: pretrain(images, ids, NETWORK, replace(PRETRAIN, momentum=0.8), folder=folder),
+        "network": lambda: pretrain(images, ids, replace(NETWORK, generator="equal"), PRETRAIN, folder=folder),
+        "images": lambda: pretrain(other_images, ids, NETWORK, PRETRAIN, folder=folder),
+        "images ": lambda: pretrain(images, ids[::-1].copy(), NETWORK, PRETRAIN, folder=folder),
+    }.items():
+        with pytest.raises(ValueError, match=rf"holds another training \(other {what.strip()}\); choose another"):
+            call()
+    other = deepcopy(model)
+    other.branch.bias.data[0, 0] += 1
+    for what, call in {
+        "seed": lambda: adapt(model, target, ADAPT, folder=adapted[1], seed=1),
+        "options": lambda: adapt(model, target, replace(ADAPT, s=11.0), folder=adapted[1]),
+        "images": lambda: adapt(model, 255 - target, ADAPT, folder=adapted[1]),
+        "weights": lambda: adapt(other, target, ADAPT, folder=adapted[1]),
+    }.items():
+        with pytest.raises(ValueError, match=rf"holds another training \(other {what}\)"):
+            call()
+
+
+def test_two_runs_in_one_folder(source, trained, tmp_path):
+    (tmp_path / "new").mkdir()
+    with FileLock(tmp_path / "new/.lock"), pytest.raises(RuntimeError, match="another run is writing .*new; wait"):
+        pretrain(*source, NETWORK, PRETRAIN, folder=tmp_path / "new")
+    with FileLock(trained[1] / ".lock"):  # a finished training is there for all to read
+        assert same_weights(pretrain(*source, NETWORK, PRETRAIN, folder=trained[1]), trained[0])
+    pretrain(*source, NETWORK, PRETRAIN, folder=tmp_path / "new")  # nobody holds the lock any more
+
+
+# --- numbers that are not finite ---
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_epoch(source, trained, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        calls, flip = [0], source_stage.random_flip
+
+        def poison(x, generator):
+            calls[0] += 1
+            return flip(x, generator) * (float("nan") if calls[0] == 5 else 1)
+
+        patched.setattr(source_stage, "random_flip", poison)
+        with pytest.raises(FloatingPointError, match="source, epoch 2, step 2: not finite: loss, identity, triplet"):
+            pretrain(*source, NETWORK, PRETRAIN, folder=tmp_path)
+    assert len(json.loads(checkpoint.load(tmp_path / "checkpoint.pt")[1]["history"])) == 1
+    assert same_weights(pretrain(*source, NETWORK, PRETRAIN, folder=tmp_path), trained[0])
+
+
+def test_the_guilty_loss_is_named(trained, target, tmp_path, monkeypatch):
+    monkeypatch.setitem(target_stage.PATCH_LOSSES, "pedal", lambda features, *_, **__: features.sum() * float("inf"))
+    with pytest.raises(FloatingPointError, match="target, epoch 1, step 1: not finite: loss, loss_c. "):
+        adapt(trained[0], target, ADAPT, folder=tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_the_step_is_exact_when_losses_are_read_rarely():
+    bar = engine.tqdm(disable=True)
+    progress = engine.Progress("here", bar, every=50)
+    for step in range(1, 50):
+        progress.add(a=torch.tensor(1.0), b=torch.tensor(float("inf") if step >= 30 else 0.0))
+    with pytest.raises(FloatingPointError, match="here, step 30: not finite: b. "):
+        progress.add(a=torch.tensor(1.0), b=torch.tensor(0.0))
+
+
+def test_weights_that_are_not_finite_are_not_saved(source, tmp_path, monkeypatch):
+    steps, step = [0], torch.optim.SGD.step
+
+    def poison(self, *arguments):
+        steps[0] += 1
+        step(self, *arguments)
+        if steps[0] == 6:  # the last of two epochs: no further loss would show it
+            self.param_groups[0]["params"][0].data[0] = float("nan")
+
+    monkeypatch.setattr(torch.optim.SGD, "step", poison)
+    with pytest.raises(FloatingPointError, match="source, epoch 2, step 3: not finite: backbone.0.weight"):
+        pretrain(*source, NETWORK, PRETRAIN, folder=tmp_path)
+    model, training = checkpoint.load(tmp_path / "checkpoint.pt")
+    assert len(json.loads(training["history"])) == 1
+    assert all(value.isfinite().all() for value in model.state_dict().values())
