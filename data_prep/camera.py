@@ -59,22 +59,22 @@ def sample_camera(rng, camera_id, gap, seed, world):
     """Draw a camera.  The draws do not depend on `gap`, which only scales how far they lie from neutral, so difficulty
     grows with it without jumps."""
     draw = rng.standard_normal(12)
-    spread = 1.0 + 1.5 * gap
-    tint = 1.0 + np.clip(0.05 * spread * draw[:3] + gap * np.array((0.10, -0.02, -0.12)), -0.35, 0.35)
+    spread = 1.0 + 0.6 * gap
+    tint = 1.0 + np.clip(0.05 * spread * draw[:3] + gap * np.array((0.50, -0.05, -0.45)), -0.5, 0.5)
     angle = rng.uniform(0, 2 * np.pi)
     height = float(np.clip(2.1 + 0.4 * draw[3] + 1.5 * gap, 1.4, 4.5))
     return Camera(
         camera_id, (seed, world, camera_id), height=height, pitch=float(np.arctan((height - 0.9) / 6.5)),
         heading=float(rng.uniform(0, 2 * np.pi)), tint=tuple((tint / tint.mean()).tolist()),
         gain=float(np.clip(1.05 + 0.12 * spread * draw[4] - 0.1 * gap, 0.5, 1.5)),
-        gamma=float(np.exp(np.clip(0.12 * spread * draw[5] + 0.05 * gap - 0.05, -0.6, 0.6))),
-        saturation=float(np.clip(0.92 + 0.13 * spread * draw[6] - 0.3 * gap, 0.35, 1.4)),
-        contrast=float(np.clip(1.0 + 0.10 * spread * draw[7] - 0.1 * gap, 0.6, 1.4)),
-        blur=float(np.clip(0.3 + 0.15 * abs(draw[8]) + 0.4 * gap, 0.2, 1.3)),
-        noise=float(np.clip(0.010 + 0.006 * abs(draw[9]) + 0.02 * gap, 0.004, 0.06)),
+        gamma=float(np.exp(np.clip(0.12 * spread * draw[5] + 0.9 * gap - 0.05, -0.7, 0.9))),
+        saturation=float(np.clip(0.92 + 0.13 * spread * draw[6] - 0.6 * gap, 0.35, 1.4)),
+        contrast=float(np.clip(1.0 + 0.10 * spread * draw[7] - 0.6 * gap, 0.6, 1.4)),
+        blur=float(np.clip(0.3 + 0.15 * abs(draw[8]) + 0.2 * gap, 0.2, 1.3)),
+        noise=float(np.clip(0.010 + 0.006 * abs(draw[9]) + 0.01 * gap, 0.004, 0.06)),
         vignette=float(rng.uniform(0, 0.25)), sun=float(rng.choice([0.15, 0.55])),
         sun_from=(float(np.cos(angle) * 0.6), float(rng.uniform(0.5, 1.0)), float(abs(np.sin(angle)) * 0.6 + 0.3)),
-        ambient=0.62, occlusion=0.08 + 0.15 * gap,
+        ambient=0.62, occlusion=0.08,
     )
 
 
