@@ -252,7 +252,7 @@ for name in sets:
 
 # %% [markdown]
 # **You should see** triples of the same clothes in changing light and from changing sides, and sets that differ in more
-# than their people: in light, in colours, in sharpness, the second target most.
+# than their people: in light, in colours, in sharpness.
 #
 # ### Cameras
 #
@@ -619,10 +619,10 @@ close_up()
 #
 # **What it can do to people.** Re-identification joins separate sightings into a path: where somebody came from, where
 # they went, whom they met. It needs no name and no consent, works from far away and after the fact, and those it
-# follows don't notice. It has been sold for watching crowds, workers and minorities. Unsupervised adaptation, this
+# follows don't notice. It has been put to use against crowds, workers and minorities. Unsupervised adaptation, this
 # book's subject, takes away the one cost that held it back, labelling each new camera. Knowing how it works is needed
-# to regulate it, to test it and to defend against it; a reader who wants to deploy it needs a legal basis, a purpose
-# that passersby would agree with, and deletion.
+# to regulate it, to test it and to defend against it; whoever wants to deploy it owes the people it will see a legal
+# basis, a purpose that they would agree with, and an end to what is stored.
 #
 # **What happened to the data.** The sets of this field are photographs of passersby. DukeMTMC was filmed on a campus;
 # in 2019, after reporting on who used it and for what, its authors took it down. It still circulates. This book doesn't

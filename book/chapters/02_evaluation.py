@@ -17,6 +17,7 @@ results_dir: str = "results"
 target: str = "market"
 
 # %%
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -135,9 +136,6 @@ def area(order, trapezoid):
 # And the closed forms. Walk, closed form and library must agree on every list of ten with three right images:
 
 # %%
-from itertools import combinations
-
-
 def step_ap(ranks):
     return sum(i / r for i, r in enumerate(ranks, start=1)) / len(ranks)
 
@@ -520,7 +518,7 @@ def how_sure():
     axis.errorbar(intervals["mAP"], places, xerr=errors, fmt="o", color=BLUE, capsize=4)
     axis.axvline(0, color=GREY, linewidth=0.8)
     axis.set(yticks=places, yticklabels=intervals.index, xlabel="mAP, or a difference of two, in points")
-    axis.invert_yaxis()
+    axis.set_ylim(len(intervals) - 0.5, -0.5)
     return figure
 
 

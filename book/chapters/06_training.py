@@ -61,6 +61,18 @@ M = chosen.network.num_patches
 print(f"source: {len(images['source'])} labelled images; {here}: {len(images[target])} images without labels")
 
 # %% [markdown]
+# ## Two stages
+#
+# | | source stage | target stage |
+# |---|---|---|
+# | images | source | target |
+# | labels | who is in each image | none |
+# | a batch | images and a partner for each | images and a surrogate for each |
+# | loss | classifiers and triplets | $L_v + \lambda L_c$ |
+# | memory | none | the patch bank and the image centres |
+# | PGN | learns where patches lie | stays as it is |
+# | what is new | all layers | nothing: the weights go on from the source's, the classifiers are dropped |
+#
 # ## The source stage
 #
 # > **The paper (Sec. 4)** trains PatchNet on the labelled source first, to tell its people apart. The released code
@@ -148,7 +160,7 @@ for epoch in range(60):
 # zero.
 
 # %%
-def profile_rates(options, points=240):
+def profile_rates(options, points=1200):
     """(epoch, rates by group) along a profile's source stage."""
     for step in range(points):
         progress = step / points
@@ -161,9 +173,9 @@ def profile_rates(options, points=240):
 figure, axes = plt.subplots(1, 3, figsize=(10, 2.9))
 for axis, stage, name in zip(axes, (paper, chosen), ("paper", profile)):
     epochs, rates = zip(*profile_rates(stage.pretrain))
-    for group, colour in GROUPS.items():
+    for (group, colour), dashes in zip(GROUPS.items(), ("-", "--", "-")):  # the first two may coincide
         values = np.array([rate[group] for rate in rates])
-        axis.plot(epochs, np.where(values > 0, values, np.nan), color=colour, label=group.replace("_", " "))
+        axis.plot(epochs, np.where(values > 0, values, np.nan), dashes, color=colour, label=group.replace("_", " "))
     axis.set(yscale="log", ylim=(3e-6, 0.3), xlabel="epoch", title=f"source stage, {name}")
 axes[0].set_ylabel("learning rate")
 axes[0].legend(fontsize=8, loc="center left")
@@ -212,11 +224,12 @@ axes[0].axhline(np.log(people), color=GREY, linestyle="--", linewidth=1, label=f
 right = 1 - smoothing + smoothing / people
 floor = -right * np.log(right) - (people - 1) * (smoothing / people) * np.log(smoothing / people) if smoothing else 0
 axes[0].axhline(floor, color=GREY, linestyle=":", linewidth=1, label="all right, as sure as the smoothing allows")
-axes[0].set(xlabel="epoch", title="cross-entropy of a patch", ylim=(0, None))
+axes[0].set(xlabel="epoch", title="cross-entropy of a patch")
+axes[0].set_ylim(0, 1.1 * max(np.log(people), history["identity"].max() / M))
 axes[0].legend(fontsize=8)
 axes[1].plot(history["epoch"], history["triplet"], "o-", color=ORANGE)
 axes[1].axhline(1, color=GREY, linestyle="--", linewidth=1, label="positive as far as negative")
-axes[1].set(xlabel="epoch", title="triplet loss", ylim=(0, None))
+axes[1].set(xlabel="epoch", title="triplet loss", ylim=(0, 1.15 * max(1, history["triplet"].max())))
 axes[1].legend(fontsize=8)
 for axis in axes:
     axis.xaxis.get_major_locator().set_params(integer=True)
