@@ -24,7 +24,7 @@ SEED = 100  # a source model of its own: no reported run starts from it
 # option, losses switched on while it is chosen, values tried
 SEARCH = (
     ("lr", {"loss_c": "pedal", "loss_v": True}, (0.01, 0.03)),
-    ("s", {"loss_c": "pedal", "loss_v": False}, (5.0, 10.0, 20.0)),
+    ("s", {"loss_c": "pedal", "loss_v": False}, (2.5, 5.0, 10.0, 20.0)),
     ("margin", {"loss_c": None, "loss_v": True}, (0.5, 1.0, 2.0)),
     ("jitter", {"loss_c": None, "loss_v": True}, (0.2, 0.4)),
     ("lam", {"loss_c": "pedal", "loss_v": True}, (1.0, 2.0, 4.0)),
