@@ -6,14 +6,33 @@ import argparse
 import dataclasses
 import json
 import sys
+import typing
+import warnings
 from pathlib import Path
 
 from paul import __version__
 
 
+def _as(hint, value):
+    """The value as the type that a dataclass states, numbers widened.
+
+    Raises:
+        TypeError: it is not of that type.
+    """
+    kinds = [hint] if typing.get_origin(hint) in (None, tuple) else typing.get_args(hint)
+    for kind in kinds:
+        if typing.get_origin(kind) is tuple and isinstance(value, list) and len(value) == len(typing.get_args(kind)):
+            return tuple(map(_as, typing.get_args(kind), value))
+        if kind is float and type(value) is int:
+            return float(value)
+        if type(value) is kind:  # not isinstance: True is no number here
+            return value
+    raise TypeError(" or ".join(getattr(kind, "__name__", str(kind)).replace("NoneType", "null") for kind in kinds))
+
+
 def _overridden(options, prefix: str, settings: list[str]):
     """The dataclass with every --set prefix.key=value applied."""
-    known = {field.name for field in dataclasses.fields(options)}
+    known = typing.get_type_hints(type(options))
     changes = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -21,12 +40,20 @@ def _overridden(options, prefix: str, settings: list[str]):
         if part != prefix:
             continue
         if not equals or key not in known:
-            raise ValueError(f"--set {setting}: write --set {prefix}.KEY=VALUE with KEY one of {', '.join(sorted(known))}")
+            raise ValueError(f"--set {setting}: write --set {prefix}.KEY=VALUE with KEY one of "
+                             f"{', '.join(sorted(known))}")
         try:
-            changes[key] = json.loads(value)
+            value = json.loads(value)
         except json.JSONDecodeError:
-            changes[key] = value
-    return dataclasses.replace(options, **changes)
+            pass  # a word
+        try:
+            changes[key] = _as(known[key], value)
+        except TypeError as wanted:
+            raise ValueError(f"--set {setting}: {key} must be {wanted}") from None
+    try:
+        return dataclasses.replace(options, **changes)
+    except ValueError as error:
+        raise ValueError(f"--set {prefix}: {error}") from error
 
 
 def _check_settings(settings: list[str], prefixes: tuple[str, ...]) -> None:
@@ -98,7 +125,10 @@ def evaluate_command(args) -> None:
     model, _ = _initial_model(args)
     model.to(pick_device(args.device)).eval()
     p = profile(args.profile)
-    scores = evaluate_model(model, args.data, p.image_size, *args.splits.split(","))
+    splits = args.splits.split(",")
+    if len(splits) != 2:
+        raise ValueError(f"--splits {args.splits}: name two, such as query,gallery")
+    scores = evaluate_model(model, args.data, p.image_size, *splits)
     for name, value in scores.percent().items():
         note = {"map_trapezoid": "  (area under the curve, the paper's)", "map_step": "  (step, most frameworks')"}
         print(f"{name:14} {value:6.2f} %{note.get(name, '')}")
@@ -238,9 +268,11 @@ def main(argv: list[str] | None = None) -> int:
         return bench.main(argv[1:]) or 0
     args = parser().parse_args(argv)
     try:
-        return args.function(args) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"paul {args.command}: {message}", file=sys.stderr)
+            return args.function(args) or 0
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-        print(f"paul {args.command}: {error}", file=sys.stderr)
+        print(f"paul {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"paul {args.command}: interrupted; the same command goes on from the last whole epoch", file=sys.stderr)

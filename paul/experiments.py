@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -152,11 +153,10 @@ def seeds_of(text: str) -> list[int]:
     Raises:
         ValueError: anything else.
     """
-    try:
-        parts = [part.split("-") for part in str(text).split(",")]
-        seeds = [seed for part in parts for seed in range(int(part[0]), int(part[-1]) + 1)]
-    except ValueError:
-        raise ValueError(f"seeds must look like 0-2 or 0,3,5, got {text!r}") from None
+    parts = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in str(text).split(",")]
+    if not all(parts):
+        raise ValueError(f"seeds must look like 0-2 or 0,3,5, got {text!r}")
+    seeds = [seed for part in parts for seed in range(int(part[1]), int(part[2] or part[1]) + 1)]
     if not seeds:
         raise ValueError(f"seeds {text!r} name no seed")
     return seeds
@@ -330,9 +330,8 @@ def _train_source(spec: Spec, places: Places) -> None:
 
 
 def _waves(specs: list[Spec], places: Places, fresh: bool):
-    """First the source models that missing runs need, once each; then the runs."""
-    missing = [spec for spec in specs if needs_computing(spec, places, fresh)]
-    shared = {_source_key(spec): spec for spec in reversed(missing)}
+    """First the source models that these runs need, once each; then the runs."""
+    shared = {_source_key(spec): spec for spec in reversed(specs)}
     yield _train_source, [spec for spec in reversed(shared.values())], (places,), "source models"
     yield run_one, specs, (places, fresh), "runs"
 
@@ -353,8 +352,13 @@ def run_all(specs: list[Spec], executor: Executor | None = None, places: Places 
         places: folders and device.
         fresh: see `run_one`.
     """
-    specs, results = list(dict.fromkeys(specs)), {}
-    for work, todo, arguments, label in _waves(specs, places, fresh):
+    missing = [spec for spec in dict.fromkeys(specs) if needs_computing(spec, places, fresh)]
+    with warnings.catch_warnings(record=True) as outdated:
+        warnings.simplefilter("always")
+        results = {spec: run_one(spec, places) for spec in dict.fromkeys(specs) if spec not in missing}
+    if outdated:
+        warnings.warn(f"{len(outdated)} of {len(results)} records are outdated; {outdated[0].message}", stacklevel=2)
+    for work, todo, arguments, label in _waves(missing, places, fresh):
         with tqdm(total=len(todo), desc=label, unit="run", **({} if todo else {"disable": True})) as bar:
             if executor is None:
                 for spec in todo:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from paul.datasets import ReidDataset
 from paul.images import load_images
 from paul.patchnet import PatchNetOptions
 from paul.pretrain import PretrainOptions
+from paul.profiles import PROFILES
 
 SIZE = (40, 24)  # the small backbone makes maps of 5x3, the least that the PGN takes
 NETWORK = PatchNetOptions(backbone="small", num_patches=2, dim=8, pgn_channels=8, pgn_hidden=8)
@@ -106,3 +108,12 @@ def same(a, b):
 
 def same_weights(a, b):
     return same(a.state_dict(), b.state_dict())
+
+
+TINY = replace(PROFILES["smoke"], image_size=SIZE, network=NETWORK, pretrain=PRETRAIN, adapt=ADAPT)
+
+
+@pytest.fixture
+def tiny_smoke(monkeypatch):
+    """The profile `smoke` for images of this size."""
+    monkeypatch.setitem(PROFILES, "smoke", TINY)

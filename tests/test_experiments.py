@@ -1,0 +1,270 @@
+"""Rows, specs and run records: complete, shared, computed once, flagged when old, the same with any executor."""
+
+import csv
+import json
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import fields, replace
+from multiprocessing import get_all_start_methods, get_context
+from pathlib import Path
+
+import pytest
+import reference
+import torch
+from filelock import FileLock
+from people import ADAPT, TINY, data, tiny_smoke, write_set, write_study  # noqa: F401
+
+from paul import experiments, records, tuning
+from paul.datasets import ReidDataset
+from paul.experiments import ROWS, Places, Spec, run_all, run_one, specs_of
+from paul.images import load_images, normalize
+from paul.profiles import PROFILES
+
+pytestmark = pytest.mark.usefixtures("tiny_smoke")
+SPEC = Spec("paul", "market", 0, "smoke")
+PAPER = Path(__file__).parents[1] / "book/paper"
+
+
+@pytest.fixture
+def places(data, tmp_path):  # noqa: F811
+    return Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):  # noqa: F811
+    """One run's record and where everything lies."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROFILES, "smoke", TINY)
+        folder = tmp_path_factory.mktemp("run")
+        places = Places(str(data), str(folder / "results"), str(folder / "models"), "cpu")
+        return run_one(SPEC, places), places
+
+
+def measured(record):
+    """What a second computation must give again: all but clocks and memory."""
+    curves = {name: [{k: v for k, v in line.items() if k != "seconds"} for line in record[name]]
+              for name in ("curve", "source_curve")}
+    return {**record, **curves, "seconds": None, "peak_memory_mb": None}
+
+
+# --- rows and specs ---
+
+
+def test_every_row_of_the_papers_tables_is_there():
+    with (PAPER / "table3_ablation.csv").open(encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            assert [name for name, row in ROWS.items() if "table3" in row.tables
+                    and row.paper_row == line["method"] and row.level == line["level"]
+                    and (row.loss_c == "pedal") == (line["loss_c"] == "yes") and row.loss_v == (line["loss_v"] == "yes")
+                    and not row.adabn], line
+    with (PAPER / "table4_patch_generation.csv").open(encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            both = [row for row in ROWS.values() if "table4" in row.tables and row.loss_c == "pedal" and row.loss_v]
+            assert (line["scheme"].lower(), int(line["num_patches"])) in [(r.generator, r.num_patches) for r in both]
+
+
+def test_runs_share_their_source_models():
+    specs = specs_of("table3", "mini", [0, 1, 2]) + specs_of("table4", "mini", [0, 1, 2])
+    sources = {records.digest(spec.source()) for spec in specs}
+    assert len(sources) == 3 * len({"image", "pgn 6", "random", "equal", "pgn 4", "pgn 8"})
+    assert len({spec.hash for spec in specs}) < len(specs) and len({spec.name for spec in specs}) == len(set(specs))
+
+
+def test_a_hash_depends_on_every_option_and_on_no_order(monkeypatch):
+    assert records.digest({"a": 1, "b": {"c": 2, "d": 3}}) == records.digest({"b": {"d": 3, "c": 2}, "a": 1})
+
+    def changed(value):
+        return {"pedal": "pull", "train": "eval", "all": "one", "zero": "skip", "embedding": "patch", "centers": "raw",
+                "zeros": "border", "cosine": "paper", "nearest": "hardest", "pgn": "equal", "small": "resnet18",
+                "lr0": "eval"}.get(value) if isinstance(value, str) else (
+            not value if isinstance(value, bool) else (0.5, 0.6) if isinstance(value, tuple) else (value or 3) + 1)
+
+    direct = Spec("patch_direct", "market", 0, "smoke")
+    before, before_direct = SPEC.hash, direct.hash
+    decided_by_the_row = {"adapt": {"loss_c", "loss_v"}, "network": {"num_patches", "generator"}, "pretrain": set()}
+    for part, fixed in decided_by_the_row.items():
+        options = getattr(TINY, part)
+        for field in fields(options):
+            if field.name in fixed:
+                continue
+            other = replace(options, **{field.name: changed(getattr(options, field.name))})
+            monkeypatch.setitem(PROFILES, "smoke", replace(TINY, **{part: other}))
+            assert SPEC.hash != before, field.name
+            assert (direct.hash != before_direct) is (part != "adapt"), field.name
+    monkeypatch.setitem(PROFILES, "smoke", TINY)
+    assert SPEC.hash == before
+    others = [replace(SPEC, **change).hash for change in ({"row": "patch_lc"}, {"target": "duke"}, {"seed": 1})]
+    assert len({before, *others}) == 4
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("table5", "smoke", [0]), "unknown table 'table5'; there are table1, table2, table3, table4"),
+    (("table3", "small", [0]), "unknown profile 'small'"),
+    (("table3", "smoke", [0], ["msmt"]), "unknown target 'msmt'; there are market, duke"),
+    (("table3", "smoke", [0], None, ["pgn9"]), "unknown row 'pgn9'"),
+])
+def test_specs_that_do_not_exist(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        specs_of(*arguments)
+
+
+def test_seeds():
+    assert experiments.seeds_of("0-2") == [0, 1, 2] and experiments.seeds_of("0,3,5") == [0, 3, 5]
+    assert experiments.seeds_of("7") == [7] and experiments.seeds_of("0-1,4") == [0, 1, 4]
+    for text in ("a", "2-0", "", "0-", "0-1-2"):
+        with pytest.raises(ValueError, match="seeds"):
+            experiments.seeds_of(text)
+
+
+# --- a record ---
+
+
+def test_a_record_holds_every_field(finished):
+    record, places = finished
+    assert json.loads(places.record(SPEC).read_text()) == record
+    assert places.record(SPEC).name == f"paul--market--s0--{record['spec_hash'][:8]}.json"
+    assert set(record) == {"row", "tables", "target", "seed", "profile", "spec", "spec_hash", "metrics", "queries",
+                           "queries_left_out", "curve", "source_curve", "data", "commit", "code", "versions", "device",
+                           "machine", "seconds", "peak_memory_mb"}
+    assert (record["row"], record["target"], record["seed"], record["profile"]) == ("paul", "market", 0, "smoke")
+    assert record["tables"] == ["table3", "table4"] and record["device"] == "cpu"
+    assert set(record["metrics"]) == {"rank1", "rank5", "rank10", "rank20", "map_step", "map_trapezoid", "minp"}
+    assert (record["queries"], record["queries_left_out"]) == (4, 1)
+    assert record["data"] == {"source": "source-1", "target": "market-2"}
+    assert set(record["versions"]) == {"python", "torch", "torchvision", "numpy"}
+    assert set(record["seconds"]) == {"pretrain", "adapt", "evaluate"} and record["peak_memory_mb"] > 0
+    assert [sorted(line) for line in record["curve"]] == [["epoch", "loss", "loss_c", "loss_v", "seconds"]] * 2
+    assert record["spec"]["adapt"]["s"] == ADAPT.s and record["spec_hash"] == records.digest(record["spec"])
+
+
+def test_scores_are_those_of_the_trained_network(finished, data):  # noqa: F811
+    record, places = finished
+    model = experiments.trained_model("paul", "market", 0, "smoke", places.data, places.models, "cpu")
+    assert not model.training
+    sides = []
+    for name in ("query", "gallery"):
+        split = ReidDataset.load(data / "smoke/market").split(name)
+        with torch.no_grad():
+            features = model.describe(normalize(load_images(split, (40, 24)) / 255))
+        sides.append((features, split.person_ids, split.camera_ids))
+    (q, q_ids, q_cams), (g, g_ids, g_cams) = sides
+    expected = reference.evaluate_distances(reference.squared_distances(q, g), q_ids, g_ids, q_cams, g_cams)
+    assert record["metrics"]["map_step"] == pytest.approx(100 * expected["map_step"])
+    assert record["metrics"]["rank1"] == pytest.approx(100 * expected["cmc"][0])
+    assert record["queries_left_out"] == expected["left_out"]
+
+
+def test_adabn_is_not_direct_transfer(finished):
+    _, places = finished
+    states = [experiments.trained_model(row, "market", 0, "smoke", places.data, places.models, "cpu").state_dict()
+              for row in ("patch_direct", "patch_adabn")]
+    moved = {key for key in states[0] if not torch.equal(states[0][key], states[1][key])}
+    assert moved and all(key.endswith(("running_mean", "running_var", "num_batches_tracked")) for key in moved)
+
+
+# --- computed once, and again when need be ---
+
+
+def test_a_run_is_not_computed_twice(finished, monkeypatch):
+    record, places = finished
+    written = places.record(SPEC).stat().st_mtime_ns
+    monkeypatch.setattr(experiments, "pretrain", None)  # would fail if called
+    assert run_all([SPEC, SPEC], None, places) == [record, record]
+    assert run_all([SPEC], None, places, fresh=True) == [record]  # nothing has changed
+    assert places.record(SPEC).stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"row": "paul"}', "[]"])
+def test_a_half_written_record_is_made_again(finished, damage):
+    record, places = finished
+    places.record(SPEC).write_text(damage)
+    assert measured(run_one(SPEC, places)) == measured(record)
+    assert measured(json.loads(places.record(SPEC).read_text())) == measured(record)
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    ({"code": "another"}, "other source code"), ({"data": {"source": "other"}}, "other data"),
+    ({"code": None}, "other source code")])
+def test_an_outdated_record_is_flagged_and_made_again_when_asked(finished, change, reason):
+    record, places = finished
+    path = places.record(SPEC)
+    path.write_text(json.dumps({**record, **change, "metrics": {"rank1": -1.0}}))
+    with pytest.warns(UserWarning, match=f"{path.name} was measured with {reason}; --fresh"):
+        assert run_one(SPEC, places)["metrics"] == {"rank1": -1.0}
+    with pytest.warns(UserWarning, match=f"1 of 1 records are outdated; {path.name} was measured with {reason}"):
+        run_all([SPEC], None, places)
+    assert measured(run_one(SPEC, places, fresh=True)) == measured(record)
+
+
+def test_other_data_make_other_models(tmp_path):
+    data = write_study(tmp_path / "data")  # noqa: F811
+    places = Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
+    first = run_one(SPEC, places)
+    train = {"train": [(person, camera) for person in range(1, 7) for camera in (1, 2)]}
+    write_set(data / "smoke/source", train, seed=9)
+    experiments._images.cache_clear()
+    again = run_one(SPEC, places, fresh=True)
+    assert again["data"] == {"source": "source-9", "target": "market-2"}
+    assert again["source_curve"] != first["source_curve"] and again["curve"] != first["curve"]
+
+
+# --- executors and neighbours ---
+
+
+def test_every_executor_gives_the_same_metrics(data, tmp_path):  # noqa: F811
+    specs = [Spec(row, target, 0, "smoke") for row in ("paul", "random") for target in ("market", "duke")]
+    specs.append(Spec("image_direct", "duke", 1, "smoke"))
+    executors = {"serial": None, "threads": ThreadPoolExecutor(2)}
+    if "fork" in get_all_start_methods():  # the children inherit the tiny profile
+        executors["processes"] = ProcessPoolExecutor(2, mp_context=get_context("fork"))
+    found = {}
+    for name, executor in executors.items():
+        places = Places(str(data), str(tmp_path / name), str(tmp_path / f"{name} models"), "cpu")
+        found[name] = [measured(record) for record in run_all(specs, executor, places)]
+        if executor:
+            executor.shutdown()
+    assert [(record["row"], record["target"]) for record in found["serial"]] == [(s.row, s.target) for s in specs]
+    assert all(other == found["serial"] for other in found.values())
+
+
+def test_a_source_model_that_another_run_trains_is_waited_for_by_the_user(places):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(experiments, "adapt", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        run_one(SPEC, places)
+    folder, = (Path(places.models) / "smoke").glob("source--s0--*")
+    with FileLock(folder / ".lock"):
+        run_one(SPEC, places)  # finished: read under the other's eyes
+    (folder / "checkpoint.pt").unlink()
+    places.record(SPEC).unlink()
+    with FileLock(folder / ".lock"), pytest.raises(RuntimeError, match="another run is writing .*source--s0.*again"):
+        run_one(SPEC, places)
+
+
+def test_a_failed_run_stops_the_others_and_keeps_what_is_done(places, monkeypatch):
+    def fail(*_, **__):
+        raise FloatingPointError("not finite")
+
+    specs = [Spec(row, "market", 0, "smoke") for row in ("patch_direct", "paul", "patch_lc")]
+    monkeypatch.setattr(experiments, "adapt", fail)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(FloatingPointError):
+        run_all(specs, pool, places)
+    assert places.record(specs[0]).is_file() and not places.record(specs[1]).is_file()
+
+
+# --- options chosen on validation people ---
+
+
+def test_tuning_never_sees_test_people_and_keeps_the_best(tmp_path):
+    data = write_study(tmp_path / "data")  # noqa: F811
+    for target in ("market", "duke"):
+        index = data / "smoke" / target / "index.csv"
+        lines = index.read_text().splitlines()
+        index.write_text("\n".join(line for line in lines if ",query," not in line and ",gallery," not in line))
+    places = Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
+    search = (("lr", {"loss_c": "pedal", "loss_v": True}, (0.001, 0.1)),
+              ("s", {"loss_c": "pedal", "loss_v": False}, (5.0,)))
+    found = tuning.tune("smoke", places, workers=1, search=search)
+    assert json.loads((tmp_path / "results/tuning/smoke.json").read_text()) == found
+    tried = {trial["value"]: trial["score"] for trial in found["trials"] if trial["option"] == "lr"}
+    assert set(tried) == {0.001, 0.1} and tried[found["chosen"]["lr"]] == max(tried.values())
+    assert found["chosen"]["s"] == 5.0 and found["trials"][-1]["others"] == {"lr": found["chosen"]["lr"]}
+    assert tuning.tune("smoke", places, workers=1, search=search)["trials"] == found["trials"]
