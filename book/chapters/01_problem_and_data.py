@@ -184,6 +184,7 @@ def verdict(query_person, query_camera, person, camera):
 
 
 query, gallery = sets[target].split("query"), sets[target].split("gallery")
+query = query.take(range(min(len(query), 500)))  # enough to see it
 asked, offered = (list(zip(s.person_ids.tolist(), s.camera_ids.tolist())) for s in (query, gallery))
 table = torch.tensor([[verdict(*q, *g) for g in offered] for q in asked])  # [queries, gallery]
 

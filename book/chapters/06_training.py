@@ -115,8 +115,8 @@ by_hand = sum(-logits[m].log_softmax(1)[torch.arange(6), person].mean() for m in
 torch.testing.assert_close(by_hand, sum(F.cross_entropy(patch, person) for patch in logits))
 
 # %% [markdown]
-# For either to work, a batch must hold each person at least twice. So each image brings a *partner*: another image of
-# the same person, in any camera (ledger 26).
+# For the triplets to work, a batch must hold each person at least twice. So each image brings a *partner*: another
+# image of the same person, in any camera (ledger 26).
 
 # %%
 person_ids = sets["source"].split("train").person_ids
@@ -280,7 +280,8 @@ by_hand = first_norm_by_hand(trained_source.eval(), some, batches=-(-len(some) /
 refreshed = copy.deepcopy(trained_source)
 refresh_statistics(refreshed, some, batch=64)
 library = torch.stack([norms_of(refreshed)[0].running_mean, norms_of(refreshed)[0].running_var])
-torch.testing.assert_close(by_hand, library, rtol=1e-2 if by_hand.is_cuda else 1e-4, atol=1e-4)
+close = 3e-2 if by_hand.is_cuda else 1e-4  # a GPU's convolutions run in bfloat16 there
+torch.testing.assert_close(by_hand, library, rtol=close, atol=close)
 
 # %% [markdown]
 # Three models from one source model, then: direct, AdaBN, and PAUL. The last one is trained now if it isn't there.
