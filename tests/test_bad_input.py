@@ -1,0 +1,180 @@
+"""Whatever is wrong, the command line ends with 1 and one line that names the file or option; nothing is lost."""
+
+import pickle
+
+import pytest
+import torch
+from filelock import FileLock
+from people import NETWORK, data, pairs, tiny_smoke, write_set  # noqa: F401
+
+from paul import checkpoint, cli
+
+pytestmark = pytest.mark.usefixtures("tiny_smoke")
+COMMON = ["--profile", "smoke", "--device", "cpu"]
+
+
+@pytest.fixture
+def refused(data, tmp_path, capsys, monkeypatch):  # noqa: F811
+    """Run a command that must fail; returns its one line."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(data)
+    torch.manual_seed(0)
+    checkpoint.save(tmp_path / "start.pt", NETWORK.build(num_classes=6))
+
+    def run(command, *arguments):
+        assert cli.main([command, *(COMMON if command != "report" else []), *map(str, arguments)]) == 1
+        lines = capsys.readouterr().err.split("\r")[-1].strip().splitlines()
+        message = lines[-1]
+        assert len(lines) == 1 or "run/s" in lines[0]  # a bar that was left standing
+        assert message.startswith(f"paul {command}: ")
+        return message
+
+    return run
+
+
+def mischief(path):
+    path.write_bytes(pickle.dumps(print, protocol=2))
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def other(path):
+    torch.save({"conv1.weight": torch.zeros(1)}, path)
+
+
+@pytest.mark.parametrize(("damage", "words"), [
+    (mischief, ["start.pt is refused", "run code"]), (truncated, ["start.pt is truncated"]),
+    (other, ["start.pt was not written by paul.checkpoint.save"]), (lambda path: path.unlink(), ["no checkpoint at"])])
+@pytest.mark.parametrize("command", [["adapt", "--out", "new"], ["evaluate", "--data", "data/smoke/market"]],
+                         ids=["adapt", "evaluate"])
+def test_checkpoints(refused, tmp_path, command, damage, words):
+    damage(tmp_path / "start.pt")
+    message = refused(*command, "--init", "start.pt")
+    assert all(word in message for word in words)
+    assert not (tmp_path / "new").exists()
+
+
+def test_checkpoints_of_the_authors(refused):
+    assert "not a released PAUL checkpoint: new.down.0.0.weight is missing" in refused(
+        "adapt", "--released", "start.pt", "--out", "new")
+    assert "--init CHECKPOINT or --released FILE" in refused("adapt", "--out", "new")
+    assert "--init CHECKPOINT or --released FILE" in refused(
+        "adapt", "--init", "start.pt", "--released", "start.pt", "--out", "new")
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--set", "adapt.k=0"], "k must be positive, got 10.0 and 0"),
+    (["--set", "adapt.s=-1"], "s and k must be positive, got -1.0 and 3"),
+    (["--set", "adapt.k=many"], "--set adapt.k=many: k must be int"),
+    (["--set", "adapt.loss_v=1"], "--set adapt.loss_v=1: loss_v must be bool"),
+    (["--set", "adapt.loss_c=3"], "--set adapt.loss_c=3: loss_c must be str or null"),
+    (["--set", "adapt.crop_area=[1]"], "--set adapt.crop_area=[1]: crop_area must be"),
+    (["--set", "adapt.batch=21"], "batch 21 is larger than the set of 20 images; lower adapt.batch"),
+    (["--set", "adapt.batch=1"], "batch at least 2"),
+    (["--set", "adapt.kk=1"], "--set adapt.kk=1: write --set adapt.KEY=VALUE with KEY one of bank_init, batch"),
+    (["--set", "adapt.k"], "--set adapt.k: write --set adapt.KEY=VALUE"),
+    (["--set", "pretrain.epochs=1"], "--set pretrain.epochs=1: options of this command begin with adapt"),
+    (["--target", "msmt"], "--target msmt: profile smoke has market, duke"),
+    (["--device", "cuda:99"], "--device cuda:99: this machine has"),
+    (["--device", "gpu"], "--device gpu: no such device"),
+    (["--profile", "huge"], "unknown profile 'huge'; there are smoke, mini, gpu, paper"),
+    (["--data", "nowhere"], "nowhere/index.csv does not exist"),
+])
+def test_options_of_adapt(refused, arguments, words, tmp_path):
+    assert words in refused("adapt", "--init", "start.pt", "--out", "new", *arguments)
+    assert not (tmp_path / "new/checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--set", "network.num_patches=0"], "num_patches and dim must be at least 1, got 0"),
+    (["--set", "network.generator=grid"], "generator must be one of"),
+    (["--set", "network.backbone=resnet51"], "unknown backbone 'resnet51'"),
+    (["--set", "pretrain.batch=25"], "batch 25 is larger than the set of 24 images; lower pretrain.batch"),
+    (["--set", "pretrain.epochs=0"], "epochs and batch must be at least 1"),
+    (["--weights", "none.pth"], "no weight file at none.pth"),
+    (["--weights", "start.pt"], "start.pt is not a weight file"),
+])
+def test_options_of_pretrain(refused, arguments, words):
+    assert words in refused("pretrain", "--out", "new", *arguments)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["table9"], "unknown table 'table9'"), (["table3", "--seeds", "x"], "seeds must look like 0-2"),
+    (["table3", "--rows", "all"], "unknown row 'all'"), (["table3", "--targets", "msmt"], "unknown target 'msmt'"),
+    (["table3", "--data", "nowhere", "--workers", "1"], "nowhere/smoke/source/index.csv does not exist"),
+])
+def test_options_of_run(refused, arguments, words, tmp_path):
+    assert words in refused("run", *arguments, "--results", "results", "--models", "models")
+    assert not (tmp_path / "results").exists()
+
+
+def test_splits_of_evaluate(refused):
+    base = ["evaluate", "--init", "start.pt", "--data", "data/smoke/market", "--splits"]
+    assert "--splits query: name two" in refused(*base, "query")
+    assert "no images in split 'test'" in refused(*base, "query,test")
+
+
+def edited(folder, change):
+    index = folder / "index.csv"
+    index.write_text(change(index.read_text()))
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda text: text.replace("person_id", "person"), "index.csv lacks the column 'person_id'"),
+    (lambda text: text.replace(",train,", ",training,"), "line 2: unknown split 'training'"),
+    (lambda text: text + text.splitlines()[1] + "\n", "is listed twice"),
+    (lambda text: text.splitlines()[0] + "\n", "lists no images"),
+    (lambda text: text.replace(",train,", ",query,"), "no images in split 'train'"),
+])
+def test_indexes(refused, tmp_path, change, words):
+    folder = write_set(tmp_path / "set", {"train": pairs(range(1, 7), 2)})
+    edited(folder, change)
+    assert words in refused("pretrain", "--data", folder, "--out", "new")
+
+
+def test_images_and_folders(refused, tmp_path):
+    folder = write_set(tmp_path / "set", {"train": pairs(range(1, 7), 2)})
+    image = folder / "bounding_box_train" / sorted(p.name for p in (folder / "bounding_box_train").iterdir())[3]
+    image.write_bytes(image.read_bytes()[:200])
+    assert f"cannot read the image {image}" in refused("pretrain", "--data", folder, "--out", "new")
+    (tmp_path / "empty").mkdir()
+    assert "empty/index.csv does not exist" in refused("pretrain", "--data", tmp_path / "empty", "--out", "new")
+    (tmp_path / "file").touch()
+    assert "file" in refused("pretrain", "--out", "file/new")
+
+
+def test_queries_without_any_match(refused, tmp_path):
+    folder = write_set(tmp_path / "set", {"query": [(1, 1), (2, 1)], "gallery": [(1, 1), (3, 2)]})
+    assert "none of the 2 queries has an image of its person from another camera" in refused(
+        "evaluate", "--init", "start.pt", "--data", folder)
+
+
+def test_two_runs_and_another_training_in_one_folder(refused, tmp_path):
+    (tmp_path / "new").mkdir()
+    with FileLock(tmp_path / "new/.lock"):
+        assert "another run is writing new; wait for it or choose another folder" in refused("pretrain", "--out", "new")
+    arguments = [*COMMON, "--out", "new", "--set", "pretrain.epochs=1"]
+    assert cli.main(["pretrain", *arguments]) == 0
+    kept = (tmp_path / "new/checkpoint.pt").read_bytes()
+    assert "new holds another training (other seed)" in refused("pretrain", *arguments[4:], "--seed", "1")
+    assert (tmp_path / "new/checkpoint.pt").read_bytes() == kept
+
+
+def test_a_full_disk(refused, tmp_path, monkeypatch):
+    arguments = ["--out", "new", "--set", "pretrain.epochs=1"]
+    assert cli.main(["pretrain", *COMMON, *arguments]) == 0
+    kept = (tmp_path / "new/checkpoint.pt").read_bytes()
+    (tmp_path / "new/checkpoint.pt").rename(tmp_path / "kept.pt")
+
+    def full(state, file):
+        file.write(b"the beginning")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.torch, "save", full)
+        message = refused("pretrain", *arguments)
+    assert "could not write new/checkpoint.pt ([Errno 28] No space left on device)" in message
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [".lock", "log.jsonl"]
+    assert (tmp_path / "kept.pt").read_bytes() == kept
