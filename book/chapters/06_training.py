@@ -226,7 +226,7 @@ floor = -right * np.log(right) - (people - 1) * (smoothing / people) * np.log(sm
 axes[0].axhline(floor, color=GREY, linestyle=":", linewidth=1, label="all right, as sure as the smoothing allows")
 axes[0].set(xlabel="epoch", title="cross-entropy of a patch")
 axes[0].set_ylim(0, 1.1 * max(np.log(people), history["identity"].max() / M))
-axes[0].legend(fontsize=8)
+axes[0].legend(fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.88))
 axes[1].plot(history["epoch"], history["triplet"], "o-", color=ORANGE)
 axes[1].axhline(1, color=GREY, linestyle="--", linewidth=1, label="positive as far as negative")
 axes[1].set(xlabel="epoch", title="triplet loss", ylim=(0, 1.15 * max(1, history["triplet"].max())))
@@ -302,8 +302,8 @@ if gain["PAUL"] > 0:
     display(Markdown(f"Of PAUL's gain in mAP over direct transfer with this seed, AdaBN alone has {share:.0%}."))
 
 # %% [markdown]
-# **You should see** (at `mini`) three steps upwards, the second a good part of the way. Without the control line a
-# reader would credit the losses with all of it. Chapter 09 has the same with every loss on its own, several seeds and
+# **You should see** (at `mini`) two steps upwards, and AdaBN's is a large part of the way. Without the control a reader
+# would credit the losses with all of it. Chapter 09 has the same with every loss on its own, several seeds and
 # intervals; nothing may be concluded from one.
 #
 # Which layers does the target move? The next figure sets the statistics of each batch norm against the source's, in
@@ -332,8 +332,9 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
-# **You should see** every layer moved by AdaBN by a noticeable part of a deviation. With PAUL, two things are in it:
-# other images, and weights that have changed, which is why the later layers differ most from AdaBN's.
+# **You should see** (at `mini`) AdaBN's largest step at the first batch norm, which meets the new light first, a second
+# one at the last, and little in between: once the first layer is set right, those behind it are fed what they are used
+# to. PAUL lies above AdaBN because its weights have moved, too.
 #
 # ## The target stage, one step by hand
 #
@@ -410,11 +411,11 @@ plt.show()
 print(f"{len(adapted)} epochs, {adapted['seconds'].sum():.0f} s of training, on {here}")
 
 # %% [markdown]
-# **You should see** $L_c$ fall slowly and $L_v$ *rise* after the first epoch. The rise is no accident: at its first
-# visit an image's centre is nothing but the mean of itself and its surrogate, both just computed, and that is where the
-# positive is. From the second visit on, the centre is mostly the past of nine tenths, seen by other weights under other
-# surrogates, and the positive is a real demand. A training loss that rises may be a harder question, not a worse
-# answer: the table above says which.
+# **You should see** $L_c$ change by a few percent only, and $L_v$ *rise* after the first epoch. The rise is no
+# accident: at its first visit an image's centre is nothing but the mean of itself and its surrogate, both just
+# computed, and that is where the positive is. From the second visit on, the centre is mostly the past of nine tenths,
+# seen by other weights under other surrogates, and the positive is a real demand. A training loss that rises may be a
+# harder question, not a worse answer: the table above says which.
 #
 # ## Before and after
 #
@@ -511,11 +512,12 @@ for axis, (name, parts) in zip(axes, features.items()):
     axis.set(xlabel="distance", title=f"{name}: A = {separation(distance[same], distance[different]):.3f}", yticks=[])
 axes[0].legend()
 plt.show()
+print(f"{different.sum() / same.sum():.0f} pairs of two people for each pair of the same person")
 
 # %% [markdown]
-# **You should see** (at `mini`) the two hills part from left to right, and still overlap at the end. Retrieval lives in
-# that overlap: for every pair of the same person there are a hundred of two people, and those few that lie far to the
-# left stand first in somebody's list.
+# **You should see** (at `mini`) two hills far apart, a little farther from left to right, and an $A$ that looks almost
+# perfect. It isn't: pairs of two people are so many that the thin left foot of their hill is enough to fill the first
+# places of many lists. Retrieval lives in that overlap.
 #
 # ## Stopped, and going on
 #
