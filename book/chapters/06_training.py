@@ -302,9 +302,9 @@ if gain["PAUL"] > 0:
     display(Markdown(f"Of PAUL's gain in mAP over direct transfer with this seed, AdaBN alone has {share:.0%}."))
 
 # %% [markdown]
-# **You should see** (at `mini`) two steps upwards, and AdaBN's is a large part of the way. Without the control a reader
-# would credit the losses with all of it. Chapter 09 has the same with every loss on its own, several seeds and
-# intervals; nothing may be concluded from one.
+# **You should see** (at `mini`) two steps upwards, AdaBN's between a quarter and three quarters of the way. Without the
+# control a reader would credit the losses with all of it. Chapter 09 has the same with every loss on its own, several
+# seeds and intervals; nothing may be concluded from one.
 #
 # Which layers does the target move? The next figure sets the statistics of each batch norm against the source's, in
 # units of the source's deviation.
