@@ -62,6 +62,8 @@ def _write_page(chapter: Chapter, executed: Path, entry: dict | None, source: Pa
     notebook.cells = [cell for cell in notebook.cells if marks not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)  # times per cell, which change at each run
+        if "outputs" in cell:  # a progress bar that has cleared itself leaves an empty box
+            cell.outputs = [output for output in cell.outputs if output.get("text", "shown").strip()]
     first = notebook.cells[0]
     if first.cell_type != "markdown" or not first.source.startswith("# "):
         notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"# {chapter.title}"))

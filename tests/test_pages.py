@@ -29,6 +29,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 plt.plot([1, 2])
 plt.show()
+print("\\n\\r", end="")
 pd.DataFrame({"Rank-1": [41.5]})
 '''
 BROKEN = "# %% [markdown]\n# # A broken chapter\n\n# %%\nraise ValueError('<b>too few</b> people')\n"
@@ -100,6 +101,10 @@ def test_a_page_shows_figure_table_quotation_and_how_it_ran(site):
     page = read(site, "chapters/00_whole.html")
     assert "41.5" in page and "<blockquote>" in page and 'src="../_images/' in page
     assert "status-ran" in page and "python -m book run --chapters 00 --profile mini" in page
+
+
+def test_a_page_has_no_empty_box(site):
+    assert not re.search(r"<pre>(<span></span>)?\s*</pre>", read(site, "chapters/00_whole.html"))
 
 
 def test_a_page_can_be_downloaded_as_a_notebook(site):
