@@ -21,6 +21,8 @@ from paul.engine import pick_device
 from paul.profiles import profile
 
 SEED = 100  # a source model of its own: no reported run starts from it
+# where the search begins, whatever the profile holds by now: the feasibility study's values
+START = {"lr": 0.01, "s": 10.0, "margin": 1.0, "jitter": 0.4, "lam": 2.0}
 # option, losses switched on while it is chosen, values tried
 SEARCH = (
     ("lr", {"loss_c": "pedal", "loss_v": True}, (0.01, 0.03)),
@@ -59,7 +61,7 @@ def tune(profile_name: str = "mini", places: Places = Places(), workers: int = 2
         for option, losses, values in search:
             scored = []
             for value in values:
-                options = replace(p.adapt, **chosen, **losses, **{option: value})
+                options = replace(p.adapt, **{**START, **chosen, **losses, option: value})
                 jobs = [(options, target, profile_name, places) for target in p.targets]
                 if executor is None:
                     scores = [trial(*job) for job in jobs]
@@ -72,6 +74,8 @@ def tune(profile_name: str = "mini", places: Places = Places(), workers: int = 2
                 bar.update()
             chosen[option] = max(scored)[1]
     result = {"profile": profile_name, "seed": SEED, "score": "mean over targets of the validation people's step mAP",
-              "chosen": chosen, "trials": trials, "code": records.code_hash(), "commit": records.commit()}
+              "start": START, "chosen": chosen, "trials": trials,
+              "code": records.code_hash(), "commit": records.commit(),
+              "data": {t: fingerprints(Spec("paul", t, SEED, profile_name), places)["target"] for t in p.targets}}
     records.write_record(Path(places.results) / "tuning" / f"{profile_name}.json", result)
     return result
