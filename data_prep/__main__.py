@@ -30,6 +30,27 @@ def _bench(options):
         print(f"{size[0]}x{size[1]}: {images_per_second(size, options.images):.0f} images/s on one core, without JPEG")
 
 
+def _real(options):
+    from data_prep import real
+
+    own = {key: getattr(options, key) for key in options.own}
+    states = real.prepare(getattr(real, f"plan_{options.command}")(**own), options.raw, options.out,
+                          not options.copy, options.accept_counts, options.overwrite)
+    for name, state in states.items():
+        print(f"{Path(options.out) / name}: {state}")
+
+
+def _verify(options):
+    from data_prep.verify import verify
+
+    for folder in options.folders:
+        card = verify(folder)
+        images = sum(split["images"] for split in card["counts"].values())
+        print(f"{folder}: {images:,} images as indexed, fingerprint {card['fingerprint'][:12]}")
+        for line in card.get("accepted", []):
+            print(f"  accepted when prepared: {line}")
+
+
 def _positive(text):
     value = int(text)
     if value < 1:
@@ -69,7 +90,46 @@ def build_parser():
     bench = commands.add_parser("bench", help="measure the renderer on one core")
     bench.add_argument("--images", type=_positive, default=640)
     bench.set_defaults(run=_bench)
+    _add_real(commands)
+    verify = commands.add_parser("verify", help="check prepared sets: index against files, both against the card")
+    verify.add_argument("folders", nargs="+", metavar="FOLDER", help="such as data/market1501")
+    verify.set_defaults(run=_verify)
     return parser
+
+
+def _add_real(commands):
+    """A subcommand for each real set; `own` names its own options."""
+    def add(name, text, *own):
+        command = commands.add_parser(name, help=text, description=f"{text}. Nothing is downloaded.")
+        command.add_argument("--raw", required=True, help="archive as downloaded (zip, tar, tar.gz) or unpacked folder")
+        command.add_argument("--out", default="data", help="folder that gets the prepared set (default: data)")
+        how = command.add_mutually_exclusive_group()
+        how.add_argument("--link", action="store_true",
+                         help="images of an unpacked folder become links: no disk space, the folder must stay (default)")
+        how.add_argument("--copy", action="store_true", help="copy them instead")
+        command.add_argument("--accept-counts", action="store_true",
+                             help="go on when files are extra or missing, without those named")
+        command.add_argument("--overwrite", action="store_true", help="replace what is there")
+        command.set_defaults(run=_real, own=own)
+        return command
+
+    add("market1501", "Market-1501, to data/market1501")
+    duke = add("dukemtmc", "DukeMTMC-reID, withdrawn in 2019: only your own copy, to data/dukemtmc", "right")
+    duke.add_argument("--i-have-the-right", dest="right", action="store_true",
+                      help="you hold a copy and may use it where you are")
+    msmt = add("msmt17", "MSMT17 V1 or V2, to data/msmt17", "train")
+    msmt.add_argument("--train", choices=("all", "train"), default="all",
+                      help="all: every image is for training, as the released code does; train: keep query and gallery")
+    cuhk = add("cuhk03", "CUHK03, new protocol, to data/cuhk03_detected and data/cuhk03_labelled", "boxes", "splits")
+    cuhk.add_argument("--boxes", choices=("detected", "labelled", "both"), default="both")
+    cuhk.add_argument("--splits", help="split file (cuhk03_new_protocol_config_*.mat) or its folder; "
+                                       "looked for in and beside --raw by default")
+    own = add("folder", "your own images, to data/<name>", "name", "table", "pattern", "split")
+    own.add_argument("--name", default="mine", help="of the prepared set (default: mine)")
+    own.add_argument("--csv", dest="table", help="file,split,person_id,camera_id; the ids of train may be blank")
+    own.add_argument("--pattern", default="", help="regular expression over paths below --raw with groups such as "
+                     r"(?P<person_id>\d+)_c(?P<camera_id>\d+); also split, sequence, frame")
+    own.add_argument("--split", default="train", help="of images whose pattern has no group split (default: train)")
 
 
 def main(arguments=None):

@@ -15,7 +15,7 @@ FOLDERS = {
     "val_gallery": "val_gallery",
 }
 INDEX_COLUMNS = ("file", "split", "person_id", "camera_id", "sequence", "frame")
-_NAME = re.compile(r"(-1|\d{4})_c(\d)s(\d)_(\d{6})_(\d{2})\.jpg")
+_NAME = re.compile(r"(-1|\d{4})_c(\d)s(\d)_(\d{6})_(\d{2})\.jpg", re.ASCII)
 
 
 class DataError(Exception):

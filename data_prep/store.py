@@ -50,9 +50,10 @@ def check_kept(folder, recipe, overwrite):
     return True
 
 
-def replace_folder(folder, recipe, overwrite, write):
+def replace_folder(folder, recipe, overwrite, write, resume=False):
     """Keep `folder` where it fits `recipe`, else call `write(partial folder)` and rename the result into place.
 
+    With `resume`, what a failed write left in the partial folder is there at the next try, for `write` to judge.
     Returns "kept" or "written".  Raises DataError; a failed write leaves what was there before untouched.
     """
     folder = Path(folder)
@@ -60,19 +61,18 @@ def replace_folder(folder, recipe, overwrite, write):
         if check_kept(folder, recipe, overwrite):
             return "kept"
         partial, old = folder.parent / f".{folder.name}.partial", folder.parent / f".{folder.name}.old"
-        for leftover in (partial, old):
+        for leftover in (old,) if resume else (partial, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, exist_ok=resume)
         try:
             write(partial)
-        except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            if error.errno == errno.ENOSPC:
-                raise DataError(f"{folder.parent}: no space left on the disk; nothing was kept of {folder.name}; "
+        except BaseException as error:
+            if not resume or not any(partial.iterdir()):
+                shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                kept = "what was placed is kept for the next try" if resume else f"nothing was kept of {folder.name}"
+                raise DataError(f"{folder.parent}: no space left on the disk; {kept}; "
                                 "free some and run the same command") from error
-            raise
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
             raise
         if folder.exists():
             os.replace(folder, old)
