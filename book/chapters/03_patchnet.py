@@ -106,8 +106,8 @@ plt.show()
 
 # %% [markdown]
 # **You should see** five frames on the same person, and under each of them its content filling the whole picture. The
-# last one, $\theta = \begin{pmatrix} 1 & 0 & 0 \\ 0 & 1 & 0 \end{pmatrix}$, changes nothing: that is how the image-level
-# network of Table 3 fits into the same code, as one patch that is the whole map.
+# last one, $\theta = \begin{pmatrix} 1 & 0 & 0 \\ 0 & 1 & 0 \end{pmatrix}$, changes nothing: that is how the
+# image-level network of Table 3 fits into the same code, as one patch that is the whole map.
 
 # %% [markdown]
 # ## Reading between the pixels
@@ -237,8 +237,8 @@ plt.show()
 #
 # > **The paper (Sec. 3.1).** Each patch goes through a branch of its own, which pools it to one vector.
 #
-# A patch at the map's resolution is as large as the map itself, so cutting $M$ of them costs $M$ times the memory of the
-# map; and the next thing that happens to each is a mean. Bilinear sampling is *linear* in the map. So the mean over
+# A patch at the map's resolution is as large as the map itself, so cutting $M$ of them costs $M$ times the memory of
+# the map; and the next thing that happens to each is a mean. Bilinear sampling is *linear* in the map. So the mean over
 # the points $p$ of a patch is one weighted sum of the map's pixels,
 #
 # $$
@@ -373,8 +373,8 @@ axis.set(xlim=(0, 1), xlabel="share of all parameters")
 axis.invert_yaxis()
 axis.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=9)
 plt.show()
-print(f"in the paper's network the PGN has {share.loc['PGN', 'paper (ResNet-50)']:.0%} of all parameters, nearly all of "
-      f"them in one convolution: {9 * C * P / counts.loc['PGN', 'paper (ResNet-50)']:.1%} of the PGN")  # fmt: skip
+print(f"in the paper's network the PGN has {share.loc['PGN', 'paper (ResNet-50)']:.0%} of all parameters; "
+      f"{9 * C * P / counts.loc['PGN', 'paper (ResNet-50)']:.1%} of the PGN is one convolution")  # fmt: skip
 
 # %% [markdown]
 # **You should see** the PGN take the larger part of the paper's network, two to four times what the backbone has. It
@@ -387,13 +387,13 @@ print(f"in the paper's network the PGN has {share.loc['PGN', 'paper (ResNet-50)'
 # > the labelled source each branch also classifies the person; on the target the PGN stays fixed and the features are
 # > trained without labels.
 #
-# What happens to a pooled patch $z^m$, from the released code (ledger 8-10, 19), $W^m$ and $b^m$ being its branch and BN a
-# batch norm:
+# What happens to a pooled patch $z^m$, from the released code (ledger 8-10, 19), $W^m$ and $b^m$ being its branch and
+# BN a batch norm:
 #
 # | | feature $x^m$ | embedding $e^m$ | logits |
 # |---|---|---|---|
 # | source | $\mathrm{ReLU}(\mathrm{BN}(W^m z^m + b^m))$ | linear layer of $x^m$ | linear layer of $x^m$ |
-# | target | $\mathrm{BN}(W^m z^m + b^m)$, then to unit length | cosines of $x^m$ to the rows of that same layer | none |
+# | target | $\mathrm{BN}(W^m z^m + b^m)$, to unit length | cosines of $x^m$ to the rows of that same layer | none |
 #
 # On the target there is no ReLU: a unit vector may point anywhere, not only into the positive corner of the space.
 
@@ -404,13 +404,15 @@ with torch.no_grad():
     feature_map = network.backbone(x)
     z = pool_patches(feature_map, network.generator(feature_map))  # [M, B, C]
     norm, dim = network.branch_norm, chosen.network.dim
-    mean, variance, scale, shift = (t.view(M, 1, dim) for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias))
+    parts = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    mean, variance, scale, shift = (part.view(M, 1, dim) for part in parts)
     y = torch.stack([z[m] @ network.branch.weight[m].T + network.branch.bias[m] for m in range(M)])
     y = (y - mean) / (variance + norm.eps).sqrt() * scale + shift
 
     source = network(x)
     torch.testing.assert_close(source.features, y.relu())
-    torch.testing.assert_close(source.logits[2], y[2].relu() @ network.classifier.weight[2].T + network.classifier.bias[2])
+    classifier = network.classifier
+    torch.testing.assert_close(source.logits[2], y[2].relu() @ classifier.weight[2].T + classifier.bias[2])
     on_target = network.to_target()(x)
     features = y / y.norm(dim=-1, keepdim=True)
     torch.testing.assert_close(on_target.features, features)
@@ -423,8 +425,9 @@ print("features [M, B, D]", tuple(on_target.features.shape), " embeddings [M, B,
 #
 # > **The paper (Sec. 4).** For the test, an image is described by all of its patch features put together.
 #
-# With unit vectors, $\|f_i - f_j\|^2 = \sum_m \|x_i^m - x_j^m\|^2 = 2M - 2 \sum_m \langle x_i^m, x_j^m \rangle$: sorting by
-# this distance is sorting by the mean cosine of corresponding patches (ledger 29). No patch can outvote the others.
+# With unit vectors, $\|f_i - f_j\|^2 = \sum_m \|x_i^m - x_j^m\|^2 = 2M - 2 \sum_m \langle x_i^m, x_j^m \rangle$:
+# sorting by this distance is sorting by the mean cosine of corresponding patches (ledger 29). No patch can outvote the
+# others.
 
 # %%
 with torch.no_grad():
@@ -436,12 +439,12 @@ torch.testing.assert_close((f[:, None] - f[None]).square().sum(-1), 2 * M - 2 * 
 twin = chosen.network.image_level()
 z = pool_patches(feature_map, stripes(1).expand(5, -1, -1, -1))[0]
 torch.testing.assert_close(z, feature_map.mean((2, 3)))
-print(f"PatchNet describes an image by {M} x {dim} = {f.shape[1]} numbers, its image-level twin by one vector of {twin.dim}")
+print(f"PatchNet describes an image by {M} x {dim} = {f.shape[1]} numbers, its twin by one vector of {twin.dim}")
 
 # %% [markdown]
-# Table 3 needs a network that sees whole images. Its *twin* has the same backbone and a descriptor just as wide, but one
-# patch that is the whole map, so that pooling becomes the plain mean over the map. Whatever differs between the two is
-# the patches' doing.
+# Table 3 needs a network that sees whole images. Its *twin* has the same backbone and a descriptor just as wide, but
+# one patch that is the whole map, so that pooling becomes the plain mean over the map. Whatever differs between the two
+# is the patches' doing.
 
 # %% [markdown]
 # ## Where does a trained PGN look?
@@ -542,9 +545,9 @@ plt.show()
 #
 # A detector's box is never quite right. If patches follow the person inside of the box, a head patch is compared with a
 # head patch even when one box was cut too high. The renderer wrote down where each person really stands: `box_dx` and
-# `box_dy` are how far the person's middle lies off the box's middle, as shares of the box. In the sampler's coordinates,
-# from $-1$ to $1$, that is twice as much. So compare it with the mean centre of the image's $M$ patches; a PGN that
-# follows the person fully would lie on the diagonal.
+# `box_dy` are how far the person's middle lies off the box's middle, as shares of the box. In the sampler's
+# coordinates, from $-1$ to $1$, that is twice as much. So compare it with the mean centre of the image's $M$ patches; a
+# PGN that follows the person fully would lie on the diagonal.
 
 # %%
 held_still = trained_theta.mean(0).expand_as(trained_theta)  # the same patches, not allowed to move
@@ -574,8 +577,8 @@ if truth_known:
                 axis.scatter(true, values, s=7, color=colour, alpha=0.5, linewidths=0, label=name)
             measured = correlation(values, true)
             slope = np.polyfit(true, values, 1)[0]
-            lines.append({"direction": way, "patches": name, "slope": slope, "correlation":
-                          "doesn't move" if measured is None else "{:+.2f}  [{:+.2f}, {:+.2f}]".format(*measured)})  # fmt: skip
+            text = "{:+.2f}  [{:+.2f}, {:+.2f}]".format(*measured) if measured else "doesn't move"
+            lines.append({"direction": way, "patches": name, "slope": slope, "correlation": text})
         axis.set(xlabel=f"true place of the person, {way}", ylabel="mean centre of its patches",
                  xlim=(-0.42, 0.42), ylim=(-0.42, 0.42), aspect="equal", title=way)  # fmt: skip
     axes[0].legend(loc="upper left", markerscale=2.5, fontsize=9)
@@ -584,10 +587,11 @@ if truth_known:
     display(followed.reindex(schemes).style.format(precision=2))
 
 # %% [markdown]
-# **You should see**, at `mini`, blue points along the diagonal on the right: a correlation between 0.6 and 0.9 with the
-# true vertical place, and a slope somewhat below one, so the patches go most of the way with the person. Across there
-# may be anything from nothing to 0.6: patches as wide as the box see the same person wherever they lie, so little makes
-# the PGN learn it. Equal stripes don't move, and random patches move without knowing why. At `smoke` expect nothing.
+# **You should see**, at `mini`, a blue cloud along the diagonal on the right: a correlation between 0.5 and 0.9 with
+# the true vertical place, and a slope between 0.4 and 0.9, so the patches go a good part of the way with the person.
+# Across there may be anything from nothing to 0.6: patches as wide as the box see the same person wherever they lie, so
+# little makes the PGN learn it. Equal stripes don't move, and random patches move without knowing why. At `smoke`
+# expect nothing.
 #
 # ### What that does to a patch
 #
@@ -618,11 +622,11 @@ if truth_known:
         print(f"a trained PGN's patches wander {gain:.0%} less over the body than: {other}")
 
 # %% [markdown]
-# **You should see**, at `mini`, the narrowest violins on the left: the PGN's patches stay at one place of the body, with
-# a spread that is 20 to 60 % smaller than that of the stripes. The second panel is the control: the very same patches,
-# frozen where they are on average, spread nearly as much as stripes do. So it is the following that aligns them, not
-# their shape. The random ones on the right cover half of the body each. That is the order of Table 4: random, equal,
-# PGN. Chapter 10 finds out whether retrieval follows it.
+# **You should see**, at `mini`, the narrowest violins on the left: the PGN's patches stay at one place of the body,
+# with a spread that is 10 to 60 % smaller than that of the stripes. The second panel is the control: the very same
+# patches, frozen where they are on average, spread nearly as much as stripes do. So it is the following that aligns
+# them, not their shape. The random ones on the right cover half of the body each. That is the order of Table 4: random,
+# equal, PGN. Chapter 10 finds out whether retrieval follows it.
 
 # %% [markdown]
 # ## Summary
@@ -638,15 +642,15 @@ if truth_known:
 #
 # ## Exercises
 #
-# 1. Which $\theta$ mirrors the image left to right, and what happens to its weight map $A$? (Change one sign. Then argue
-#    with the sum that defines $A$ before you draw it.)
-# 2. `sample_patches(x, theta, size=(2, 6))` reads fewer points from each patch. Compare `pool_patches` with that size and
-#    with the default, for a stripe and for the tilted frame: for which is the difference larger, and why? (How many pixels
-#    does the patch cover, and how many points read them?)
+# 1. Which $\theta$ mirrors the image left to right, and what happens to its weight map $A$? (Change one sign. Then
+#    argue with the sum that defines $A$ before you draw it.)
+# 2. `sample_patches(x, theta, size=(2, 6))` reads fewer points from each patch. Compare `pool_patches` with that size
+#    and with the default, for a stripe and for the tilted frame: for which is the difference larger, and why? (How many
+#    pixels does the patch cover, and how many points read them?)
 # 3. Suppose the last layer's bias started at the same matrix for all $M$ patches. Could training tell them apart? (Look
 #    at what else is different between the patches: follow the gradient from the branches back to the last layer.)
-# 4. Take the PGN's convolution with a quarter of the channels. How many parameters does PatchNet save at ResNet-50? Derive
-#    it from the count above, then check it with `count`.
+# 4. Take the PGN's convolution with a quarter of the channels. How many parameters does PatchNet save at ResNet-50?
+#    Derive it from the count above, then check it with `count`.
 #
 # ## Next
 #
