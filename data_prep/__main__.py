@@ -105,7 +105,7 @@ def _add_real(commands):
         command.add_argument("--out", default="data", help="folder that gets the prepared set (default: data)")
         how = command.add_mutually_exclusive_group()
         how.add_argument("--link", action="store_true",
-                         help="images of an unpacked folder become links: no disk space, the folder must stay (default)")
+                         help="images of an unpacked folder become links, so that folder must stay (default)")
         how.add_argument("--copy", action="store_true", help="copy them instead")
         command.add_argument("--accept-counts", action="store_true",
                              help="go on when files are extra or missing, without those named")

@@ -22,8 +22,8 @@ def open_images(path):
     try:
         import h5py
     except ImportError as error:
-        raise DataError(f"{path}: reading it needs the package h5py; install it with: pip install h5py "
-                        "(or pip install 'paul-book[cuhk03]')") from error
+        raise DataError(f"{path}: reading it needs the package h5py; install the extra for this set "
+                        "with: pip install '.[cuhk03]' (or h5py alone)") from error
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -36,8 +36,8 @@ def read_split(path):
         from scipy.io import loadmat
         from scipy.io.matlab import MatReadError
     except ImportError as error:
-        raise DataError(f"{path}: reading it needs the package scipy; install it with: pip install scipy "
-                        "(or pip install 'paul-book[cuhk03]')") from error
+        raise DataError(f"{path}: reading it needs the package scipy; install the extra for this set "
+                        "with: pip install '.[cuhk03]' (or scipy alone)") from error
     try:
         table = loadmat(path)
         names = [str(cell[0]) for cell in table["filelist"].ravel()]
@@ -47,7 +47,8 @@ def read_split(path):
                 for split in ("train", "query", "gallery")}
     except (KeyError, IndexError, ValueError, TypeError, OSError, NotImplementedError, zlib.error,
             MatReadError) as error:
-        raise DataError(f"{path}: not a split file of CUHK03's new protocol ({type(error).__name__}: {error})") from error
+        raise DataError(f"{path}: not a split file of CUHK03's new protocol "
+                        f"({type(error).__name__}: {error})") from error
 
 
 def images_of(mat, field):

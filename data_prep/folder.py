@@ -1,4 +1,4 @@
-"""Your own cameras: images in any folders, and a table, a pattern over file names, or nothing that says who is where."""
+"""Your own cameras: images in any folders, and a table, a pattern over names, or nothing that says who is where."""
 
 import csv
 import re
@@ -10,6 +10,7 @@ from data_prep.raw import Found, images_below, is_image
 
 FIELDS = ("person_id", "camera_id", "split", "sequence", "frame")
 UNLABELLED, NO_CAMERA = -1, -1
+# a pattern may take the split from the names of folders, Market-1501's among them
 _SPLITS = {**{name: name for name in FOLDERS}, **{folder: name for name, folder in FOLDERS.items()}, "test": "gallery"}
 
 

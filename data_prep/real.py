@@ -1,4 +1,4 @@
-"""Real sets: from an archive or a folder that you hold to data/<name> with an index and a card. Nothing is downloaded."""
+"""Real sets: from an archive or a folder that you hold to data/<name> with index and card. Nothing is downloaded."""
 
 import hashlib
 import os
@@ -25,7 +25,8 @@ COLUMNS = {
     "camera_id": "-1 unknown, only in train", "sequence": "blank where the set has none",
     "frame": "as in the file's name, blank where the set has none",
 }
-OWN = Published("your own cameras", "your own", "-", "Yours to know: were the people asked, and may you keep the images?")
+OWN = Published("your own cameras", "your own", "-",
+                "Yours to know: were the people asked, and may you keep the images?")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Plan:
     name: str
     read: Callable
     options: dict = field(default_factory=dict)
-    rearrange: Callable = staticmethod(lambda rows: rows)
+    rearrange: Callable = list
 
     @property
     def recipe(self):
@@ -161,7 +162,8 @@ class _Writing:
 
     def _check(self, found):
         """What is not as published, accepted; raises DataError unless --accept-counts was given."""
-        unreadable = {row["file"] for row in self._bar(found.rows, "checking") if not readable(found.files[row["file"]])}
+        unreadable = {row["file"] for row in self._bar(found.rows, "checking")
+                      if not readable(found.files[row["file"]])}
         found.drop(unreadable)
         lines = differences(found.rows, self.published)
         for what, names in (("extra", found.extra), ("missing", found.missing), ("not images", sorted(unreadable))):

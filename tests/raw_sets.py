@@ -1,4 +1,4 @@
-"""Look-alikes of the real sets, as downloaded: their names, their layouts and their traps, with images of 8x4 pixels."""
+"""Look-alikes of the real sets, as downloaded: their names, layouts and traps, with images of 8x4 pixels."""
 
 import io
 import tarfile
@@ -69,7 +69,8 @@ SMALL = {
                             {"train": 2, "query": 2}, 2, 3),
     "dukemtmc": Published("DukeMTMC-reID", "s", "c", "l", {"train": 2, "query": 1, "gallery": 2},
                           {"train": 1, "query": 1}, 0, 2),
-    "msmt17": Published("MSMT17", "s", "c", "l", {"train": 4, "query": 2, "gallery": 2}, {"train": 2, "query": 2}, 0, 3),
+    "msmt17": Published("MSMT17", "s", "c", "l", {"train": 4, "query": 2, "gallery": 2},
+                        {"train": 2, "query": 2}, 0, 3),
     "cuhk03_detected": Published("CUHK03", "s", "c", "l", {"train": 2, "query": 1, "gallery": 1},
                                  {"train": 1, "query": 1}, 0, 2),
     "cuhk03_labelled": Published("CUHK03", "s", "c", "l", {"train": 3, "query": 1, "gallery": 1},
