@@ -624,9 +624,9 @@ if truth_known:
 # %% [markdown]
 # **You should see**, at `mini`, the narrowest violins on the left: the PGN's patches stay at one place of the body,
 # with a spread that is 10 to 60 % smaller than that of the stripes. The second panel is the control: the very same
-# patches, frozen where they are on average, spread nearly as much as stripes do. So it is the following that aligns
-# them, not their shape. The random ones on the right cover half of the body each. That is the order of Table 4: random,
-# equal, PGN. Chapter 10 finds out whether retrieval follows it.
+# patches, frozen where they are on average, wander more again. So it is the following that aligns them, and not only
+# where they lie. The random ones on the right cover half of the body each. That is the order of Table 4: random, equal,
+# PGN. Chapter 10 finds out whether retrieval follows it.
 
 # %% [markdown]
 # ## Summary

@@ -525,9 +525,9 @@ nearest_patches(images, theta, features, several, patch=1, count=8, person_ids=p
 nearest_patches(images, theta, features, several, patch=M - 1, count=8, person_ids=person_ids)
 
 # %% [markdown]
-# **You should see**, at `mini`, ticks on about half of the images, and others in clothes that are alike where the frame
-# is and may differ elsewhere. Neighbours of an upper patch agree more in what is worn above, neighbours of the lowest
-# patch also in what is worn below, as far as the frames don't overlap.
+# **You should see**, at `mini`, ticks on a third to three quarters of the images, and others in clothes of the same
+# kind or colour where the frame is. The frames of the first and of the last patch overlap, so they have some neighbours
+# in common; at `smoke` the ticks are few.
 #
 # How often is a neighbour the same person, and if it isn't, does it at least wear the same? The $k$ nearest over all
 # images, without those of the same person from the same camera, which would be too easy:
@@ -573,14 +573,17 @@ plt.show()
 agreement.style.format("{:.1%}")
 
 # %% [markdown]
-# **You should see**, at `mini`, single patches whose nearest are the right person less often than those of all patches
-# together, by 0 to 15 points: one patch knows less than the whole image. That alone would speak against patches. The
-# panel on the right is the other half: of the neighbours that are *wrong*, several times as many as by chance (black
-# marks) wear the same top or bottom. Pulled towards these, a patch learns what its garment looks like from another
-# camera. That is worth learning whoever wears it, and it is wrong only if that one patch had to decide about the person
-# by itself.
+# **You should see**, at `mini`, single patches whose nearest are the right person a little less often than those of all
+# patches together, by 0 to 15 points: one patch knows less than the whole image. The panel on the right looks at the
+# neighbours that are *wrong*: many times as many as by chance (black marks) wear the same top or bottom. Pulled towards
+# these, a patch learns what its garment looks like from another camera, and that is worth learning whoever wears it.
 #
-# Whether it works out is a question for chapters 06 and 09; this is only why it may.
+# The last group of bars says that the same is true of whole images: their wrong neighbours, too, are people in similar
+# clothes. The difference is what a pull does to them, as in the toy. It makes equal what is compared. For an image that
+# is the whole person; for a patch it is one part, and the other patches may still tell the two apart.
+#
+# Patches that overlap as much as the trained PGN's are a weaker case of this than the toy's three garments. Whether it
+# works out is a question for chapters 06 and 09; this is only why it may.
 
 # %% [markdown]
 # ## Summary
@@ -590,8 +593,8 @@ agreement.style.format("{:.1%}")
 # - Its gradient is $s$ times the difference of two means of the bank; at a large $s$ both means coincide and nothing is
 #   learned.
 # - Without the denominator features fall together; without leaving out the own entry they look only at themselves.
-# - Wrong neighbours of a patch tend to wear the same garment, so pulling patches confuses fewer people than pulling
-#   images.
+# - Wrong neighbours tend to wear the same garments. Pulling a patch towards them makes one part alike, pulling the
+#   image makes the people alike.
 #
 # ## Exercises
 #
