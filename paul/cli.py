@@ -80,6 +80,9 @@ def pretrain_command(args) -> None:
     _check_settings(args.set, ("network", "pretrain"))
     network, options = _overridden(p.network, "network", args.set), _overridden(p.pretrain, "pretrain", args.set)
     split, images = _training_images(args.data or f"data/{p.folders['source']}", p.image_size, args.skip_unreadable)
+    if (split.person_ids < 1).any():
+        raise ValueError(f"--data {args.data}: the source stage needs labelled people, and {(split.person_ids < 1).sum()} "
+                         "training images have none (person_id below 1)")
     model = pretrain(images, split.person_ids, network, options, folder=args.out, seed=args.seed,
                      weights=args.weights or p.weights, device=args.device, tensorboard=args.tensorboard)
     print(f"{args.out}/checkpoint.pt: {options.epochs} epochs, last loss {model.history[-1]['loss']:.3f}")
