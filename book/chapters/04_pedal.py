@@ -27,7 +27,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import display
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from torch.nn import functional as F
 

@@ -26,7 +26,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import display
 from matplotlib.patches import Polygon
 from torch.nn import functional as F
 
