@@ -113,6 +113,11 @@ def same_weights(a, b):
 TINY = replace(PROFILES["smoke"], image_size=SIZE, network=NETWORK, pretrain=PRETRAIN, adapt=ADAPT)
 
 
+def use_tiny_smoke() -> None:
+    """Make the smoke profile the tiny one in a worker process."""
+    PROFILES["smoke"] = TINY
+
+
 @pytest.fixture
 def tiny_smoke(monkeypatch):
     """The profile `smoke` for images of this size."""

@@ -4,14 +4,14 @@ import csv
 import json
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import fields, replace
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import reference
 import torch
 from filelock import FileLock
-from people import ADAPT, TINY, data, tiny_smoke, write_set, write_study  # noqa: F401
+from people import ADAPT, TINY, data, tiny_smoke, use_tiny_smoke, write_set, write_study  # noqa: F401
 
 from paul import experiments, records, tuning
 from paul.datasets import ReidDataset
@@ -214,8 +214,8 @@ def test_every_executor_gives_the_same_metrics(data, tmp_path):  # noqa: F811
     specs = [Spec(row, target, 0, "smoke") for row in ("paul", "random") for target in ("market", "duke")]
     specs.append(Spec("image_direct", "duke", 1, "smoke"))
     executors = {"serial": None, "threads": ThreadPoolExecutor(2)}
-    if "fork" in get_all_start_methods():  # the children inherit the tiny profile
-        executors["processes"] = ProcessPoolExecutor(2, mp_context=get_context("fork"))
+    # spawned, as `workers_executor` does it: a fork of a process that has run torch can hang
+    executors["processes"] = ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=use_tiny_smoke)
     found = {}
     for name, executor in executors.items():
         places = Places(str(data), str(tmp_path / name), str(tmp_path / f"{name} models"), "cpu")
