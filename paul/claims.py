@@ -24,7 +24,7 @@ try:
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
-CLAIMS = Path("book/claims.toml")
+CLAIMS = Path(__file__).resolve().parents[1] / "book" / "claims.toml"
 FIELDS = {
     "higher": {"pairs": list, "metrics": list, "targets": list},
     "within": {"pairs": list, "metrics": list, "targets": list, "margin": float},

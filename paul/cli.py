@@ -141,10 +141,6 @@ def evaluate_command(args) -> None:
 def run_command(args) -> None:
     from paul.experiments import Places, needs_computing, run_table, seeds_of, specs_of
     from paul.profiles import profile
-    from paul.published import FILES, published
-
-    for table in FILES:  # the report at the end needs them: better to hear of it before hours of training
-        published(table)
 
     targets = args.targets.split(",") if args.targets else None
     rows = args.rows.split(",") if args.rows else None

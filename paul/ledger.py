@@ -12,7 +12,7 @@ try:
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
-LEDGER = Path("book/ledger.toml")
+LEDGER = Path(__file__).resolve().parents[1] / "book" / "ledger.toml"
 FIELDS = {"number", "item", "paper", "code", "ours", "knobs"}
 
 

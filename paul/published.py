@@ -7,7 +7,7 @@ import pandas as pd
 
 from paul.runs import TARGETS
 
-PAPER = Path("book/paper")
+PAPER = Path(__file__).resolve().parents[1] / "book" / "paper"
 FILES = {
     "table1": "table1_market1501.csv",
     "table2": "table2_dukemtmc.csv",
@@ -56,7 +56,7 @@ LINES = {
 @lru_cache
 def read(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the published tables live in {PAPER}; run from the root")
+        raise FileNotFoundError(f"{path} is missing: the published tables live in {PAPER}")
     return pd.read_csv(path)
 
 

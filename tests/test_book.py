@@ -171,7 +171,8 @@ def test_an_interrupt_leaves_a_whole_manifest(small, tmp_path):
     begins = f"# %%\nopen({str(tmp_path / 'begun')!r}, 'w').close()\nimport time\ntime.sleep(60)"
     small(a=("# %%\n1", ""), b=(begins, ""))
     code = f"""
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background is born deaf to it
 from pathlib import Path
 from book.run import run_book
 from book.toc import load_book
