@@ -1,4 +1,7 @@
-"""Hyper-parameters of a profile's target stage, chosen on validation people: never on test people, never on their seed.
+"""Five options of a profile's target stage, chosen on validation people and from a source seed that no run reports.
+
+The choice sees validation scores alone. The grid it chooses from does not have as clean a history: it was laid after
+trials on one source seed, on earlier renderings, that printed test scores beside the validation scores.
 
 One option after the other, each on the row that depends on it most, keeping the best before going on. The score is the
 step mAP on the validation people, averaged over the targets. `results/tuning/<profile>.json` holds every trial, and a
@@ -21,7 +24,7 @@ from paul.engine import pick_device
 from paul.profiles import profile
 
 SEED = 100  # a source model of its own: no reported run starts from it
-# where the search begins, whatever the profile holds by now: the feasibility study's values
+# where the search begins, whatever the profile holds by now: values of earlier trials
 START = {"lr": 0.01, "s": 10.0, "margin": 1.0, "jitter": 0.4, "lam": 2.0}
 # option, losses switched on while it is chosen, values tried
 SEARCH = (
