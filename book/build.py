@@ -17,6 +17,7 @@ from .pairs import read_chapter
 from .toc import ROOT, Book, BookError, Chapter
 
 SITE = Path(__file__).resolve().parent / "site"
+PAGES = Path(__file__).resolve().parent / "pages"
 STRIPES = ("#f2b134", "#e8743b", "#c8445b", "#8a3a7c", "#4b4a93", "#2a6f97")
 
 
@@ -32,6 +33,7 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     source = out.with_name(out.name + "-source")
     shutil.rmtree(source, ignore_errors=True)
     (source / "chapters").mkdir(parents=True)
+    shutil.copytree(PAGES, source / "pages")
     pages = [chapter for chapter in book.chapters if _write_page(chapter, executed, entries.get(chapter.slug), source)]
     picture = Path(results) / "figures" / "contact.png"
     if picture.is_file():
@@ -136,6 +138,7 @@ def _front_page(book: Book, pages: list[Chapter], entries: dict, picture: bool, 
         )
     machines = sorted({entry["machine"] for entry in entries.values() if "seconds" in entry})
     toc = "\n".join(f"{chapter.number} {chapter.title} <chapters/{chapter.slug}>" for chapter in pages)
+    more = "\n".join(f"pages/{page.stem}" for page in sorted(PAGES.glob("*.md")))
     shown = "\n![Rendered people, each in two cameras](contact.png)\n" if picture else ""
     return f"""---
 html_theme.sidebar_secondary.remove: true
@@ -163,5 +166,11 @@ command that runs it again. Figures measured at one profile stand beside the pap
 :hidden:
 
 {toc}
+```
+
+```{{toctree}}
+:caption: Beside the chapters
+
+{more}
 ```
 """

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from paul.augment import random_flip, surrogates
-from paul.engine import Run, batch_of, fingerprint, on_device, pick_device, precision, refresh_statistics
+from paul.device import batch_of, on_device, pick_device, precision
+from paul.engine import Run, fingerprint
+from paul.features import refresh_statistics
 from paul.images import normalize
 from paul.losses import ipfl_loss, pedal_loss, pull_loss
 from paul.memory import ImageCenters, PatchMemory

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from paul.experiments import ROWS
+from paul.rows import ROWS
 from paul.intervals import mean_interval
 from paul.published import COMPARED, PAPER, published
 from paul.published import METRICS as PUBLISHED_METRICS

@@ -1,8 +1,7 @@
-"""What both training stages share: device, precision, a run that survives being stopped, features, statistics."""
+"""What both training stages share: a run that survives being stopped, and its progress."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import time
@@ -11,35 +10,11 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from paul import checkpoint, records
-from paul.images import normalize, unit_range
 from paul.patchnet import PatchNet
-
-
-def pick_device(name: str | None = None) -> torch.device:
-    """The device asked for, else a GPU when there is one, else the CPU.
-
-    Raises:
-        ValueError: the device asked for is not there.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device {name}: no such device; it is cpu, cuda or a numbered cuda:1") from None
-    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
-        raise ValueError(f"--device {name}: this machine has {torch.cuda.device_count()} usable GPUs; leave the option "
-                         "out to use what there is")
-    return device
-
-
-def precision(device: torch.device):
-    """bf16 autocast on a GPU, plain float32 on a CPU; losses, norms and distances stay in float32 in either."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
 
 
 class Progress:
@@ -218,56 +193,3 @@ def fingerprint(*tensors: Tensor) -> str:
     for tensor in tensors:
         found.update(tensor.detach().cpu().contiguous().view(-1).numpy())
     return found.hexdigest()[:16]
-
-
-def on_device(images: Tensor, device: torch.device) -> Tensor:
-    """Keep a set's uint8 images on the GPU where half its free memory holds them, else on the CPU."""
-    if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-        return images.to(device)
-    return images
-
-
-def batch_of(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
-    """The images at `rows` as float in [0, 1] on the device."""
-    return unit_range(images[rows.to(images.device)].to(device, non_blocking=True))
-
-
-@torch.inference_mode()
-def extract(model: PatchNet, images: Tensor, batch: int = 256) -> Tensor:
-    """Descriptors of uint8 images [n, 3, H, W] -> [n, M*D] on the model's device; the model is left as it was."""
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
-    with precision(device):
-        parts = [model.describe(normalize(unit_range(part.to(device)))) for part in images.split(batch)]
-    model.train(was_training)
-    return torch.cat(parts)
-
-
-@torch.no_grad()
-def refresh_statistics(model: PatchNet, images: Tensor, batch: int = 64) -> None:
-    """Set every batch norm's statistics to those of these images, weights untouched (AdaBN: Li et al., 2018).
-
-    Each statistic becomes the plain average over batches, each of them spread over the whole set: neighbours in a set
-    often show one person, and batches of a single person would hide how much people differ.
-
-    Raises:
-        ValueError: fewer than two images.
-    """
-    if len(images) < 2:
-        raise ValueError(f"batch-norm statistics need at least two images, got {len(images)}")
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative average
-    was_training, device = model.training, next(model.parameters()).device
-    model.train()
-    for norm in norms:
-        norm.train()
-    with precision(device):
-        batches = -(-len(images) // max(batch, 2))
-        for first in range(batches):
-            model.describe(normalize(unit_range(images[first::batches].to(device))))
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
-    model.train(was_training)

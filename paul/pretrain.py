@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paul.augment import random_flip, random_shift
-from paul.engine import Run, batch_of, fingerprint, on_device, pick_device, precision
+from paul.device import batch_of, on_device, pick_device, precision
+from paul.engine import Run, fingerprint
 from paul.images import normalize
 from paul.losses import triplet_loss
 from paul.patchnet import PatchNet, PatchNetOptions, concatenate

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from paul.experiments import ROWS, Spec
+from paul.rows import ROWS, Spec
 from paul.intervals import mean_interval
 from paul.published import COMPARED, FILES, LINES, PAPER, TITLES, printed_rows, published, published_value
 from paul.published import METRICS as PUBLISHED_METRICS

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 from paul import records
 from paul.adapt import AdaptOptions, adapt
-from paul.experiments import (Places, Spec, _images, evaluate_model, fingerprints, one_thread, source_model,
-                              workers_executor)
-from paul.engine import pick_device
+from paul.device import one_thread, pick_device
+from paul.experiments import _images, evaluate_model, fingerprints, source_model, workers_executor
+from paul.rows import Places, Spec
 from paul.profiles import profile
 
 SEED = 100  # a source model of its own: no reported run starts from it

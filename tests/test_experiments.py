@@ -15,7 +15,8 @@ from people import ADAPT, TINY, data, tiny_smoke, use_tiny_smoke, write_set, wri
 
 from paul import experiments, records, tuning
 from paul.datasets import ReidDataset
-from paul.experiments import ROWS, Places, Spec, run_all, run_one, specs_of
+from paul.experiments import run_all, run_one
+from paul.rows import ROWS, Places, Spec, specs_of
 from paul.images import load_images, normalize
 from paul.profiles import PROFILES
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from paul.adapt import AdaptOptions
-from paul.experiments import ROWS, Spec
+from paul.rows import ROWS, Spec
 from paul.ledger import ledger_frame, load_ledger
 from paul.patchnet import PatchNetOptions
 from paul.pretrain import PretrainOptions

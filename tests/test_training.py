@@ -12,7 +12,7 @@ from people import (  # noqa: F401
 from torch.nn import functional as F
 
 from paul import adapt as target_stage
-from paul import engine
+from paul import device, features
 from paul import pretrain as source_stage
 from paul.adapt import AdaptOptions, PaulLoss, fill_bank
 from paul.images import normalize, unit_range
@@ -222,7 +222,7 @@ def test_what_the_target_stage_refuses(trained, target, tmp_path):
 
 def test_adabn_averages_over_batches_and_changes_no_weight(trained, target):
     model = deepcopy(trained[0])
-    engine.refresh_statistics(model, target, batch=7)
+    features.refresh_statistics(model, target, batch=7)
     assert same(dict(model.named_parameters()), dict(trained[0].named_parameters()))
     assert model.training == trained[0].training
 
@@ -238,30 +238,30 @@ def test_adabn_averages_over_batches_and_changes_no_weight(trained, target):
     norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     assert all(norm.num_batches_tracked == 3 and norm.momentum == 0.1 for norm in norms)
     with pytest.raises(ValueError, match="at least two images, got 1"):
-        engine.refresh_statistics(model, target[:1])
+        features.refresh_statistics(model, target[:1])
 
 
 def test_adabn_reaches_a_pgn_that_is_otherwise_fixed(source, target, tmp_path):
     network = replace(NETWORK, freeze_pgn="eval")
     model = pretrain(*source, network, replace(PRETRAIN, epochs=1), folder=tmp_path).to_target()
     before = model.generator.localization[1].running_mean.clone()
-    engine.refresh_statistics(model, target)
+    features.refresh_statistics(model, target)
     assert not torch.equal(model.generator.localization[1].running_mean, before)
     assert not model.generator.training and model.backbone.training
 
 
 def test_extract_describes_each_image_and_leaves_the_model_as_it_was(trained, target):
     model = deepcopy(trained[0]).train()
-    features = engine.extract(model, target, batch=7)
-    assert model.training and same_weights(model, trained[0]) and features.shape == (20, 16)
+    found = features.extract(model, target, batch=7)
+    assert model.training and same_weights(model, trained[0]) and found.shape == (20, 16)
     with torch.no_grad():
         expected = torch.cat([model.eval().describe(normalize(one[None].float() / 255)) for one in target])
-    torch.testing.assert_close(features.clone(), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.clone(), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_device_that_is_not_there():
     here = torch.cuda.device_count()
     with pytest.raises(ValueError, match=f"--device cuda:{here}: this machine has {here} usable GPUs; leave the option"):
-        engine.pick_device(f"cuda:{here}")
+        device.pick_device(f"cuda:{here}")
     with pytest.raises(ValueError, match="--device gpu: no such device; it is cpu, cuda or"):
-        engine.pick_device("gpu")
+        device.pick_device("gpu")

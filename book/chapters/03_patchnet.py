@@ -31,7 +31,8 @@ from IPython.display import display
 from torch.nn import functional as F
 
 from paul.datasets import ReidDataset
-from paul.experiments import Places, Spec, source_model
+from paul.experiments import source_model
+from paul.rows import Places, Spec
 from paul.images import load_images, normalize, unit_range
 from paul.patches import PatchGenerator, RandomPatches, pool_patches, sample_patches, stripes
 from paul.patchnet import PatchNet

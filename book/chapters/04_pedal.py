@@ -32,7 +32,8 @@ from torch.nn import functional as F
 
 from paul.augment import random_flip, random_shift
 from paul.datasets import ReidDataset
-from paul.experiments import Places, Spec, source_model
+from paul.experiments import source_model
+from paul.rows import Places, Spec
 from paul.images import load_images, normalize, unit_range
 from paul.losses import pedal_loss, pull_loss
 from paul.memory import PatchMemory

@@ -31,7 +31,8 @@ from torch.nn import functional as F
 
 from paul.augment import rotation_and_crop, surrogates
 from paul.datasets import ReidDataset
-from paul.experiments import Places, Spec, source_model
+from paul.experiments import source_model
+from paul.rows import Places, Spec
 from paul.images import load_images, normalize, unit_range
 from paul.losses import cyclic_ranking, ipfl_loss
 from paul.memory import ImageCenters

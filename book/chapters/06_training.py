@@ -40,8 +40,10 @@ from paul import checkpoint
 from paul.adapt import PaulLoss
 from paul.augment import random_flip, surrogates
 from paul.datasets import ReidDataset
-from paul.engine import Run, extract, refresh_statistics
-from paul.experiments import ROWS, Places, Spec, evaluate_model, source_model, trained_model
+from paul.engine import Run
+from paul.experiments import evaluate_model, source_model, trained_model
+from paul.features import extract, refresh_statistics
+from paul.rows import ROWS, Places, Spec
 from paul.images import load_images, normalize, unit_range
 from paul.losses import ipfl_loss, pedal_loss, triplet_loss
 from paul.memory import ImageCenters, PatchMemory

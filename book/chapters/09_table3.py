@@ -36,8 +36,10 @@ from paul.adapt import PaulLoss, adapt, fill_bank
 from paul.augment import random_flip, surrogates
 from paul.claims import judge_all, load_claims, verdict_text
 from paul.datasets import ReidDataset
-from paul.engine import extract, pick_device
-from paul.experiments import ROWS, evaluate_model, one_thread, run_table, seeds_of, trained_model
+from paul.device import one_thread, pick_device
+from paul.experiments import evaluate_model, run_table, trained_model
+from paul.features import extract
+from paul.rows import ROWS, seeds_of
 from paul.images import load_images, normalize, unit_range
 from paul.intervals import mean_interval
 from paul.plots import BLUE, COLOURS, ORANGE, claims_panel, curves, drawn, ordering_lines

@@ -28,8 +28,9 @@ from IPython.display import Markdown, display
 
 from paul.claims import judge_all, load_claims, place_interval, verdict_frame, verdict_text, write_claims
 from paul.datasets import ReidDataset
-from paul.engine import extract
-from paul.experiments import ROWS, run_table, seeds_of, trained_model
+from paul.experiments import run_table, trained_model
+from paul.features import extract
+from paul.rows import ROWS, seeds_of
 from paul.images import load_images, normalize, unit_range
 from paul.intervals import mean_interval
 from paul.ledger import ledger_frame

@@ -1,0 +1,1 @@
+"""The commands of `python -m paul`, one file each: HELP, options(parser) and run(args)."""

@@ -1,0 +1,105 @@
+"""What several commands share: their options, and how words on the command line become them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import typing
+
+
+def as_type(hint, value):
+    """The value as the type that a dataclass states, numbers widened.
+
+    Raises:
+        TypeError: it is not of that type.
+    """
+    kinds = [hint] if typing.get_origin(hint) in (None, tuple) else typing.get_args(hint)
+    for kind in kinds:
+        if typing.get_origin(kind) is tuple and isinstance(value, list) and len(value) == len(typing.get_args(kind)):
+            return tuple(map(as_type, typing.get_args(kind), value))
+        if kind is float and type(value) is int:
+            return float(value)
+        if type(value) is kind:  # not isinstance: True is no number here
+            return value
+    raise TypeError(" or ".join(getattr(kind, "__name__", str(kind)).replace("NoneType", "null") for kind in kinds))
+
+
+def overridden(options, prefix: str, settings: list[str]):
+    """The dataclass with every --set prefix.key=value applied."""
+    known = typing.get_type_hints(type(options))
+    changes = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        part, _, key = name.partition(".")
+        if part != prefix:
+            continue
+        if not equals or key not in known:
+            raise ValueError(f"--set {setting}: write --set {prefix}.KEY=VALUE with KEY one of "
+                             f"{', '.join(sorted(known))}")
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            pass  # a word
+        try:
+            changes[key] = as_type(known[key], value)
+        except TypeError as wanted:
+            raise ValueError(f"--set {setting}: {key} must be {wanted}") from None
+    try:
+        return dataclasses.replace(options, **changes)
+    except ValueError as error:
+        raise ValueError(f"--set {prefix}: {error}") from error
+
+
+def check_settings(settings: list[str], prefixes: tuple[str, ...]) -> None:
+    for setting in settings:
+        if setting.partition(".")[0] not in prefixes:
+            raise ValueError(f"--set {setting}: options of this command begin with {' or '.join(prefixes)}")
+
+
+def training_images(folder: str, size, skip: bool):
+    from paul.datasets import ReidDataset
+    from paul.images import load_images, readable
+
+    split = ReidDataset.load(folder).split("train")
+    if skip:
+        split = readable(split, report=lambda line: print(line, file=sys.stderr))
+    return split, load_images(split, size, progress=True)
+
+
+def initial_model(args):
+    from paul import checkpoint
+
+    if bool(args.init) == bool(args.released):
+        raise ValueError("give either --init CHECKPOINT or --released FILE")
+    return checkpoint.load(args.init) if args.init else (checkpoint.import_released(args.released), {})
+
+
+def common(command, profile: str = "mini") -> None:
+    """Options of every command that computes."""
+    command.add_argument("--profile", default=profile, help="smoke, mini, gpu or paper")
+    command.add_argument("--device", help="cpu, cuda, cuda:1; a GPU when there is one")
+
+
+def training(command) -> None:
+    """Options of both training stages."""
+    command.add_argument("--out", required=True, help="folder for checkpoint and log; the same command resumes")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--set", action="append", default=[], metavar="PART.KEY=VALUE",
+                         help="change one option of the profile, e.g. adapt.s=10; may be repeated")
+    command.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
+    command.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
+
+
+def starting(command) -> None:
+    """Where the network comes from."""
+    command.add_argument("--init", help="checkpoint to start from")
+    command.add_argument("--released", help="checkpoint of the authors' code to start from")
+
+
+def study(command) -> None:
+    """Folders and processes of the experiments."""
+    command.add_argument("--data", default="data")
+    command.add_argument("--results", default="results")
+    command.add_argument("--models", default="build/models", help="checkpoints")
+    command.add_argument("--workers", type=int, default=2, help="processes on a CPU")

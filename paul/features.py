@@ -1,0 +1,51 @@
+"""What a network says about images: descriptors, and batch-norm statistics set to theirs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from paul.device import precision
+from paul.images import normalize, unit_range
+from paul.patchnet import PatchNet
+
+
+@torch.inference_mode()
+def extract(model: PatchNet, images: Tensor, batch: int = 256) -> Tensor:
+    """Descriptors of uint8 images [n, 3, H, W] -> [n, M*D] on the model's device; the model is left as it was."""
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    with precision(device):
+        parts = [model.describe(normalize(unit_range(part.to(device)))) for part in images.split(batch)]
+    model.train(was_training)
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def refresh_statistics(model: PatchNet, images: Tensor, batch: int = 64) -> None:
+    """Set every batch norm's statistics to those of these images, weights untouched (AdaBN: Li et al., 2018).
+
+    Each statistic becomes the plain average over batches, each of them spread over the whole set: neighbours in a set
+    often show one person, and batches of a single person would hide how much people differ.
+
+    Raises:
+        ValueError: fewer than two images.
+    """
+    if len(images) < 2:
+        raise ValueError(f"batch-norm statistics need at least two images, got {len(images)}")
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    was_training, device = model.training, next(model.parameters()).device
+    model.train()
+    for norm in norms:
+        norm.train()
+    with precision(device):
+        batches = -(-len(images) // max(batch, 2))
+        for first in range(batches):
+            model.describe(normalize(unit_range(images[first::batches].to(device))))
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+    model.train(was_training)
