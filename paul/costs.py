@@ -1,0 +1,191 @@
+"""What a target-stage step costs: floating-point operations, bytes held and bytes sent, as functions of the sizes.
+
+A multiplication and an addition are two operations (FLOP). Bytes are those of float32. The network's operations are
+counted by torch on tensors without data; the losses' and memories' follow from their shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+
+from paul.patchnet import PatchNetOptions
+
+FLOAT = 4  # bytes
+
+
+@cache
+def network_flops(options: PatchNetOptions = PatchNetOptions(), image_size: tuple[int, int] = (384, 128),
+                  part: str = "backbone", backward: bool = True) -> int:
+    """FLOP per image of the backbone, or of the backbone and the patch generation network that follows it.
+
+    Args:
+        options: of the network; its patch generation network is frozen, as on the target.
+        image_size: rows and columns.
+        part: "backbone" or "generator" (the backbone and it).
+        backward: count the backward pass too.
+
+    Raises:
+        ValueError: an unknown part.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if part not in ("backbone", "generator"):
+        raise ValueError(f"part must be 'backbone' or 'generator', got {part!r}")
+    network = options.build().to_target().to("meta")
+    images = torch.zeros(2, 3, *image_size, device="meta")  # batch norm cannot train on one
+    with FlopCounterMode(display=False) as counter:
+        output = network.backbone(images)
+        if part == "generator":
+            output = network.generator(output)
+        if backward:
+            output.sum().backward()
+    return counter.get_total_flops() // 2
+
+
+def weights(options: PatchNetOptions = PatchNetOptions()) -> tuple[int, int]:
+    """Weights of the network on the target: all of them, and those that training changes."""
+    parameters = list(options.build().to_target().parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the target stage; the defaults are the paper's sizes.
+
+    Attributes:
+        images: N, the training set.
+        batch: B, real images over all ranks; as many surrogates go with them.
+        patches, dim: M and D of a patch feature.
+        centre_dim: of an image's centre.
+        nearest: k.
+        ranks: R; each holds N/R entries of the bank and of the centres.
+    """
+
+    images: int = 12_936
+    batch: int = 42
+    patches: int = 6
+    dim: int = 256
+    centre_dim: int = 768
+    nearest: int = 10
+    ranks: int = 1
+
+    @property
+    def pedal_flops(self) -> int:
+        """FLOP of L_c with its gradient: two products of 2 M B N D, over all ranks."""
+        return 4 * self.patches * self.batch * self.images * self.dim
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return -(-self.images // self.batch)
+
+    @property
+    def _held(self) -> int:
+        return -(-self.images // self.ranks)
+
+    @property
+    def bank_bytes(self) -> int:
+        """Memory bank, per rank."""
+        return FLOAT * self._held * self.patches * self.dim
+
+    @property
+    def centre_bytes(self) -> int:
+        """Image centres of L_v, per rank."""
+        return FLOAT * self._held * self.centre_dim
+
+    @property
+    def similarity_bytes(self) -> int:
+        """The one array of size [M, B, N/R] that L_c needs while it is computed."""
+        return FLOAT * self.patches * self.batch * self._held
+
+    @property
+    def loss_bytes_sent(self) -> int:
+        """Bytes that a rank receives in a step for the sharded bank; N is not among its arguments.
+
+        All batch features (all-gather), every other rank's k largest similarities (all-gather), and the sum of the
+        ranks' shares of the gradient (reduce-scatter).
+        """
+        batch = FLOAT * self.patches * self.batch * self.dim
+        others = FLOAT * self.patches * self.batch * self.nearest * (self.ranks - 1)
+        return 2 * batch * (self.ranks - 1) // self.ranks + others
+
+    def gradient_bytes_sent(self, trained: int) -> int:
+        """Bytes that a rank receives in a step to average the gradient of `trained` weights (ring all-reduce)."""
+        return 2 * FLOAT * trained * (self.ranks - 1) // self.ranks
+
+    def checkpoint_bytes(self, total: int, trained: int) -> int:
+        """All weights, the momentum of the trained ones, and both memories whole, whatever the number of ranks."""
+        whole = replace(self, ranks=1)
+        return FLOAT * (total + trained) + whole.bank_bytes + whole.centre_bytes
+
+    def ranks_for(self, bytes_per_rank: float) -> int:
+        """The fewest ranks on which bank, centres and similarities take no more than these bytes each."""
+        whole = replace(self, ranks=1)
+        return max(1, -(-(whole.bank_bytes + whole.centre_bytes + whole.similarity_bytes) // int(bytes_per_rank)))
+
+
+def crossing(flops_per_image: float, step: Step = Step(), slower: float = 1.0) -> float:
+    """N at which L_c's products cost what the network costs on the batch and its surrogates.
+
+    Both grow with B, which cancels: N = 2 F / (4 M D).
+
+    Args:
+        flops_per_image: F, forward and backward.
+        step: M and D.
+        slower: how many times fewer FLOP a second the products reach than the network: 1 compares FLOP, not time.
+    """
+    return 2 * flops_per_image / (4 * step.patches * step.dim * slower)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _bytes(number: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}" if number < 100 * size else f"{number / size:,.0f} {unit}"
+    return f"{number:.0f} B"
+
+
+def network_table() -> str:
+    """FLOP per image of the paper's network, and the N at which L_c costs as much."""
+    rows = []
+    for part, name in (("backbone", "ResNet-50, last stride 1"), ("generator", "the same and the PGN, frozen")):
+        forward, both = (network_flops(part=part, backward=backward) for backward in (False, True))
+        rows.append([name, f"{forward / 1e9:.1f}", f"{both / 1e9:.1f}", f"{crossing(both) / 1e6:.1f} million"])
+    return _table(["at 384 x 128", "forward, GFLOP an image", "forward and backward", "N where L_c equals it"], rows)
+
+
+def growth_table(sizes=(12_936, 100_000, 1_000_000, 10_000_000)) -> str:
+    """Cost and memory at several N on one rank, at the paper's other sizes."""
+    total, trained = weights()
+    backbone = network_flops()
+    rows = []
+    for images in sizes:
+        step = Step(images)
+        rows.append([f"{images:,}", f"{step.pedal_flops / 1e12:,.2f}",
+                     f"{step.pedal_flops / (2 * step.batch * backbone):.3g}",
+                     f"{step.steps * (2 * step.batch * backbone + step.pedal_flops) / 1e15:,.0f}",
+                     _bytes(step.bank_bytes), _bytes(step.centre_bytes), _bytes(step.similarity_bytes),
+                     _bytes(step.checkpoint_bytes(total, trained))])
+    return _table(["N", "L_c, TFLOP a step", "times the backbone's", "both, PFLOP an epoch", "bank", "centres",
+                   "similarities", "checkpoint"], rows)
+
+
+def ranks_table(images: int = 10_000_000, ranks=(1, 2, 4, 8, 16)) -> str:
+    """What each rank holds and receives at a large N."""
+    trained = weights()[1]
+    rows = [[str(r), _bytes(step.bank_bytes), _bytes(step.centre_bytes), _bytes(step.similarity_bytes),
+             _bytes(step.loss_bytes_sent), _bytes(step.gradient_bytes_sent(trained))]
+            for r in ranks for step in [Step(images, ranks=r)]]
+    return _table([f"R, at N = {images:,}", "bank a rank", "centres", "similarities", "received for L_c a step",
+                   "received for gradients"], rows)
+
+
+if __name__ == "__main__":
+    print("\n".join([network_table(), growth_table(), ranks_table()]))
