@@ -176,6 +176,7 @@ def adapt(model: PatchNet, images: Tensor, options: AdaptOptions, *, folder: str
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = deepcopy(model).to_target()
+    model.image_size = tuple(images.shape[-2:])
     spec = {"stage": "target", "network": asdict(model.options), "options": asdict(options), "seed": seed,
             "weights": fingerprint(*model.state_dict().values()), "images": fingerprint(images)}
     model.to(device)

@@ -45,9 +45,10 @@ def write_atomically(path: str | Path, write) -> None:
 
 
 def save(path: str | Path, model: PatchNet, **training) -> None:
-    """Write a network, its options and any training state (tensors, numbers, strings, and dicts and lists of them)."""
+    """Write a network, its options, image size and any training state (tensors, numbers, strings, dicts and lists)."""
     state = {"format": FORMAT, "options": asdict(model.options), "stage": model.stage,
-             "num_classes": model.num_classes, "model": model.state_dict(), "training": training}
+             "num_classes": model.num_classes, "image_size": model.image_size, "model": model.state_dict(),
+             "training": training}
     write_atomically(path, lambda file: torch.save(state, file))
 
 
@@ -106,6 +107,10 @@ def load(path: str | Path, options: PatchNetOptions | None = None) -> tuple[Patc
         model.load_state_dict(state["model"])
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit its own options ({_first_line(error)})") from error
+    size = state.get("image_size")  # files written before sizes were kept have none
+    if size is not None and not (len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
+        raise ValueError(f"{path} does not fit its own options (image size {size!r})")
+    model.image_size = size and tuple(size)
     return model, state["training"]
 
 

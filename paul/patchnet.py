@@ -84,7 +84,8 @@ class PatchNet(nn.Module):
 
     `stage` is "source" (features after ReLU, embeddings from a linear layer, logits; ledger 19, 23) or "target"
     (features without ReLU on the unit sphere, embeddings as cosines to the rows of that same layer; ledger 8-10, 19).
-    `to_target()` switches and freezes what the target stage does not train.
+    `to_target()` switches and freezes what the target stage does not train. `image_size` holds the rows and columns of
+    the images it was last trained on, None where that is not known; checkpoints keep it.
 
     Args:
         backbone, num_patches, dim, generator, embedding_dim, pgn_channels, pgn_hidden, freeze_pgn: `PatchNetOptions`.
@@ -100,6 +101,7 @@ class PatchNet(nn.Module):
                                        freeze_pgn)
         self.stage = "source"
         self.num_classes = num_classes
+        self.image_size: tuple[int, int] | None = None
         self.backbone, channels = build_backbone(backbone, weights)
         sizes = dict(in_channels=channels, channels=pgn_channels, hidden=pgn_hidden) if generator == "pgn" else {}
         self.generator = GENERATORS[generator](num_patches=num_patches, **sizes)

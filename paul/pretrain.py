@@ -124,6 +124,7 @@ def pretrain(images: Tensor, person_ids: np.ndarray, network: PatchNetOptions, o
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = network.build(num_classes=len(people), weights=weights).to(device)
+    model.image_size = tuple(images.shape[-2:])
     optimizer = torch.optim.SGD(parameter_groups(model), lr=0.1, momentum=options.momentum,
                                 weight_decay=options.weight_decay)
     labels, partners = torch.from_numpy(labels), Partners(person_ids)

@@ -56,6 +56,21 @@ def test_network_and_training_state_come_back_bit_for_bit(options, stage, tmp_pa
         assert torch.equal(loaded.eval().describe(x), network.eval().describe(x))
 
 
+def test_the_image_size_comes_back_and_older_files_have_none(tmp_path):
+    network = model()
+    for size in (None, (40, 24)):
+        network.image_size = size
+        checkpoint.save(tmp_path / "model.pt", network)
+        assert checkpoint.load(tmp_path / "model.pt")[0].image_size == size
+    state = checkpoint.read(tmp_path / "model.pt")
+    torch.save({**state, "image_size": (40, 0)}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"model.pt does not fit its own options \(image size \(40, 0\)\)"):
+        checkpoint.load(tmp_path / "model.pt")
+    del state["image_size"]
+    torch.save(state, tmp_path / "model.pt")
+    assert checkpoint.load(tmp_path / "model.pt")[0].image_size is None
+
+
 def test_another_architecture_is_refused_and_says_how_it_differs(file):
     with pytest.raises(ValueError, match=r"model.pt holds another architecture \(num_patches: 2 in the file, 6 expec"):
         checkpoint.load(file, replace(OPTIONS, num_patches=6))

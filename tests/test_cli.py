@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from people import data, tiny_smoke  # noqa: F401
+from people import SIZE, data, tiny_smoke  # noqa: F401
 
 from paul import __version__, checkpoint, cli
 
@@ -65,6 +65,18 @@ def test_adapt_then_evaluate(paul, work, start):
     code, out, _ = paul("evaluate", *COMMON, "--init", "adapted/model.pt", "--data", "data/smoke/duke", "--splits",
                         "val_query,val_gallery")
     assert code == 0 and out.endswith("1 queries; 0 left out: no image of theirs from another camera\n")
+
+
+def test_the_checkpoint_knows_the_size_of_its_images(paul, work, start):
+    assert paul("adapt", *COMMON, "--init", start, "--out", "sized")[0] == 0
+    assert checkpoint.load(work / start)[0].image_size == checkpoint.load(work / "sized/model.pt")[0].image_size == SIZE
+    evaluate = ["evaluate", "--device", "cpu", "--init", "sized/model.pt", "--data", "data/smoke/market"]
+    asked, unasked = paul(*evaluate, "--profile", "smoke"), paul(*evaluate)
+    assert asked == unasked and asked[0] == 0
+    for command in (evaluate, ["adapt", "--device", "cpu", "--init", start, "--out", "other"]):
+        code, _, err = paul(*command, "--profile", "mini")
+        assert code == 1 and f"--profile mini has images of 96x48, but {command[4]} was trained on 40x24" in err
+    assert not (work / "other").exists()
 
 
 def test_adabn_changes_statistics_only(paul, work, start):

@@ -75,9 +75,29 @@ def initial_model(args):
     return checkpoint.load(args.init) if args.init else (checkpoint.import_released(args.released), {})
 
 
-def common(command, profile: str = "mini") -> None:
-    """Options of every command that computes."""
-    command.add_argument("--profile", default=profile, help="smoke, mini, gpu or paper")
+def network_size(args, model, default: str = "mini"):
+    """The profile asked for, or `default`, and the rows and columns of images for the network: those it was trained on,
+    the profile's where its file does not say.
+
+    Raises:
+        ValueError: the profile was asked for, and has images of another size.
+    """
+    from paul.profiles import profile
+
+    p = profile(args.profile or default)
+    if model.image_size is None:
+        return p, p.image_size
+    if args.profile and p.image_size != model.image_size:
+        theirs, ours = ("x".join(map(str, size)) for size in (model.image_size, p.image_size))
+        raise ValueError(f"--profile {p.name} has images of {ours}, but {args.init or args.released} was trained on {theirs}; leave "
+                         "--profile out, or name the one it was trained with")
+    return p, model.image_size
+
+
+def common(command, profile: str | None = "mini") -> None:
+    """Options of every command that computes; with profile None the network's file may decide."""
+    command.add_argument("--profile", default=profile, help="smoke, mini, gpu or paper" + (
+        "" if profile else "; by default mini, with images of the size that the checkpoint was trained on"))
     command.add_argument("--device", help="cpu, cuda, cuda:1; a GPU when there is one")
 
 

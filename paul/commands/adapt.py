@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paul.commands._shared import check_settings, common, initial_model, overridden, starting, training, training_images
+from paul.commands._shared import (
+    check_settings, common, initial_model, network_size, overridden, starting, training, training_images)
 
 HELP = "adapt a source model to unlabelled images of a target set"
 
 
 def options(command) -> None:
     """Of the command line."""
-    common(command)
+    common(command, None)
     training(command)
     starting(command)
     command.add_argument("--target", default="market", help="whose options to use: market or duke")
@@ -24,18 +25,18 @@ def run(args) -> None:
     from paul.adapt import adapt
     from paul.device import pick_device
     from paul.features import refresh_statistics
-    from paul.profiles import profile
 
-    p = profile(args.profile)
+    model, _ = initial_model(args)
+    p, size = network_size(args, model)
     check_settings(args.set, ("adapt",))
     if args.target not in p.targets:
         raise ValueError(f"--target {args.target}: profile {p.name} has {', '.join(p.targets)}")
     options = overridden(p.adapt_options(args.target), "adapt", args.set)
-    split, images = training_images(args.data or f"data/{p.folders[args.target]}", p.image_size, args.skip_unreadable)
-    model, _ = initial_model(args)
+    split, images = training_images(args.data or f"data/{p.folders[args.target]}", size, args.skip_unreadable)
     if args.adabn:
         model.to_target().to(pick_device(args.device))
         refresh_statistics(model, images)
+        model.image_size = size
     else:
         model = adapt(model, images, options, folder=args.out, seed=args.seed, device=args.device,
                       tensorboard=args.tensorboard)
