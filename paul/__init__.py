@@ -5,3 +5,11 @@ evaluation (Yang, Yu, Wu and Zheng, CVPR 2019, pp. 3633-3642). Nothing here plot
 """
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name == "Extractor":  # on demand: `import paul` alone does not wait for torch
+        from paul.extractor import Extractor
+
+        return Extractor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -123,3 +123,26 @@ def study(command) -> None:
     command.add_argument("--results", default="results")
     command.add_argument("--models", default="build/models", help="checkpoints")
     command.add_argument("--workers", type=int, default=2, help="processes on a CPU")
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """"384x128" -> rows and columns."""
+    rows, cross, columns = text.partition("x")
+    if not (cross and rows.isdecimal() and columns.isdecimal()):
+        raise ValueError(f"--image-size {text}: write ROWSxCOLUMNS, such as 384x128")
+    return int(rows), int(columns)
+
+
+def describing(command) -> None:
+    """Options of commands that describe images by a trained network."""
+    command.add_argument("--init", required=True, metavar="CHECKPOINT", help="the network: model.pt of 'paul adapt'")
+    command.add_argument("--image-size", metavar="ROWSxCOLUMNS", help="where the checkpoint does not say it")
+    command.add_argument("--batch", type=int, default=64, help="images per pass")
+    command.add_argument("--device", help="cpu, cuda, cuda:1; a GPU when there is one")
+
+
+def extractor_of(args):
+    from paul.extractor import Extractor
+
+    size = image_size(args.image_size) if args.image_size else None
+    return Extractor(args.init, image_size=size, device=args.device, batch=args.batch)

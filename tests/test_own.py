@@ -1,0 +1,312 @@
+"""Describing one's own images: what goes into an Extractor, what comes out, and what the features file keeps."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from people import NETWORK, SIZE, pairs, picture, write_set
+from PIL import Image
+
+import paul
+from paul import checkpoint, cli, embeddings
+from paul.embeddings import embed, listed, read_embeddings
+from paul.extractor import Extractor
+from paul.features import extract
+from paul.images import read_image
+
+WIDTH = NETWORK.num_patches * NETWORK.dim
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A network whose batch norms have seen something, so that features aren't all alike."""
+    torch.manual_seed(0)
+    model = NETWORK.build(num_classes=3).to_target()
+    model.generator.fc_loc[2].weight.data.normal_(std=0.01)
+    model.train()
+    model(torch.randn(16, 3, *SIZE))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def extractor(model):
+    return Extractor(model, SIZE, batch=4)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A prepared set: 12 images of 6 people, by two cameras, of another size than the network's."""
+    return write_set(tmp_path_factory.mktemp("sets") / "mine", {"train": pairs(range(1, 7))}, size=(50, 30))
+
+
+@pytest.fixture(scope="module")
+def files(folder):
+    return sorted(folder.rglob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    checkpoint.save(path, model)
+    return path
+
+
+def test_importing_paul_waits_for_nothing():
+    code = "import sys, paul; assert 'torch' not in sys.modules; from paul import Extractor; print(Extractor.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          cwd=Path(__file__).parents[1])
+    assert done.stdout.strip() == "Extractor" and paul.Extractor is Extractor
+    with pytest.raises(AttributeError, match="no attribute 'Extracter'"):
+        paul.Extracter
+
+
+def test_descriptors_are_those_of_the_network_on_resized_images(model, extractor, files):
+    images = torch.stack([torch.tensor(read_image(file, SIZE)).permute(2, 0, 1) for file in files])
+    torch.testing.assert_close(extractor(files), extract(model, images), rtol=0, atol=1e-6)
+    assert extractor(files).dtype == torch.float32 and extractor(files).shape == (12, WIDTH)
+    torch.testing.assert_close(extractor(files).norm(dim=1), torch.full((12,), math.sqrt(NETWORK.num_patches)))
+
+
+@pytest.mark.parametrize("kind", [
+    str, Path, Image.open, read_image, lambda f: torch.tensor(read_image(f)).permute(2, 0, 1),
+    lambda f: (torch.tensor(read_image(f)).permute(2, 0, 1) / 255).double(), lambda f: Image.open(f).convert("RGBA")],
+    ids=["str", "Path", "PIL", "array", "tensor", "float tensor", "PIL with alpha"])
+def test_the_same_pixels_give_the_same_descriptor_whatever_their_kind(kind, extractor, files):
+    expected = extractor(files[:5])
+    assert torch.equal(extractor([kind(file) for file in files[:5]]), expected)
+    assert torch.equal(extractor(kind(file) for file in files[:5]), expected)  # read as it goes
+    torch.testing.assert_close(extractor(kind(files[3])), expected[3:4])
+
+
+def test_stacked_images_pass_as_one_tensor_or_array(extractor, files):
+    array = np.stack([read_image(file) for file in files])
+    tensor = torch.tensor(array).permute(0, 3, 1, 2)
+    small = torch.stack([torch.tensor(read_image(file, SIZE)).permute(2, 0, 1) for file in files])
+    expected = extractor(files)
+    for images in (array, tensor, tensor / 255, small, small / 255, list(small)):
+        assert torch.equal(extractor(images), expected)
+
+
+def test_sizes_and_kinds_may_be_mixed(extractor, files):
+    rng = np.random.default_rng(0)
+    items = [files[0], picture(1, 1, rng, (33, 70)), Image.new("L", (9, 200), 77), torch.zeros(3, 5, 4)]
+    mixed = extractor(items)
+    for place, item in enumerate(items):
+        torch.testing.assert_close(mixed[place:place + 1], extractor(item), rtol=0, atol=1e-6)
+
+
+def test_nothing_in_nothing_out(extractor):
+    assert extractor([]).shape == (0, WIDTH)
+
+
+@given(count=st.integers(1, 9), batch=st.integers(1, 5))
+def test_any_batch_size_describes_every_image_in_order(model, files, count, batch):
+    few = Extractor(model, SIZE, batch=batch)(files[:count])
+    one_by_one = torch.cat([Extractor(model, SIZE)(file) for file in files[:count]])
+    torch.testing.assert_close(few, one_by_one, rtol=0, atol=1e-6)
+
+
+BROKEN = {
+    "a missing file": ("nowhere.png", "cannot read nowhere.png"),
+    "grey array": (np.zeros((5, 4), np.uint8), r"uint8 \[H, W, 3\], got uint8 \(5, 4\)"),
+    "float array": (np.zeros((5, 4, 3)), "got float64"),
+    "empty array": (np.zeros((0, 4, 3), np.uint8), "got uint8"),
+    "values over one": (torch.full((3, 5, 4), 2.0), r"must lie in \[0, 1\], got 2 to 2"),
+    "not a number": (torch.full((3, 5, 4), torch.nan), r"must lie in \[0, 1\]"),
+    "whole numbers": (torch.zeros(3, 5, 4, dtype=torch.int64), "got torch.int64"),
+    "channels last": (torch.zeros(5, 4, 3), r"a tensor must be \[3, H, W\]"),
+    "a number": (7, "a int is no path"),
+}
+
+
+@pytest.mark.parametrize("item, message", BROKEN.values(), ids=BROKEN)
+def test_an_item_that_is_no_image_is_named_by_its_number(item, message, extractor, files):
+    with pytest.raises((ValueError, TypeError), match=f"^image 6: .*{message}"):
+        extractor([*files[:6], item, *files[6:]])
+
+
+def test_a_row_out_of_range_in_a_stack_is_named(extractor):
+    images = torch.zeros(5, 3, *SIZE)
+    images[3, 0, 0, 0] = -0.5
+    with pytest.raises(ValueError, match="^image 3: .*got -0.5 to 0"):
+        extractor(images)
+
+
+def test_a_truncated_file_is_named(extractor, files, tmp_path):
+    broken = tmp_path / "half.png"
+    broken.write_bytes(files[0].read_bytes()[:-40])
+    for item in (broken, Image.open(broken)):
+        with pytest.raises(ValueError, match="^image 1: cannot"):
+            extractor([files[0], item])
+
+
+def test_a_checkpoint_by_its_path(model, saved, extractor, files):
+    again = Extractor(saved, SIZE, device="cpu")
+    assert torch.equal(again(files[:4]), extractor(files[:4])) and again.fingerprint == extractor.fingerprint
+    assert Extractor(model, (SIZE[0] + 8, SIZE[1])).fingerprint != extractor.fingerprint
+    with pytest.raises(FileNotFoundError, match="nowhere.pt"):
+        Extractor("nowhere.pt", SIZE)
+
+
+def test_an_unknown_image_size_asks_for_one():
+    with pytest.raises(ValueError, match=r"the network does not say which image size .* image_size=\(rows, columns\)"):
+        Extractor(NETWORK.build())
+    with pytest.raises(ValueError, match="two positive numbers"):
+        Extractor(NETWORK.build(), (0, 5))
+
+
+def test_the_network_s_own_image_size_is_the_default():
+    model = NETWORK.build()
+    model.image_size = SIZE
+    assert Extractor(model).image_size == SIZE and Extractor(model, (48, 24)).image_size == (48, 24)
+
+
+# ---------------------------------------------------------------------------------------------------- listing, features
+
+def test_listing_takes_files_folders_patterns_and_sets_and_knows_their_ids(folder, files, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    everything = listed([folder])
+    index = pd.read_csv(folder / "index.csv")
+    assert everything["file"].tolist() == [str(folder / name) for name in index["file"]]
+    for names in (["mine"], ["mine/bounding_box_train"], ["mine/**/*.png"], ["mine", "mine/bounding_box_train"],
+                  [os.path.relpath(file) for file in files]):
+        frame = listed(names).sort_values("file")
+        assert [os.path.abspath(file) for file in frame["file"]] == [str(file) for file in files], names
+        assert frame["person_id"].tolist() == [int(file.name[:4]) for file in files]
+        assert frame["camera_id"].tolist() == [int(file.name[6]) for file in files]
+    loose = tmp_path / "a folder" / "b" / "PICTURE.JPG"
+    loose.parent.mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(loose, "JPEG")
+    (loose.parent / "notes.txt").write_text("no image")
+    (loose.parent / ".hidden.png").write_bytes(b"")
+    frame = listed([tmp_path])
+    assert frame.values.tolist() == [[str(loose), -1, -1]]
+    for name, message in (("nothing*.png", "no file fits it"), (tmp_path / "gone", "no such file"),
+                          (loose.parent / "notes*", None)):
+        if message:
+            with pytest.raises(ValueError, match=message):
+                listed([name])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: no images in this folder"):
+        listed([tmp_path / "empty"])
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+def test_a_features_file_gives_back_files_ids_and_descriptors(suffix, extractor, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "PART", 5)
+    frame, path = listed([folder]), tmp_path / f"features{suffix}"
+    assert embed(extractor, frame, path) == 12
+    found = read_embeddings(path)
+    pd.testing.assert_frame_equal(found.frame, frame)
+    np.testing.assert_allclose(found.vectors, extractor(frame["file"]).numpy(), rtol=0, atol=1e-6)
+    assert found.model == extractor.fingerprint
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]  # no part, no lock
+
+
+def test_parquet_is_a_plain_table_for_other_tools(extractor, folder, tmp_path):
+    embed(extractor, listed([folder]), tmp_path / "features.parquet")
+    frame = pd.read_parquet(tmp_path / "features.parquet")
+    assert list(frame) == ["file", "person_id", "camera_id", "features"]
+    assert np.stack(frame["features"]).shape == (12, WIDTH) and frame["features"][0].dtype == np.float32
+
+
+def test_interrupted_embedding_goes_on_and_a_finished_one_is_left_alone(extractor, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "PART", 5)
+    frame, path = listed([folder]), tmp_path / "features.npz"
+    described = []
+
+    def counted(items, stop_at):
+        if len(described) >= stop_at:
+            raise KeyboardInterrupt
+        described.extend(items)
+        return extractor(items)
+
+    for stop_at in (5, 10):
+        class Stopped:
+            width, fingerprint = extractor.width, extractor.fingerprint
+
+            def __call__(self, items):
+                return counted(items, stop_at)  # noqa: B023
+
+        with pytest.raises(KeyboardInterrupt):
+            embed(Stopped(), frame, path)
+        assert not path.exists()
+    stop_at = 99
+    assert embed(Stopped(), frame, path) == 12
+    assert described == frame["file"].tolist()  # each once, none twice
+    written = path.stat().st_mtime_ns
+    assert embed(Stopped(), frame, path) == 12 and path.stat().st_mtime_ns == written and len(described) == 12
+    os.utime(frame["file"][0], ns=(1, 1))
+    assert embed(Stopped(), frame, path) == 12 and len(described) == 24  # an image changed
+
+
+def test_unreadable_images_stop_or_are_left_out(extractor, folder, files, tmp_path):
+    (tmp_path / "a.png").write_bytes(files[0].read_bytes())
+    (tmp_path / "b.png").write_bytes(b"no image")
+    frame = listed([tmp_path])
+    with pytest.raises(ValueError, match="cannot read .*b.png"):
+        embed(extractor, frame, tmp_path / "f.npz")
+    with pytest.warns(UserWarning, match="left out .*b.png"):
+        assert embed(extractor, frame, tmp_path / "f.npz", skip_unreadable=True) == 1
+    assert read_embeddings(tmp_path / "f.npz").frame["file"].tolist() == [str(tmp_path / "a.png")]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+def test_damaged_features_files_are_named(suffix, extractor, folder, tmp_path):
+    path = tmp_path / f"features{suffix}"
+    with pytest.raises(FileNotFoundError, match="paul embed"):
+        read_embeddings(path)
+    embed(extractor, listed([folder]), path)
+    whole = path.read_bytes()
+    for damaged in (whole[:-30], whole[:50], b"", b"hello"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{path} is no features file, or damaged"):
+            read_embeddings(path)
+    assert embed(extractor, listed([folder]), path) == 12  # replaced by a whole one
+    assert len(read_embeddings(path).vectors) == 12
+    pd.DataFrame({"file": ["a"]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match="no features file"):
+        read_embeddings(tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match="ends in .parquet or .npz"):
+        embed(extractor, listed([folder]), tmp_path / "features.csv")
+
+
+def test_two_writers_of_one_features_file_do_not_mix(extractor, folder, tmp_path):
+    from filelock import FileLock
+
+    path = tmp_path / "f.npz"
+    (tmp_path / ".f.npz.partial").mkdir()
+    with FileLock(tmp_path / ".f.npz.partial/.lock"), pytest.raises(RuntimeError, match="another process is writing"):
+        embed(extractor, listed([folder]), path)
+
+
+# ----------------------------------------------------------------------------------------------------------- commands
+
+@pytest.fixture
+def run(capsys):
+    def command(*arguments):
+        code = cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err.split("\r")[-1]
+
+    return command
+
+
+def test_embed_as_a_user_types_it(run, saved, folder, tmp_path):
+    size = f"{SIZE[0]}x{SIZE[1]}"
+    arguments = ["embed", folder, "--init", saved, "--image-size", size, "--device", "cpu"]
+    code, out, err = run(*arguments, "-o", tmp_path / "deep/features.parquet")
+    assert (code, out) == (0, f"{tmp_path}/deep/features.parquet: 12 images, {WIDTH} numbers each\n"), err
+    code, _, err = run(*arguments, "-o", tmp_path / "features.txt")
+    assert code == 1 and err == f"paul embed: {tmp_path}/features.txt: a features file ends in .parquet or .npz\n"
+    code, _, err = run("embed", folder, "--init", saved, "--image-size", "96", "-o", tmp_path / "f.npz")
+    assert code == 1 and "write ROWSxCOLUMNS" in err
