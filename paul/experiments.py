@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from paul import checkpoint, metrics, records
+from paul import bow, checkpoint, lomo, metrics, records
 from paul.adapt import adapt
 from paul.datasets import ReidDataset
 from paul.device import on_device, one_thread, pick_device
@@ -23,7 +23,7 @@ from paul.images import load_images
 from paul.patchnet import PatchNet
 from paul.pretrain import pretrain
 from paul.profiles import profile
-from paul.rows import MODELS, ROWS, Places, Spec, seeds_of, specs_of
+from paul.rows import HAND_CRAFTED, MODELS, ROWS, Places, Spec, seeds_of, specs_of
 from paul.runs import read_records
 
 
@@ -48,12 +48,17 @@ def source_model(spec: Spec, places: Places = Places()) -> PatchNet:
 def evaluate_model(model: PatchNet, folder: str | Path, image_size: tuple[int, int], query: str = "query",
                    gallery: str = "gallery") -> metrics.Metrics:
     """Retrieval scores of a network on one data set's query and gallery split."""
-    dataset = ReidDataset.load(folder)
     device = next(model.parameters()).device
-    sides = []
+    return evaluate_descriptor(partial(extract, model), folder, image_size, device, query, gallery)
+
+
+def evaluate_descriptor(describe, folder: str | Path, image_size: tuple[int, int], device: torch.device,
+                        query: str = "query", gallery: str = "gallery") -> metrics.Metrics:
+    """The same of any function from uint8 images [n, 3, H, W] to descriptors [n, d]."""
+    dataset, sides = ReidDataset.load(folder), []
     for name in (query, gallery):
         split = dataset.split(name)
-        features = extract(model, on_device(_images(str(folder), name, tuple(image_size)), device))
+        features = describe(on_device(_images(str(folder), name, tuple(image_size)), device))
         sides += [features, split.person_ids, split.camera_ids]
     return metrics.evaluate(*sides)
 
@@ -76,6 +81,16 @@ def target_model(spec: Spec, model: PatchNet, places: Places = Places()) -> Patc
             return adapt(model, images, options, seed=spec.seed, device=places.device,
                          folder=Path(places.models) / spec.profile / f"{spec.name}--{key[:8]}")
     return model
+
+
+def hand_crafted(spec: Spec, places: Places = Places()):
+    """A row without a network: the function from images to descriptors, and the size of images that it takes."""
+    method = ROWS[spec.row].method
+    options = HAND_CRAFTED[method]
+    if method == "lomo":
+        return partial(lomo.describe, options=options), options.size
+    folder = Path(places.data) / profile(spec.profile).folders[spec.target]
+    return bow.Codebook.fit(_images(str(folder), "train", options.size), options, spec.seed).describe, options.size
 
 
 def trained_model(row: str, target: str, seed: int = 0, profile: str = "mini", data_dir: str = "data",
@@ -105,16 +120,20 @@ def run_one(spec: Spec, places: Places = Places(), fresh: bool = False) -> dict:
     device = pick_device(places.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    p = profile(spec.profile)
+    p, curve, source_curve = profile(spec.profile), [], []
     with one_thread(device):
-        model = source_model(spec, places)
-        source_curve = model.history
-        begin = perf_counter()
-        model = target_model(spec, model, places)
+        if ROWS[spec.row].hand_crafted:
+            begin = perf_counter()
+            describe, size = hand_crafted(spec, places)
+        else:
+            model = source_model(spec, places)
+            source_curve = model.history
+            begin = perf_counter()
+            model = target_model(spec, model, places)
+            describe, size, curve = partial(extract, model), p.image_size, model.history
         adapted = perf_counter()
-        scores = evaluate_model(model, Path(places.data) / p.folders[spec.target], p.image_size)
+        scores = evaluate_descriptor(describe, Path(places.data) / p.folders[spec.target], size, device)
         evaluated = perf_counter()
-    curve = model.history
     # a resumed run's seconds are those of its epochs, wherever they were spent
     seconds = {"pretrain": sum(line["seconds"] for line in source_curve),
                "adapt": sum(line["seconds"] for line in curve) if curve else adapted - begin,
@@ -124,7 +143,7 @@ def run_one(spec: Spec, places: Places = Places(), fresh: bool = False) -> dict:
         "profile": spec.profile, "spec": spec.data(), "spec_hash": spec.hash, "metrics": scores.percent(),
         "queries": scores.queries, "queries_left_out": scores.left_out,
         "curve": curve, "source_curve": source_curve, "data": fingerprints(spec, places),
-        "commit": records.commit(), "code": records.code_hash(), "versions": records.versions(),
+        "commit": records.commit(), "code": spec.code, "versions": records.versions(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "machine": records.machine(), "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "peak_memory_mb": round(records.peak_memory_mb(device), 1),
@@ -134,15 +153,15 @@ def run_one(spec: Spec, places: Places = Places(), fresh: bool = False) -> dict:
 
 
 def fingerprints(spec: Spec, places: Places) -> dict[str, str]:
-    """Of the source and the target set, as their cards state them."""
+    """Of the source, where there is one, and the target set, as their cards state them."""
     folders = profile(spec.profile).folders
-    return {name: ReidDataset.load(Path(places.data) / folders[key]).fingerprint
-            for name, key in (("source", "source"), ("target", spec.target))}
+    used = {"target": spec.target} if ROWS[spec.row].hand_crafted else {"source": "source", "target": spec.target}
+    return {name: ReidDataset.load(Path(places.data) / folders[key]).fingerprint for name, key in used.items()}
 
 
 def outdated_reason(record: dict, spec: Spec, places: Places) -> str:
     """What of the run has changed since the record was written, "" for nothing."""
-    if record.get("code") != records.code_hash():
+    if record.get("code") != spec.code:
         return "other source code"
     try:
         same_data = record.get("data") == fingerprints(spec, places)
@@ -161,7 +180,7 @@ def _train_source(spec: Spec, places: Places) -> None:
 
 def _waves(specs: list[Spec], places: Places, fresh: bool):
     """First the source models that these runs need, once each; then the runs."""
-    shared = {_source_key(spec): spec for spec in reversed(specs)}
+    shared = {_source_key(spec): spec for spec in reversed(specs) if spec.source()}
     yield _train_source, [spec for spec in reversed(shared.values())], (places,), "source models"
     yield run_one, specs, (places, fresh), "runs"
 

@@ -39,10 +39,10 @@ def _meaning(source: str) -> str:
 
 
 @cache
-def code_hash() -> str:
-    """Hash over the sources that decide a measured number."""
+def code_hash(*more: str) -> str:
+    """Hash over the sources that decide a measured number, and over `more` modules where a row has one of its own."""
     here = Path(__file__).parent
-    text = "\n".join(_meaning((here / f"{name}.py").read_text(encoding="utf-8")) for name in DECIDING)
+    text = "\n".join(_meaning((here / f"{name}.py").read_text(encoding="utf-8")) for name in DECIDING + more)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

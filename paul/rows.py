@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from paul import records
 from paul.adapt import AdaptOptions
+from paul.bow import BowOptions
+from paul.lomo import LomoOptions
 from paul.patchnet import PatchNetOptions
 from paul.profiles import profile
 
@@ -26,6 +29,7 @@ class Row:
         generator, num_patches: of the network (ignored at image level).
         loss_c, loss_v: losses of the target stage; neither means no training there.
         adabn: only the batch-norm statistics are set to the target's.
+        method: "paul" for all of PAUL's own rows, else the module of `paul` that holds a method it is compared with.
     """
 
     label: str
@@ -37,10 +41,21 @@ class Row:
     loss_c: str | None = None
     loss_v: bool = False
     adabn: bool = False
+    method: str = "paul"
 
     @property
     def adapts(self) -> bool:
         return self.loss_c is not None or self.loss_v
+
+    @property
+    def hand_crafted(self) -> bool:
+        """No network, hence no source stage."""
+        return self.method in HAND_CRAFTED
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a seed decides anything."""
+        return self.method != "lomo"
 
     def network(self, base: PatchNetOptions) -> PatchNetOptions:
         """The base network with this row's patches."""
@@ -49,7 +64,9 @@ class Row:
         return replace(base, generator=self.generator, num_patches=self.num_patches)
 
 
+HAND_CRAFTED = {"lomo": LomoOptions(), "bow": BowOptions()}  # the same at every profile
 T3, T4 = ("table3",), ("table4",)
+COMPARED = ("table1", "table2")
 BOTH = {"loss_c": "pedal", "loss_v": True}
 ROWS = {
     "image_direct": Row("image level, direct", T3, "ResNet-50", level="image"),
@@ -70,9 +87,12 @@ ROWS = {
     "pgn4_direct": Row("PGN, 4 patches, direct", T4, num_patches=4),
     "pgn8": Row("PGN, 8 patches", T4, "PGN", num_patches=8, **BOTH),
     "pgn8_direct": Row("PGN, 8 patches, direct", T4, num_patches=8),
+    "lomo": Row("LOMO", COMPARED, "LOMO", level="image", method="lomo"),
+    "bow": Row("BoW", COMPARED, "BoW", level="image", method="bow"),
 }
-# Tables 1 and 2 set PAUL on one target beside the other methods
-TABLES = {"table1": (("paul",), ("market",)), "table2": (("paul",), ("duke",)),
+# Tables 1 and 2 set PAUL on one target beside the other methods; these of them are run here
+RIVALS = tuple(name for name, row in ROWS.items() if row.method != "paul")
+TABLES = {"table1": ((*RIVALS, "paul"), ("market",)), "table2": ((*RIVALS, "paul"), ("duke",)),
           "table3": (tuple(name for name, row in ROWS.items() if "table3" in row.tables), None),
           "table4": (tuple(name for name, row in ROWS.items() if "table4" in row.tables), None)}
 
@@ -87,7 +107,9 @@ class Spec:
     profile: str
 
     def source(self) -> dict:
-        """What decides the source model, as plain data; rows and targets with equal ones share it."""
+        """What decides the source model, as plain data; rows and targets with equal ones share it; {} without one."""
+        if ROWS[self.row].hand_crafted:
+            return {}
         p = profile(self.profile)
         network = asdict(ROWS[self.row].network(p.network))
         network.pop("freeze_pgn")  # acts on the target only
@@ -103,6 +125,10 @@ class Spec:
 
     def data(self) -> dict:
         """All options of the run, as plain data."""
+        row = ROWS[self.row]
+        if row.hand_crafted:
+            return {"method": row.method, "target": profile(self.profile).folders[self.target],
+                    "options": json.loads(json.dumps(asdict(HAND_CRAFTED[row.method])))}
         p, options = profile(self.profile), self.adapt_options()
         return {"source": self.source(), "target": p.folders[self.target], "adabn": ROWS[self.row].adabn,
                 "freeze_pgn": p.network.freeze_pgn,
@@ -111,6 +137,12 @@ class Spec:
     @property
     def hash(self) -> str:
         return records.digest(self.data())
+
+    @property
+    def code(self) -> str:
+        """Hash of the sources that decide the run: those of every run, and the row's own module."""
+        method = ROWS[self.row].method
+        return records.code_hash() if method == "paul" else records.code_hash(method)
 
     @property
     def name(self) -> str:
@@ -147,7 +179,7 @@ def seeds_of(text: str) -> list[int]:
 
 def specs_of(table: str, profile_name: str, seeds: list[int], targets: list[str] | None = None,
              rows: list[str] | None = None) -> list[Spec]:
-    """The runs of one table.
+    """The runs of one table; a row without chance has one, filed under seed 0.
 
     Raises:
         ValueError: an unknown table, target or row.
@@ -160,5 +192,7 @@ def specs_of(table: str, profile_name: str, seeds: list[int], targets: list[str]
         unknown = set(chosen or ()) - set(known)
         if unknown:
             raise ValueError(f"unknown {kind} {sorted(unknown)[0]!r}; there are {', '.join(known)}")
-    return [Spec(row, target, seed, profile_name) for seed in seeds for row in table_rows for target in possible
-            if (rows is None or row in rows) and (targets is None or target in targets)]
+    found = [Spec(row, target, seed if ROWS[row].drawn else 0, profile_name)
+             for seed in seeds for row in table_rows for target in possible
+             if (rows is None or row in rows) and (targets is None or target in targets)]
+    return list(dict.fromkeys(found))

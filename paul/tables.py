@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from paul.rows import ROWS, Spec
+from paul.rows import RIVALS, ROWS, Spec
 from paul.intervals import mean_interval
 from paul.published import COMPARED, FILES, LINES, PAPER, TITLES, printed_rows, published, published_value
 from paul.published import METRICS as PUBLISHED_METRICS
-from paul.records import code_hash
 from paul.runs import (
     METRICS,
     TARGETS,
@@ -30,9 +29,10 @@ SHOWN = ["rank1", "map_trapezoid", "map_step"]
 
 def is_stale(record: dict) -> bool:
     """Whether a run was made by other sources, or with other options, than those at hand."""
-    if record["code"] != code_hash() or record["row"] not in ROWS:
+    if record["row"] not in ROWS:
         return True
-    return record["spec_hash"] != Spec(record["row"], record["target"], record["seed"], record["profile"]).hash
+    spec = Spec(record["row"], record["target"], record["seed"], record["profile"])
+    return record["code"] != spec.code or record["spec_hash"] != spec.hash
 
 
 def current_runs(results_dir, profile: str) -> pd.DataFrame:
@@ -121,19 +121,22 @@ def ordering(table: str, runs: pd.DataFrame, paper_dir=PAPER) -> pd.DataFrame:
 
 
 def comparison_table(table: str, runs: pd.DataFrame, profile: str, paper_dir=PAPER) -> pd.DataFrame:
-    """Table 1 or 2 as published, and our PAUL after it; sorted in among the methods by Rank-1 in profile `paper` alone.
+    """Table 1 or 2 as published, and the methods run here after it; sorted in by Rank-1 in profile `paper` alone.
 
-    Columns: method, year, kind, profile ("published" or ours), n, seeds; rank1, rank5, rank10, map_trapezoid, map_step,
-    the first two with _low and _high for ours. The published mAP stands in the trapezoid's column (ledger 28).
+    Columns: method, year, kind, profile ("published" or ours), n, seeds ("none" for a method in which nothing is drawn);
+    rank1, rank5, rank10, map_trapezoid, map_step, each with _low and _high for ours. The published mAP stands in the
+    trapezoid's column (ledger 28).
     """
     frame = published(table, paper_dir).rename(columns={"mAP": "map_trapezoid"}).assign(profile="published")
     target = COMPARED[table]
-    summary = summarise(runs[(runs["row"] == "paul") & (runs["target"] == target)])
+    summary = summarise(runs[runs["target"] == target]).set_index("row")
     metrics = ["rank1", "rank5", "rank10", "map_trapezoid", "map_step"]
-    if len(summary):
-        ours = {"method": f"PAUL, ours ({profile})", "kind": "patch-based", "profile": profile}
-        kept = ["n", "seeds", "stale", *metrics, *(f"{m}{end}" for m in metrics for end in ("_low", "_high"))]
-        ours |= summary.iloc[0][kept].to_dict()
+    kept = ["n", "seeds", "stale", *metrics, *(f"{m}{end}" for m in metrics for end in ("_low", "_high"))]
+    cited = frame.set_index("method")
+    for row in [name for name in (*RIVALS, "paul") if name in summary.index]:
+        name = ROWS[row].label if row in RIVALS else "PAUL"
+        ours = {"method": f"{name}, ours ({profile})", "kind": cited["kind"][name], "profile": profile}
+        ours |= summary.loc[row, kept].to_dict() | ({} if ROWS[row].drawn else {"seeds": "none"})
         frame = pd.concat([frame, pd.DataFrame([ours])], ignore_index=True)
     columns = ["method", "year", "kind", "profile", "n", "seeds", *metrics]
     columns += [f"{m}{end}" for m in metrics for end in ("_low", "_high")] + ["stale"]
@@ -163,11 +166,12 @@ def readable(frame: pd.DataFrame, profile: str) -> pd.DataFrame:
         shown["method"] = frame["method"]
         shown["year"] = frame["year"].astype("string").fillna("")
         shown["kind"] = frame["kind"]
+        shown["figures"] = frame["profile"].map({"published": "cited"}).fillna("run here")
     for metric in [m for m in METRICS if m in frame and (m in SHOWN or "method" in frame)]:
         heading = METRICS[metric] if "method" in frame else f"ours ({profile}) {METRICS[metric]}"
         texts = map(figure_text, frame[metric], frame[f"{metric}_low"], frame[f"{metric}_high"])
         shown[heading] = list(texts)
-    shown["n seeds"] = frame["n"].astype("string").fillna("")
+    shown["n seeds"] = frame["n"].astype("string").fillna("").mask(frame["seeds"] == "none", "1, nothing drawn")
     if "label" in frame:
         for metric in PUBLISHED_METRICS:
             places = [frame[f"{end}position_{metric}"].astype("Int64").astype("string") for end in ("paper_", "")]
@@ -195,6 +199,8 @@ def table_text(table: str, runs: pd.DataFrame, profile: str, paper_dir=PAPER) ->
         text += f"Ours is on the people of profile {profile}: compare orderings with the paper, never values.\n"
     text += "Ours: mean over source seeds and its 95 % Student-t interval. In %. The paper's mAP is the trapezoid's.\n"
     if table in COMPARED:
+        here = ", ".join(ROWS[row].label for row in RIVALS)
+        text += f"Run here on the same images by the same protocol: {here} and PAUL. The other methods are cited only.\n"
         return text + "\n" + markdown(readable(comparison_table(table, runs, profile, paper_dir), profile))
     frame = ablation_table(table, runs, profile, paper_dir)
     for target, part in frame.groupby("target", sort=False):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import fields, replace
 from multiprocessing import get_context
@@ -13,7 +14,7 @@ import torch
 from filelock import FileLock
 from people import ADAPT, TINY, data, tiny_smoke, use_tiny_smoke, write_set, write_study  # noqa: F401
 
-from paul import experiments, records, tuning
+from paul import experiments, lomo, records, tuning
 from paul.datasets import ReidDataset
 from paul.experiments import run_all, run_one
 from paul.rows import ROWS, Places, Spec, specs_of
@@ -206,6 +207,54 @@ def test_other_data_make_other_models(tmp_path):
     again = run_one(SPEC, places, fresh=True)
     assert again["data"] == {"source": "source-9", "target": "market-2"}
     assert again["source_curve"] != first["source_curve"] and again["curve"] != first["curve"]
+
+
+# --- methods that PAUL is compared with ---
+
+
+def test_a_row_without_chance_is_run_once():
+    specs = specs_of("table1", "smoke", [1, 2])
+    assert [(spec.row, spec.seed) for spec in specs if spec.row == "lomo"] == [("lomo", 0)]
+    assert [(spec.row, spec.seed) for spec in specs if spec.row == "bow"] == [("bow", 1), ("bow", 2)]
+
+
+def test_hand_crafted_rows_need_no_source(data, tmp_path):  # noqa: F811
+    alone = tmp_path / "data/smoke/market"
+    shutil.copytree(data / "smoke/market", alone)
+    places = Places(str(tmp_path / "data"), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
+    specs = [Spec("lomo", "market", 0, "smoke"), Spec("bow", "market", 0, "smoke"), Spec("bow", "market", 1, "smoke")]
+    found = run_all(specs, None, places)
+    for record, spec in zip(found, specs):
+        assert record["data"] == {"target": "market-2"} and record["curve"] == record["source_curve"] == []
+        assert record["queries"] == 4 and record["seconds"]["pretrain"] == 0
+        assert json.loads(places.record(spec).read_text()) == record
+        assert measured(run_one(spec, places)) == measured(record)
+    assert found[1]["spec"] == found[2]["spec"] and not Path(places.models).exists()
+
+
+def test_a_hand_crafted_record_holds_the_scores_of_its_descriptor(data, tmp_path):  # noqa: F811
+    places = Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
+    record = run_one(Spec("lomo", "market", 0, "smoke"), places)
+    sides = []
+    for name in ("query", "gallery"):
+        split = ReidDataset.load(data / "smoke/market").split(name)
+        sides.append((lomo.describe(load_images(split, (128, 48))), split.person_ids, split.camera_ids))
+    (q, q_ids, q_cams), (g, g_ids, g_cams) = sides
+    expected = reference.evaluate_distances(reference.squared_distances(q, g), q_ids, g_ids, q_cams, g_cams)
+    assert record["metrics"]["map_step"] == pytest.approx(100 * expected["map_step"])
+
+
+def test_a_methods_module_decides_its_own_rows_alone(monkeypatch):
+    specs = {row: Spec(row, "market", 0, "smoke") for row in ("paul", "lomo", "bow")}
+    assert len({spec.code for spec in specs.values()}) == 3
+    assert specs["paul"].code == records.code_hash()  # as before there were any such rows
+    before = {row: spec.code for row, spec in specs.items()}
+    meaning = records._meaning
+    monkeypatch.setattr(records, "_meaning", lambda source: meaning(source.replace("maximal_occurrence", "changed")))
+    records.code_hash.cache_clear()
+    changed = {row for row, spec in specs.items() if spec.code != before[row]}
+    records.code_hash.cache_clear()
+    assert changed == {"lomo"}
 
 
 # --- executors and neighbours ---

@@ -132,6 +132,24 @@ def test_ours_stands_below_the_published_rows_except_in_profile_paper():
     assert "PAUL, ours (mini)" not in comparison_table("table2", runs, "mini", PAPER)["method"].tolist()
 
 
+def test_methods_run_here_stand_beside_paul_and_the_others_are_marked_as_cited():
+    runs = [record("paul", "market", s, rank1=50.0 + s) for s in range(3)] + [record("lomo", "market", 0, rank1=10.0)]
+    runs += [record("bow", "market", s, rank1=20.0 + s) for s in range(3)]
+    frame = comparison_table("table1", runs_frame(runs), "mini", PAPER)
+    ours = frame[frame["profile"] == "mini"].set_index("method")
+    assert ours.index.tolist() == ["LOMO, ours (mini)", "BoW, ours (mini)", "PAUL, ours (mini)"]
+    assert ours["kind"].tolist() == ["hand-crafted", "hand-crafted", "patch-based"]
+    assert ours["seeds"].tolist() == ["none", "0,1,2", "0,1,2"] and ours["rank1"].tolist() == [10, 21, 51]
+    assert np.isnan(ours["rank1_low"].iloc[0]) and ours["rank1_low"].iloc[1] < 21
+    shown = readable(frame, "mini").set_index("method")
+    assert shown["figures"].value_counts().to_dict() == {"cited": 12, "run here": 3}
+    assert shown.loc["LOMO, ours (mini)", "n seeds"] == "1, nothing drawn" and shown.loc["LOMO", "n seeds"] == ""
+    assert shown.loc["LOMO, ours (mini)", "Rank-1"] == "10.0" and "[" in shown.loc["BoW, ours (mini)", "Rank-1"]
+    assert "cited only" in table_text("table1", runs_frame(runs), "mini", PAPER)
+    sorted_in = comparison_table("table1", runs_frame([{**run, "profile": "paper"} for run in runs]), "paper", PAPER)
+    assert sorted_in["rank1"].is_monotonic_increasing and sorted_in["method"].iloc[0] == "LOMO, ours (paper)"
+
+
 def test_text_says_the_profile_and_the_rule():
     runs = runs_frame(as_published("table3", extra=["patch_adabn"]))
     text = table_text("table3", runs, "mini", PAPER)
