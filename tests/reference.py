@@ -7,6 +7,10 @@ a step of the paper is ambiguous, the reading is that of the ledger entry named 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.data import Dataset
+from torchvision import transforms
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 # --- PEDAL: the paper's L_c, ledger 1-4 ------------------------------------------------------------------------------
 
@@ -16,7 +20,7 @@ def pedal_loss(features, bank, index, s=30.0, k=10):
     per_patch = []
     for x, w in zip(features, bank):
         squared = (x**2).sum(1, keepdim=True) + (w**2).sum(1) - 2 * x @ w.T
-        not_own = torch.arange(len(w)) != index[:, None]
+        not_own = (torch.arange(len(w)) != index.cpu()[:, None]).to(w.device)
         others = squared[not_own].view(len(x), -1).sort(dim=1).values
         pulled = (-s / 2 * others[:, :k]).exp().sum(1)
         everyone = (-s / 2 * others).exp().sum(1)
@@ -34,7 +38,7 @@ class ListMemory:
 
     def update(self, index, features):
         for b, i in enumerate(index.tolist()):
-            x = features[:, b].detach().clone()
+            x = features[:, b].detach().cpu().clone()
             self.entries[i] = (1 - self.rate) * self.entries[i] + self.rate * x if self.filled[i] else x
             self.filled[i] = True
 
@@ -204,3 +208,93 @@ def scores_of_list(matches):
 def squared_distances(query, gallery):
     """The whole matrix at once."""
     return (query**2).sum(1, keepdim=True) + (gallery**2).sum(1) - 2 * query @ gallery.T
+
+
+# --- The target stage as released: one image, one patch, one list entry after the other; ledger 5-19 -------------------
+
+
+def prepared(images):
+    """uint8 [n, 3, H, W] -> what the backbone expects, an image at a time."""
+    finish = transforms.Compose([transforms.ToPILImage(), transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    return torch.stack([finish(image) for image in images])
+
+
+class ReleasedImages(Dataset):
+    """Item i: (the image flipped or not, its surrogate, i), made by per-image transforms; ledger 16, 17.
+
+    The surrogate is jittered, rotated, cropped to 70-95 % of its area, and flipped on its own.
+    """
+
+    def __init__(self, images):
+        height, width = images.shape[2:]
+        finish = [transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+        self.images = images
+        self.plain = transforms.Compose([transforms.ToPILImage(), *finish])
+        self.changed = transforms.Compose([
+            transforms.ToPILImage(), transforms.ColorJitter(0.2, 0.2, 0.2, 0.1), transforms.RandomRotation(10),
+            transforms.RandomResizedCrop((height, width), scale=(0.70, 0.95)), *finish])
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.plain(self.images[i]), self.changed(self.images[i]), i
+
+
+def branch_features(model, x):
+    """Unit features [M, B, D]: cut each patch whole, average it, give it to its own branch, norm it there; ledger 19."""
+    feature_map = model.backbone(x)
+    patches = sample_patches(feature_map, model.generator(feature_map))
+    norm, features = model.branch_norm, []
+    for m, patch in enumerate(patches):
+        y = F.linear(patch.mean((2, 3)), model.branch.weight[m], model.branch.bias[m])
+        own = slice(m * y.shape[1], (m + 1) * y.shape[1])
+        y = F.batch_norm(y, norm.running_mean[own], norm.running_var[own], norm.weight[own], norm.bias[own],
+                         model.training, norm.momentum, norm.eps)
+        features.append(y / (y**2).sum(1, keepdim=True).sqrt())
+    return torch.stack(features)
+
+
+@torch.no_grad()
+def describe(model, x):
+    """Descriptors [B, M*D] of prepared images."""
+    return torch.cat(list(branch_features(model, x)), dim=1)
+
+
+class ReleasedStep:
+    """One step on B images and their B surrogates, with lists for memories.
+
+    The bank lives in a list on the host and is stacked and carried over for each step; the generator of the patches is
+    held by a rate of 0, so its gradients are taken all the same; ledger 6, 18.
+    """
+
+    def __init__(self, model, num_images, s=30.0, k=10, rate=0.1, margin=2.0, lam=2.0, lr=1e-4):
+        patches, dim = model.options.num_patches, model.options.dim
+        self.model, self.s, self.k, self.margin, self.lam = model, s, k, margin, lam
+        self.memory, self.centers = ListMemory(num_images, patches, dim, rate), CenterList(num_images, rate)
+        for weight in model.generator.parameters():
+            weight.requires_grad_(True)
+        trained = [*model.backbone.parameters(), *model.branch.parameters(), *model.branch_norm.parameters()]
+        self.optimizer = torch.optim.SGD([{"params": trained}, {"params": model.generator.parameters(), "lr": 0.0}],
+                                         lr=lr, momentum=0.9, weight_decay=1e-4)
+
+    def losses(self, real, surrogate, index):
+        """L = L_v + lambda L_c, L_v, L_c of prepared images [B, 3, H, W] each."""
+        features = branch_features(self.model, torch.cat([real, surrogate]))
+        embeddings = [x @ (w / (w**2).sum(1, keepdim=True).sqrt()).T
+                      for x, w in zip(features, self.model.embedding.weight)]
+        images = torch.cat(embeddings, dim=1)
+        centers = self.centers.update(index, torch.stack([images[:len(real)], images[len(real):]], dim=1))
+        owner = torch.arange(len(real)).repeat(2)
+        loss_v = ipfl_loss(images, centers, owner, margin=self.margin)
+        own = features[:, :len(real)]
+        self.memory.update(index, own.cpu())
+        loss_c = pedal_loss(own, self.memory.bank.to(own.device), index, s=self.s, k=self.k)
+        return loss_v + self.lam * loss_c, loss_v, loss_c
+
+    def __call__(self, real, surrogate, index):
+        loss = self.losses(real, surrogate, index)[0]
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss

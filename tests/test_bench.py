@@ -1,48 +1,187 @@
-"""The benchmark runs, writes what it printed, and says what is missing; how long anything takes is not tested."""
+"""The benchmark runs, writes what it printed, and compares like with like; how long anything takes is not tested."""
 
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
+import reference
 import torch
 
 from paul import bench
+from paul.adapt import AdaptOptions, PaulLoss
+from paul.bench import case, timing
+from paul.bench.peaks import Peaks, count_flops, measure_peaks
+from paul.losses import pedal_loss
+from paul.patchnet import PatchNet
 
 ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
 
 
-def test_quick_runs_every_case_and_writes_it(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench, "TURN_SECONDS", 0)
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(timing, "TURN_SECONDS", 0)
+
+
+@pytest.mark.parametrize("suite", bench.SUITES)
+def test_each_suite_runs_at_a_tiny_size_and_writes_its_rows(suite, tmp_path, capsys):
     threads = torch.get_num_threads()
-    assert bench.main(["--quick", "--out", str(tmp_path)]) == 0
+    assert bench.main(["--quick", "--suite", suite, "--out", str(tmp_path), "--data", str(tmp_path)]) == 0
     assert torch.get_num_threads() == threads
     (folder,) = tmp_path.iterdir()
     assert folder.name.endswith("-quick")
-    assert {file.stem for file in folder.iterdir()} == set(bench.CASES)
+    assert {file.stem for file in folder.glob("*.json")} == {"peaks", suite}
+    rows = bench.read_rows(folder / f"{suite}.json")
     table = capsys.readouterr().out
-    for name in bench.CASES:
-        record = json.loads((folder / f"{name}.json").read_text())
-        assert record["case"] == name and record["quick"] and name in table
-        assert record["ours_seconds"] > 0 and record["other_seconds"] > 0 and record["ratio"] > 0
-        assert "expected" not in record  # a tiny size says nothing about it
-    assert json.loads((folder / "evaluation.json").read_text())["evaluation_mb"] >= 0
+    assert rows.keys() == bench.cases(suite).keys()
+    for name, row in rows.items():
+        assert f"{suite} {name}" in table and row["title"] in table and row["quick"]
+        assert min(row["ours_seconds"], row["other_seconds"], row["ratio"], row["bound_seconds"]) > 0
+        assert row["ours_spread"] >= 0 and row["share_of_bound"] > 0 and row["code"]
+        assert "expected" not in row  # a tiny size says nothing about it
+
+
+def test_one_case_joins_the_rows_that_are_there(tmp_path):
+    command = ["--quick", "--suite", "ops", "--out", str(tmp_path), "--only"]
+    assert bench.main([*command, "memory"]) == 0 and bench.main([*command, "ipfl"]) == 0
+    (file,) = tmp_path.glob("*/ops.json")
+    assert set(bench.read_rows(file)) == {"memory", "ipfl"}
+
+
+def test_what_was_measured_before_an_interruption_is_kept(tmp_path, capsys, monkeypatch):
+    def interrupted(*_args, **_sizes):
+        raise KeyboardInterrupt
+
+    cases = bench.cases("ops")
+    monkeypatch.setitem(cases, "ipfl", case.Case("never ends", interrupted))
+    assert bench.main(["--quick", "--suite", "ops", "--out", str(tmp_path)]) == 130
+    (file,) = tmp_path.glob("*/ops.json")
+    assert list(bench.read_rows(file)) == ["pedal", "memory"] and "interrupted" in capsys.readouterr().err
 
 
 def test_without_the_repository_it_says_so(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench, "__file__", str(tmp_path / "site-packages" / "paul" / "bench.py"))
+    monkeypatch.setattr(case, "repository", lambda: tmp_path)
     assert bench.main(["--quick", "--out", str(tmp_path / "out")]) == 1
     assert "reference.py" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_an_unknown_case_is_refused(capsys):
+@pytest.mark.parametrize("arguments", [["--suite", "everything"], ["--only", "everything"]])
+def test_an_unknown_suite_or_case_is_refused(arguments, capsys):
     with pytest.raises(SystemExit):
-        bench.main(["--only", "everything"])
+        bench.main(arguments)
     assert "everything" in capsys.readouterr().err
 
 
-def test_importing_it_imports_no_test_code():
-    code = "import sys, paul.bench; print({'paul_reference', 'reference', 'sklearn', 'pytest'} & set(sys.modules))"
+def test_a_device_that_is_not_there_is_refused(capsys):
+    assert bench.main(["--device", "cuda:99"]) == 1
+    assert "cuda:99" in capsys.readouterr().err
+
+
+def test_importing_it_imports_no_test_code_and_no_plots():
+    code = ("import sys, paul.bench; from paul.bench import SUITES, cases; [cases(suite) for suite in SUITES]; "
+            "print({'paul_reference', 'reference', 'sklearn', 'pytest', 'matplotlib', 'faiss'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_peaks_are_positive_and_a_bound_is_the_larger_of_its_two_times():
+    peaks = measure_peaks(CPU, quick=True)
+    assert peaks.bytes_per_second > 0 and peaks.flops_per_second["float32"] > 0
+    known = Peaks(bytes_per_second=10.0, flops_per_second={"float32": 100.0})
+    assert known.bound(flops=50, moved=20)["bound_seconds"] == 2 and known.bound(50, 20)["bound_by"] == "bytes"
+    assert known.bound(flops=500, moved=20)["bound_seconds"] == 5 and known.bound(500, 20)["bound_by"] == "flops"
+
+
+def test_pedal_counts_two_products_with_the_bank():
+    patches, batch, entries, dim = 2, 3, 50, 7
+    features = torch.randn(patches, batch, dim, requires_grad=True)
+    bank = torch.randn(patches, entries, dim)
+    counted = count_flops(lambda: pedal_loss(features, bank, torch.arange(batch)).backward())
+    assert counted == 2 * 2 * patches * batch * entries * dim
+
+
+def test_sides_take_turns_and_the_spread_is_the_range_over_the_median():
+    order = []
+    row = timing.compare({"ours": lambda: order.append("a"), "other": lambda: order.append("b")}, CPU, repeats=2)
+    assert order[-4:] == ["a", "b", "a", "b"] and row["ours_seconds"] >= 0
+    assert timing.summary([1.0, 2.0, 4.0], "x") == {"x_seconds": 2.0, "x_spread": 1.5}
+
+
+def test_seconds_spent_inside_a_function_are_taken_off_again_afterwards():
+    original = timing.seconds_of
+    with timing.spent_in(timing, "seconds_of", CPU) as spent:
+        timing.seconds_of(lambda: sum(range(1000)), CPU)
+        assert spent[0] > 0
+    assert timing.seconds_of is original
+
+
+@pytest.fixture(scope="module")
+def two_steps():
+    """Ours and the literal step's parts on the same weights, banks and batch, in float64."""
+    torch.manual_seed(0)
+    model = PatchNet(backbone="small", num_patches=3, dim=8, pgn_channels=8, pgn_hidden=8).to_target().double().train()
+    with torch.no_grad():
+        model.generator.fc_loc[2].weight.normal_(std=0.05)  # patches that differ from image to image
+    ours, literal = deepcopy(model), reference.ReleasedStep(deepcopy(model), 30, s=5.0)
+    loss = PaulLoss(ours, 30, AdaptOptions(s=5.0)).to(CPU)
+    loss.memory.double()
+    loss.centers.double()
+    bank = torch.nn.functional.normalize(torch.randn(3, 30, 8, dtype=torch.float64), dim=2)
+    loss.memory.update(torch.arange(30), bank)
+    literal.memory.update(torch.arange(30), bank)
+    return ours, loss, literal
+
+
+def test_the_literal_step_is_the_same_step(two_steps):
+    ours, loss, literal = two_steps
+    generator = torch.Generator().manual_seed(1)
+    for index in torch.randperm(30, generator=generator).split(10):
+        real, surrogate = torch.rand(2, 10, 3, 48, 24, dtype=torch.float64, generator=generator)
+        mine = loss(ours(torch.cat([real, surrogate])), index)
+        theirs = literal.losses(real, surrogate, index)
+        for name, value in zip(("loss", "loss_v", "loss_c"), theirs):
+            torch.testing.assert_close(mine[name], value, rtol=1e-9, atol=1e-9)
+        mine["loss"].backward()
+        theirs[0].backward()
+    for (name, a), b in zip(ours.backbone.named_parameters(), literal.model.backbone.parameters()):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-7, atol=1e-9, msg=f"gradient of {name}")
+    torch.testing.assert_close(loss.memory.bank, literal.memory.bank)
+    torch.testing.assert_close(ours.branch_norm.running_var, literal.model.branch_norm.running_var)
+
+
+def test_the_literal_step_holds_the_generator_of_patches(two_steps):
+    _, _, literal = two_steps
+    before = deepcopy(literal.model.state_dict())
+    literal(*torch.rand(2, 6, 3, 48, 24, dtype=torch.float64), torch.arange(6))
+    after = literal.model.state_dict()
+    weights = dict(literal.model.named_parameters())
+    held = {name for name in weights if torch.equal(before[name], after[name])}
+    assert held == {name for name in weights if name.startswith(("generator.", "embedding."))}
+
+
+def test_literal_descriptors_are_those_of_the_network(two_steps):
+    model = deepcopy(two_steps[0]).eval()
+    images = torch.randint(0, 256, (3, 3, 48, 24), dtype=torch.uint8)
+    x = reference.prepared(images).double()
+    torch.testing.assert_close(reference.describe(model, x), model.describe(x))
+
+
+def test_literal_images_are_prepared_as_ours():
+    from paul.images import normalize, unit_range
+
+    images = torch.randint(0, 256, (3, 3, 48, 24), dtype=torch.uint8)
+    torch.testing.assert_close(reference.prepared(images), normalize(unit_range(images)))
+    plain, changed, row = reference.ReleasedImages(images)[1]
+    assert row == 1 and plain.shape == changed.shape == (3, 48, 24)
+    mine = normalize(unit_range(images[1:2]))[0]
+    assert torch.allclose(plain, mine, atol=1e-6) or torch.allclose(plain, mine.flip(2), atol=1e-6)
+
+
+def test_records_name_their_device_and_where_they_come_from(tmp_path):
+    assert bench.main(["--quick", "--suite", "ops", "--only", "memory", "--out", str(tmp_path)]) == 0
+    (file,) = tmp_path.glob("*/ops.json")
+    row = json.loads(file.read_text())["rows"]["memory"]
+    assert row["device"] == "cpu" and row["threads"] == 1 and row["machine"] and row["versions"]["torch"]

@@ -1,0 +1,96 @@
+"""A case: what is measured, against what, and how its row in the table is made."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from paul.bench.peaks import Peaks
+from paul.bench.timing import REPEATS, compare, repository
+
+
+def load_reference() -> ModuleType:
+    """The module tests/reference.py of the repository this package lies in.
+
+    Raises:
+        FileNotFoundError: the package was installed without its repository.
+    """
+    path = repository() / "tests" / "reference.py"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: the literal versions to compare with come with the repository; clone it "
+                                "and run `python -m paul bench` there")
+    spec = importlib.util.spec_from_file_location("paul_reference", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every case is given: the device, what it can do, the literal versions, the folder of the embedded people."""
+
+    device: torch.device
+    peaks: Peaks | None = None
+    reference: ModuleType | None = None
+    quick: bool = False
+    data: Path = Path("data")
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def precision(self) -> str:
+        """Of the network: bf16 on a GPU."""
+        return "bfloat16" if self.on_gpu else "float32"
+
+    def compare(self, ours: Callable[[], object], other: Callable[[], object], flops: float, moved: float,
+                precision: str = "float32", repeats: int = REPEATS, other_repeats: int | None = None,
+                wall: bool = False) -> dict:
+        """Both sides' seconds and spread, and the bound of ours: it needs `flops` and moves `moved` bytes at least."""
+        repeats = 1 if self.quick else repeats
+        times = {"ours": repeats, "other": repeats if other_repeats is None else min(repeats, other_repeats)}
+        row = compare({"ours": ours, "other": other}, self.device, times, wall)
+        return row | self.peaks.bound(flops, moved, precision)
+
+    def randn(self, *shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device=self.device)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of a suite.
+
+    Attributes:
+        title: what is measured.
+        run: (bench, **sizes) -> row with `size`, ours_seconds, other_seconds and the bound; `curves` where it grows.
+        other: what ours is measured against.
+        expected: the ratio other / ours hoped for, or with `at_most` the ratio ours / other; by device type.
+        quick, cuda: sizes for a look whether it runs, and for a GPU; the defaults of `run` are a CPU's.
+    """
+
+    title: str
+    run: Callable[..., dict]
+    other: str = "literal"
+    expected: dict[str, float] = field(default_factory=dict)
+    at_most: bool = False
+    quick: dict = field(default_factory=dict)
+    cuda: dict = field(default_factory=dict)
+
+    def measure(self, bench: Bench) -> dict:
+        """The finished row."""
+        torch.manual_seed(0)
+        row = self.run(bench, **self.quick if bench.quick else self.cuda if bench.on_gpu else {})
+        ratio = row["other_seconds"] / row["ours_seconds"]
+        row = {"title": self.title, "other": self.other, **row, "ratio": 1 / ratio if self.at_most else ratio,
+               "share_of_bound": row["bound_seconds"] / row["ours_seconds"]}
+        expected = self.expected.get(bench.device.type)
+        if expected and not bench.quick:  # a tiny size says nothing about it
+            row["expected"] = f"{'<=' if self.at_most else '>='} {expected:g}"
+            row["as_expected"] = bool((row["ratio"] <= expected) == self.at_most)
+        return row

@@ -1,0 +1,88 @@
+"""Suite `eval`: descriptors of images, CMC and both mAPs, and the memory that takes.
+
+As many people and cameras as Market-1501; features are random, so the ranking is, too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from paul.bench.case import Bench, Case
+from paul.bench.peaks import count_flops
+from paul.bench.step import SMALL, describe_size, input_images, target_network
+from paul.bench.timing import fresh_peak
+from paul.features import extract
+from paul.metrics import evaluate, evaluate_distances
+
+PEOPLE, CAMERAS = 751, 6
+
+
+def labelled(bench: Bench, queries: int, gallery: int) -> tuple:
+    """Ids and cameras of the queries, then of the gallery, on the device."""
+    return tuple(torch.randint(low, high, (count,)).to(bench.device)
+                 for count, first in ((queries, 1), (gallery, 0)) for low, high in ((first, PEOPLE), (1, CAMERAS + 1)))
+
+
+def extraction(bench: Bench, images=16, height=384, width=128, network=None) -> dict:
+    """The literal version cuts whole patches and takes branch after branch."""
+    model = target_network(bench, network).eval()
+    pictures = input_images(images, height, width)
+
+    def literal():
+        return bench.reference.describe(model, bench.reference.prepared(pictures).to(bench.device))
+
+    weights = sum(p.nbytes for p in model.parameters())
+    row = bench.compare(lambda: extract(model, pictures), literal, count_flops(lambda: extract(model, pictures)),
+                        weights + pictures.nbytes, bench.precision, repeats=3)
+    return row | {"size": describe_size(model, f"{images} images", height, width),
+                  "images_per_second": images / row["ours_seconds"]}
+
+
+def from_features(bench: Bench, queries=3_368, gallery=15_913, dim=1_536) -> dict:
+    """The honest comparison: both sides begin with features, and both must make the distances."""
+    query, gallery_features = bench.randn(queries, dim), bench.randn(gallery, dim)
+    query_ids, query_cams, gallery_ids, gallery_cams = labelled(bench, queries, gallery)
+
+    def ours():
+        return evaluate(query, query_ids, query_cams, gallery_features, gallery_ids, gallery_cams)
+
+    def literal():
+        distances = bench.reference.squared_distances(query, gallery_features).cpu()
+        labels = (each.cpu() for each in (query_ids, gallery_ids, query_cams, gallery_cams))
+        return bench.reference.evaluate_distances(distances, *labels)
+
+    bench.reference.scores_of_list(np.array([True]))  # imports scikit-learn
+    row = bench.compare(ours, literal, count_flops(ours), query.nbytes + gallery_features.nbytes, repeats=3,
+                        other_repeats=1)
+    work = f"""
+def images(count, first):
+    return (torch.randn(count, {dim}).to(device), torch.randint(first, {PEOPLE}, (count,)).to(device),
+            torch.randint(1, {CAMERAS + 1}, (count,)).to(device))
+evaluate(*images({queries}, 1), *images({gallery}, 0))
+"""
+    memory = fresh_peak("import torch\nfrom paul.metrics import evaluate", work, bench.device)
+    return row | memory | {"size": f"{queries:,} x {gallery:,} x {dim}", "features_mb": (
+        query.nbytes + gallery_features.nbytes) / 2**20}
+
+
+def from_distances(bench: Bench, queries=3_368, gallery=15_913) -> dict:
+    """The scores alone."""
+    distances = torch.rand(queries, gallery, device=bench.device)
+    query_ids, query_cams, gallery_ids, gallery_cams = labelled(bench, queries, gallery)
+    labels = query_ids, gallery_ids, query_cams, gallery_cams
+    on_host = [each.cpu() for each in (distances, *labels)]
+    bench.reference.scores_of_list(np.array([True]))  # imports scikit-learn
+    row = bench.compare(lambda: evaluate_distances(distances, *labels),
+                        lambda: bench.reference.evaluate_distances(*on_host), 0, distances.nbytes, other_repeats=1)
+    return row | {"size": f"{queries:,} x {gallery:,}"}
+
+
+CASES = {
+    "extraction": Case("descriptors of images", extraction, quick=dict(images=4, height=96, width=48, network=SMALL),
+                       cuda=dict(images=512)),
+    "features": Case("CMC and both mAPs from features", from_features, expected={"cpu": 10, "cuda": 10},
+                     quick=dict(queries=30, gallery=1_500, dim=16)),
+    "distances": Case("CMC and both mAPs of given distances", from_distances, expected={"cpu": 10, "cuda": 10},
+                      quick=dict(queries=30, gallery=1_500)),
+}

@@ -1,0 +1,172 @@
+"""Suite `step`: one step of the target stage, against the network alone and against the step as released."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch.nn.functional import normalize as unit
+from torch.utils.data import DataLoader, Dataset
+
+from paul.adapt import AdaptOptions, PaulLoss
+from paul.augment import random_flip, surrogates
+from paul.bench.case import Bench, Case, load_reference
+from paul.bench.peaks import count_flops
+from paul.bench.timing import fresh_peak, synchronize
+from paul.device import batch_of, on_device, precision
+from paul.images import normalize
+from paul.patchnet import PatchNet, PatchNetOptions
+from paul.pretrain import parameter_groups
+
+SMALL = dict(backbone="small", dim=48, pgn_channels=192, pgn_hidden=64)  # the network of the mini profile
+TINY = dict(backbone="small", dim=16, pgn_channels=16, pgn_hidden=16)
+WORKERS = 8
+UPDATE = 5  # a weight is read, its gradient written, its momentum read and written, and it is written
+
+
+def target_network(bench: Bench, network: dict | None = None) -> PatchNet:
+    """A PatchNet of random weights in the target stage."""
+    torch.manual_seed(0)
+    model = PatchNetOptions(**network or {}).build().to_target().to(bench.device)
+    return model.to(memory_format=torch.channels_last) if bench.on_gpu else model
+
+
+def input_images(count: int, height: int, width: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
+
+
+def describe_size(model: PatchNet, what: str, height: int, width: int) -> str:
+    name = {"resnet50": "ResNet-50"}.get(model.options.backbone, f"{model.options.backbone} network")
+    return f"{name}, {what} of {height} x {width}"
+
+
+class AdaptationStep:
+    """The step that `paul.adapt.adapt` repeats, on random images of a set of `entries`."""
+
+    def __init__(self, bench: Bench, real: int, height: int, width: int, entries: int, network: dict | None,
+                 images: int = 256):
+        self.device, self.real = bench.device, real
+        self.model = target_network(bench, network).train()
+        self.options = AdaptOptions(batch=real)
+        self.loss = PaulLoss(self.model, entries, self.options).to(self.device)
+        bank = self.loss.memory.bank
+        bank.copy_(unit(torch.randn_like(bank), dim=2))
+        self.loss.memory.filled.fill_(True)
+        self.optimizer = torch.optim.SGD(parameter_groups(self.model), lr=self.options.lr,
+                                         momentum=self.options.momentum, weight_decay=self.options.weight_decay)
+        self.on_host = input_images(min(images, entries), height, width)
+        self.images = on_device(self.on_host, self.device)
+        self.generator = torch.Generator().manual_seed(0)
+
+    def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prepared real images and their surrogates, and where they lie in the set."""
+        o = self.options
+        rows = torch.randperm(len(self.images), generator=self.generator)[:self.real]
+        plain = batch_of(self.images, rows, self.device)
+        changed = surrogates(plain, self.generator, mode=o.surrogate, jitter=o.jitter, hue_turn=o.hue_turn,
+                             degrees=o.degrees, area=o.crop_area, padding=o.padding)
+        x = torch.cat([random_flip(plain, self.generator), random_flip(changed, self.generator)])
+        return normalize(x), rows.to(self.device)
+
+    def learn(self, x: torch.Tensor, index: torch.Tensor) -> None:
+        with precision(self.device):
+            output = self.model(x)
+        losses = self.loss(output, index)
+        self.optimizer.zero_grad()
+        losses["loss"].backward()
+        self.optimizer.step()
+
+    def __call__(self) -> None:
+        self.learn(*self.batch())
+
+    def network_alone(self, x: torch.Tensor) -> None:
+        """Backbone forward and backward and the PGN's localisation, in the same precision: the part no loss can save."""
+        with precision(self.device):
+            feature_map = self.model.backbone(x)
+            theta = self.model.generator(feature_map)
+            total = feature_map.mean() + theta.mean()
+        self.model.zero_grad()
+        total.backward()
+
+    def bytes_at_least(self) -> int:
+        weights = sum(p.nbytes for p in self.model.parameters() if p.requires_grad)
+        return UPDATE * weights + self.loss.memory.bank.nbytes
+
+
+def over_network(bench: Bench, real=4, height=384, width=128, entries=12_936, network=None) -> dict:
+    step = AdaptationStep(bench, real, height, width, entries, network)
+    x, _ = step.batch()
+    flops = count_flops(step)
+    row = bench.compare(step, lambda: step.network_alone(x), flops, step.bytes_at_least(), bench.precision, repeats=3)
+    sizes = dict(real=real, height=height, width=width, entries=entries, network=network)
+    memory = fresh_peak("import torch\nfrom paul.bench.case import Bench\nfrom paul.bench.step import AdaptationStep",
+                        f"step = AdaptationStep(Bench(device), **{sizes!r})\nstep()\nstep()", bench.device)
+    return row | memory | {"size": describe_size(step.model, f"{real} + {real} images", height, width),
+                  "data_wait_share": data_wait(step)}
+
+
+def data_wait(step: AdaptationStep, steps: int = 3) -> float:
+    """Share of some steps' wall time that goes into fetching the images from where the set is kept."""
+    waited, begin = 0.0, time.perf_counter()
+    for _ in range(steps):
+        synchronize(step.device)
+        fetch = time.perf_counter()
+        batch_of(step.images, torch.arange(step.real), step.device)
+        synchronize(step.device)
+        waited += time.perf_counter() - fetch
+        step()
+        synchronize(step.device)
+    return waited / (time.perf_counter() - begin)
+
+
+class ReleasedImagesInAWorker(Dataset):
+    """The literal data set, made anew in each worker process: the module it lies in is found by file, not by name."""
+
+    def __init__(self, images: torch.Tensor):
+        self.images, self.literal = images, None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int):
+        if self.literal is None:
+            torch.set_num_threads(1)
+            self.literal = load_reference().ReleasedImages(self.images)
+        return self.literal[row]
+
+
+def batches(images: torch.Tensor, size: int, workers: int):
+    """Batches of the literal data set without end; processes of their own are spawned, never forked."""
+    settings = dict(multiprocessing_context="spawn", persistent_workers=True, pin_memory=True) if workers else {}
+    loader = DataLoader(ReleasedImagesInAWorker(images), batch_size=size, shuffle=True, drop_last=True,
+                        num_workers=workers, **settings)
+    while True:
+        yield from loader
+
+
+def over_released(bench: Bench, real=40, height=96, width=48, entries=12_936, network=SMALL, workers=0) -> dict:
+    """Images included on both sides: ours are made on the device, theirs one at a time (by `workers` processes)."""
+    step = AdaptationStep(bench, real, height, width, entries, network, images=8 * real)
+    literal = bench.reference.ReleasedStep(target_network(bench, network).train(), entries)
+    bank = step.loss.memory.bank.cpu()
+    literal.memory.update(torch.arange(entries), bank)
+    made = batches(step.on_host, real, workers)
+
+    def released():
+        plain, changed, index = next(made)
+        literal(plain.to(bench.device), changed.to(bench.device), index)
+
+    row = bench.compare(step, released, count_flops(step), step.bytes_at_least(), bench.precision, repeats=3)
+    made.close()
+    how = f"{workers} worker processes" if workers else "transforms in the same process"
+    return row | {"size": describe_size(step.model, f"{real} + {real} images", height, width) + f", {how}"}
+
+
+CASES = {
+    "network": Case("adaptation step, over backbone and PGN alone", over_network, other="network alone",
+                    expected={"cpu": 1.1, "cuda": 1.1}, at_most=True,
+                    quick=dict(height=96, width=48, entries=200, network=TINY), cuda=dict(real=42)),
+    "released": Case("adaptation step, images included", over_released, other="literal step", expected={"cuda": 3},
+                     quick=dict(real=4, entries=100, network=TINY),
+                     cuda=dict(real=42, height=384, width=128, network=None, workers=WORKERS)),
+}
