@@ -10,7 +10,7 @@ import pytest
 import reference
 import torch
 
-from paul import bench
+from paul import bench, costs
 from paul.adapt import AdaptOptions, PaulLoss
 from paul.bench import case, timing
 from paul.bench.peaks import Peaks, count_flops, measure_peaks
@@ -95,12 +95,12 @@ def test_peaks_are_positive_and_a_bound_is_the_larger_of_its_two_times():
     assert known.bound(flops=500, moved=20)["bound_seconds"] == 5 and known.bound(500, 20)["bound_by"] == "flops"
 
 
-def test_pedal_counts_two_products_with_the_bank():
+def test_counted_operations_of_pedal_are_those_of_the_formula():
     patches, batch, entries, dim = 2, 3, 50, 7
     features = torch.randn(patches, batch, dim, requires_grad=True)
     bank = torch.randn(patches, entries, dim)
     counted = count_flops(lambda: pedal_loss(features, bank, torch.arange(batch)).backward())
-    assert counted == 2 * 2 * patches * batch * entries * dim
+    assert counted == costs.Step(entries, batch, patches, dim).pedal_flops
 
 
 def test_sides_take_turns_and_the_spread_is_the_range_over_the_median():

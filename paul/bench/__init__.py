@@ -115,7 +115,7 @@ def _measure(chosen, device, reference, folder: Path, options) -> None:
     print(f"{device_name(device)}: measuring its peaks", flush=True)
     peaks = measure_peaks(device, options.quick)
     rates = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in peaks.flops_per_second.items())
-    print(f"copy {peaks.bytes_per_second / 1e9:.1f} GB/s; matrix product {rates}\n", flush=True)
+    print(f"copy {peaks.bytes_per_second / 1e9:.1f} GB/s; {rates}\n", flush=True)
     write_record(folder / "peaks.json", {**peaks.as_dict(), **_origin(device, options.quick)})
     bench = Bench(device, peaks, reference, options.quick, options.data)
     print(_line("case", "ours", "other", "ratio", "bound", "spread", "expected", "met"))

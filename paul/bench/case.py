@@ -10,7 +10,7 @@ from types import ModuleType
 
 import torch
 
-from paul.bench.peaks import Peaks
+from paul.bench.peaks import CONVOLUTION, Peaks
 from paul.bench.timing import REPEATS, compare, repository
 
 
@@ -45,9 +45,9 @@ class Bench:
         return self.device.type == "cuda"
 
     @property
-    def precision(self) -> str:
-        """Of the network: bf16 on a GPU."""
-        return "bfloat16" if self.on_gpu else "float32"
+    def network(self) -> str:
+        """Which peak bounds a network: that of bf16 on a GPU, of convolutions on a CPU."""
+        return "bfloat16" if self.on_gpu else CONVOLUTION
 
     def compare(self, ours: Callable[[], object], other: Callable[[], object], flops: float, moved: float,
                 precision: str = "float32", repeats: int = REPEATS, other_repeats: int | None = None,

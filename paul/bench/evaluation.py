@@ -34,7 +34,7 @@ def extraction(bench: Bench, images=16, height=384, width=128, network=None) -> 
 
     weights = sum(p.nbytes for p in model.parameters())
     row = bench.compare(lambda: extract(model, pictures), literal, count_flops(lambda: extract(model, pictures)),
-                        weights + pictures.nbytes, bench.precision, repeats=3)
+                        weights + pictures.nbytes, bench.network, repeats=3)
     return row | {"size": describe_size(model, f"{images} images", height, width),
                   "images_per_second": images / row["ours_seconds"]}
 

@@ -1,4 +1,4 @@
-"""What this device can do at most, measured: bytes copied and floating-point operations of a matrix product a second.
+"""What this device can do at most, measured: bytes copied, floating-point operations of a matrix product a second.
 
 From them follows a bound for any work: it can't take less time than its operations need at the best rate, nor less
 than reading its inputs and writing its results once needs at the best bandwidth (the roofline model: Williams,
@@ -15,7 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from paul.bench.timing import seconds_of
 
-ATTEMPTS = 7
+ATTEMPTS = 5
+# Of 3x3 kernels, counted as if each product were taken; Winograd's algorithm saves some of them, so that a network on a
+# CPU can pass the rate of a matrix product.
+CONVOLUTION = "float32 convolution"
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,12 @@ def _best(work: Callable[[], object], device: torch.device) -> float:
     return min(seconds_of(work, device) for _ in range(ATTEMPTS))
 
 
+@torch.no_grad()
 def measure_peaks(device: torch.device, quick: bool = False) -> Peaks:
-    """Copy an array larger than any cache; multiply square matrices. On a GPU also in TF32 and bf16."""
+    """Copy an array larger than any cache; multiply square matrices, on a GPU also in TF32 and bf16.
+
+    On a CPU also a 3x3 convolution, without gradients.
+    """
     on_gpu = device.type == "cuda"
     count = 2**22 if quick else 2**28 if on_gpu else 2**26
     source = torch.rand(count, device=device)
@@ -59,6 +66,11 @@ def measure_peaks(device: torch.device, quick: bool = False) -> Peaks:
         torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
         rates[name] = 2 * side**3 / _best(lambda: a @ b, device)
     torch.backends.cuda.matmul.allow_tf32 = tf32
+    if not on_gpu:
+        channels, rows, columns = (64, 32, 16) if quick else (1024, 48, 32)
+        maps, kernel = torch.rand(1, channels, rows, columns), torch.rand(channels, channels, 3, 3)
+        operations = 2 * 9 * channels**2 * rows * columns
+        rates[CONVOLUTION] = operations / _best(lambda: torch.conv2d(maps, kernel, padding=1), device)
     return Peaks(copied, rates)
 
 

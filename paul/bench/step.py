@@ -97,7 +97,7 @@ def over_network(bench: Bench, real=4, height=384, width=128, entries=12_936, ne
     step = AdaptationStep(bench, real, height, width, entries, network)
     x, _ = step.batch()
     flops = count_flops(step)
-    row = bench.compare(step, lambda: step.network_alone(x), flops, step.bytes_at_least(), bench.precision, repeats=3)
+    row = bench.compare(step, lambda: step.network_alone(x), flops, step.bytes_at_least(), bench.network, repeats=3)
     sizes = dict(real=real, height=height, width=width, entries=entries, network=network)
     memory = fresh_peak("import torch\nfrom paul.bench.case import Bench\nfrom paul.bench.step import AdaptationStep",
                         f"step = AdaptationStep(Bench(device), **{sizes!r})\nstep()\nstep()", bench.device)
@@ -156,7 +156,7 @@ def over_released(bench: Bench, real=40, height=96, width=48, entries=12_936, ne
         plain, changed, index = next(made)
         literal(plain.to(bench.device), changed.to(bench.device), index)
 
-    row = bench.compare(step, released, count_flops(step), step.bytes_at_least(), bench.precision, repeats=3)
+    row = bench.compare(step, released, count_flops(step), step.bytes_at_least(), bench.network, repeats=3)
     made.close()
     how = f"{workers} worker processes" if workers else "transforms in the same process"
     return row | {"size": describe_size(step.model, f"{real} + {real} images", height, width) + f", {how}"}
