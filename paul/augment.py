@@ -1,7 +1,8 @@
 """Random transformations of a batch on its own device: flips, surrogates (paper Sec. 3.3), source-stage shifts.
 
 Every image draws its own parameters, on the CPU, from the generator given, so that a seed means the same pictures on
-every device; rotation and crop are one resampling. Images are float tensors [B, 3, H, W] in [0, 1].
+every device; they go there in one copy that nothing waits for, and no shape depends on them. Rotation and crop are one
+resampling. Images are float tensors [B, 3, H, W] in [0, 1].
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from paul.device import send
+from paul.images import per_channel
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+
 
 def _uniform(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:
     return low + (high - low) * torch.rand(count, generator=generator)
@@ -19,13 +25,13 @@ def _uniform(generator: torch.Generator, count: int, low: float, high: float) ->
 
 def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image with probability one half."""
-    flip = (torch.rand(len(x), generator=generator) < 0.5).to(x.device)
+    flip = send(torch.rand(len(x), generator=generator) < 0.5, x.device)
     return torch.where(flip.view(-1, 1, 1, 1), x.flip(3), x)
 
 
 def resample(x: Tensor, theta: Tensor, padding: str = "zeros") -> Tensor:
     """Each image seen through its affine matrix theta [B, 2, 3] (pixel *areas*: align_corners=False)."""
-    grid = F.affine_grid(theta.to(x.device, x.dtype), list(x.shape), align_corners=False)
+    grid = F.affine_grid(send(theta, x.device).to(x.dtype), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode=padding, align_corners=False)
 
 
@@ -40,56 +46,59 @@ def random_shift(x: Tensor, generator: torch.Generator, amount: float = 0.06) ->
 
 def gray(x: Tensor) -> Tensor:
     """Luma of [B, 3, H, W] -> [B, 1, H, W]."""
-    return (x * x.new_tensor([0.2989, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
-
-
-def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    factor = factor.view(-1, 1, 1, 1)
-    return (factor * x + (1 - factor) * other).clamp(0, 1)
-
-
-def brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """Towards black (factor 0) or away from it; factor [B]."""
-    return _blend(x, torch.zeros_like(x), factor)
-
-
-def contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Towards the image's mean grey; factor [B]."""
-    return _blend(x, gray(x).mean((2, 3), keepdim=True), factor)
-
-
-def saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Towards the grey image; factor [B]."""
-    return _blend(x, gray(x), factor)
+    return (x * per_channel((0.2989, 0.587, 0.114), x.device, x.dtype)).sum(1, keepdim=True)
 
 
 def hue(x: Tensor, turn: Tensor) -> Tensor:
     """Turn the hue of HSV by `turn` [B], 1 being the full circle."""
-    value, _ = x.max(1)
-    chroma = value - x.min(1).values
+    value = x.amax(1)
+    chroma = value - x.amin(1)  # value * saturation
     safe = chroma.where(chroma > 0, torch.ones_like(chroma))
     r, g, b = ((value - channel) / safe for channel in x.unbind(1))
     sector = torch.where(value == x[:, 0], b - g, torch.where(value == x[:, 1], 2 + r - b, 4 + g - r))
     angle = (sector / 6 + turn.view(-1, 1, 1)) * 6
-    saturated = chroma  # value * saturation
     # f(n) = v - v s max(0, min(k, 4 - k, 1)), k = (n + h / 60) mod 6, for n = 5, 3, 1
-    k = (x.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1) + angle.unsqueeze(1)) % 6
-    return value.unsqueeze(1) - saturated.unsqueeze(1) * torch.minimum(k, 4 - k).clamp(0, 1)
+    k = per_channel((5.0, 3.0, 1.0), x.device, x.dtype) + angle.unsqueeze(1)
+    k = k - 6 * (k / 6).floor()  # as `%`, several times as fast
+    return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def draw_jitter(count: int, generator: torch.Generator, jitter: float = 0.2, hue_turn: float = 0.1) -> Tensor:
+    """What `color_jitter` does to each image -> [count, 7, 2], on the CPU: (change, factor) of seven slots.
+
+    Hue takes the middle slot; the other three changes stand before or after it, in an order of the image's own. That
+    leaves three slots empty: brightness with factor 1, which changes nothing.
+    """
+    order = torch.rand(count, 4, generator=generator).argsort(dim=1)
+    factors = 1 + _uniform(generator, 3 * count, -jitter, jitter).view(3, -1)
+    factors = torch.cat([factors, _uniform(generator, count, -hue_turn, hue_turn)[None]]).T
+    slot = torch.arange(4) + 3 - (order == HUE).int().argmax(1, keepdim=True)
+    slots = torch.tensor([float(BRIGHTNESS), 1.0]).repeat(count, 7, 1)
+    slots[..., 0].scatter_(1, slot, order.float())
+    slots[..., 1].scatter_(1, slot, factors.gather(1, order))
+    return slots
+
+
+def apply_jitter(x: Tensor, slots: Tensor) -> Tensor:
+    """The changes that `draw_jitter` drew, slot by slot, for all images at once; slots [B, 7, 2] on x's device.
+
+    Factor 0 makes an image black (brightness), its mean grey (contrast) or its greys (saturation), 1 leaves it.
+    """
+    for place, slot in enumerate(slots.to(x.dtype).unbind(1)):
+        change, factor = slot.view(-1, 2, 1, 1, 1).unbind(1)
+        if place == 3:
+            x = hue(x, factor)
+            continue
+        grey = gray(x)
+        towards = torch.where(change == CONTRAST, grey.mean((2, 3), keepdim=True), grey) * (change != BRIGHTNESS)
+        x = (factor * x + (1 - factor) * towards).clamp(0, 1)
+    return x
 
 
 def color_jitter(x: Tensor, generator: torch.Generator, jitter: float = 0.2, hue_turn: float = 0.1) -> Tensor:
     """Brightness, contrast, saturation in [1 - jitter, 1 + jitter] and hue in +-hue_turn, in an order of its own for
     each image."""
-    order = torch.rand(len(x), 4, generator=generator).argsort(dim=1)
-    factor = 1 + _uniform(generator, 3 * len(x), -jitter, jitter).view(3, -1)
-    factors = torch.cat([factor, _uniform(generator, len(x), -hue_turn, hue_turn)[None]]).to(x.device, x.dtype)
-    x = x.clone()
-    for place in range(4):
-        for which, change in enumerate((brightness, contrast, saturation, hue)):
-            rows = (order[:, place] == which).nonzero().squeeze(1).to(x.device)
-            if len(rows):
-                x[rows] = change(x[rows], factors[which, rows])
-    return x
+    return apply_jitter(x, send(draw_jitter(len(x), generator, jitter, hue_turn), x.device))
 
 
 def rotation_and_crop(count: int, height: int, width: int, generator: torch.Generator, degrees: float = 10.0,
@@ -136,10 +145,16 @@ def surrogates(x: Tensor, generator: torch.Generator, *, mode: str = "all", jitt
     if mode not in ("all", "one"):
         raise ValueError(f"surrogate mode must be 'all' or 'one', got {mode!r}")
     count, _, height, width = x.shape
-    jittered = color_jitter(x, generator, jitter, hue_turn)
+    drawn = [draw_jitter(count, generator, jitter, hue_turn)]
     if mode == "all":
-        return resample(jittered, rotation_and_crop(count, height, width, generator, degrees, area), padding)
-    choice = torch.randint(3, (count,), generator=generator)
-    theta = rotation_and_crop(count, height, width, generator, degrees, area, rotate=choice == 1, crop=choice == 2)
-    color = (choice == 0).to(x.device).view(-1, 1, 1, 1)
-    return torch.where(color, jittered, resample(x, theta, padding))
+        drawn.append(rotation_and_crop(count, height, width, generator, degrees, area))
+    else:
+        choice = torch.randint(3, (count,), generator=generator)
+        drawn += [rotation_and_crop(count, height, width, generator, degrees, area, rotate=choice == 1,
+                                    crop=choice == 2), choice == 0]
+    together = send(torch.cat([part.float().view(count, -1) for part in drawn], 1), x.device)
+    slots, theta = together[:, :14].view(count, 7, 2), together[:, 14:20].view(count, 2, 3)
+    jittered = apply_jitter(x, slots)
+    if mode == "all":
+        return resample(jittered, theta, padding)
+    return torch.where(together[:, 20].bool().view(-1, 1, 1, 1), jittered, resample(x, theta, padding))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from paul import store
 from paul.datasets import Split
 
 # mean and standard deviation of ImageNet, what torchvision's weights were trained with
@@ -48,23 +51,52 @@ def readable(split: Split, report=print) -> Split:
         return split.take(np.flatnonzero(list(pool.map(check, split.files))))
 
 
-def load_images(split: Split, size: tuple[int, int], progress: bool = False) -> Tensor:
+def load_images(split: Split, size: tuple[int, int], progress: bool = False, place: str | None = None,
+                folder: str | Path = store.FOLDER) -> Tensor:
     """Decode a whole split, once -> uint8 [n, 3, H, W] on the CPU.
 
+    Args:
+        split: its images.
+        size: rows and columns.
+        progress: whether a bar shows it.
+        place: "memory", "disk" (a memory map, decoded the first time only; see `paul.store`) or, by default, memory
+            where half of what is free holds the set and disk where not; "device" is for `paul.device.on_device`.
+        folder: of the memory maps.
+
     Raises:
-        ValueError: a file that cannot be decoded, named.
+        ValueError: a file that cannot be decoded, named; an unknown place.
+        OSError: the disk does not take the memory map.
     """
-    images = torch.empty(len(split), 3, *size, dtype=torch.uint8)
+    store.check_place(place)
+    fits = len(split) * 3 * size[0] * size[1] < store.free_memory() / 2
 
-    def fill(row_path):
-        row, path = row_path
-        images[row] = torch.from_numpy(read_image(path, size).copy()).permute(2, 0, 1)
+    with tqdm(total=len(split), desc="decoding", unit="image", leave=False,
+              **({} if progress else {"disable": True})) as bar:
+        def decode(files: Sequence[Path]) -> Iterator[np.ndarray]:
+            bar.update(len(split) - len(files) - bar.n)  # what an earlier process has decoded
+            with ThreadPoolExecutor() as pool:
+                for first in range(0, len(files), store.CHUNK):  # a bound on what waits to be stored
+                    for image in pool.map(lambda path: _planes(path, size), files[first:first + store.CHUNK]):
+                        bar.update()
+                        yield image
 
-    with ThreadPoolExecutor() as pool:
-        for _ in tqdm(pool.map(fill, enumerate(split.files)), total=len(split), desc="decoding", unit="image",
-                      disable=not progress, leave=False):
-            pass
-    return images
+        if place == "disk" or (place is None and not fits):
+            return store.mapped(split.files, size, decode, folder)
+        images = torch.empty(len(split), 3, *size, dtype=torch.uint8)
+        for row, image in enumerate(decode(split.files)):
+            images[row] = torch.from_numpy(image)
+        return images
+
+
+def _planes(path: Path, size: tuple[int, int]) -> np.ndarray:
+    return np.ascontiguousarray(read_image(path, size).transpose(2, 0, 1))
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a constant first used in inference must do in training, too
+def per_channel(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """One number per channel [1, C, 1, 1], made once per device: a constant made anew would stop the host each time."""
+    return torch.tensor(values, device=device, dtype=dtype).view(1, -1, 1, 1)
 
 
 def unit_range(images: Tensor) -> Tensor:
@@ -74,5 +106,5 @@ def unit_range(images: Tensor) -> Tensor:
 
 def normalize(x: Tensor) -> Tensor:
     """Images [B, 3, H, W] in [0, 1] -> the backbone's input (zero mean, unit variance on ImageNet)."""
-    mean, std = (x.new_tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
+    mean, std = (per_channel(values, x.device, x.dtype) for values in (MEAN, STD))
     return (x - mean) / std

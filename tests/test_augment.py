@@ -6,7 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest
+from scipy.stats import ks_2samp, kstest
+from torchvision.transforms.v2 import ColorJitter
 from torchvision.transforms import functional as tv
 
 from paul import augment
@@ -20,14 +21,20 @@ def images(count, height=12, width=7, seed=0):
     return torch.rand(count, 3, height, width, generator=generator(seed))
 
 
-COLOURS = {"brightness": tv.adjust_brightness, "contrast": tv.adjust_contrast, "saturation": tv.adjust_saturation}
+COLOURS = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
+NOTHING = [augment.BRIGHTNESS, 1.0]
 
 
-@pytest.mark.parametrize("name", COLOURS)
-def test_colour_change_is_torchvisions(name):
+@pytest.mark.parametrize("change", [augment.BRIGHTNESS, augment.CONTRAST, augment.SATURATION])
+@pytest.mark.parametrize("place", [0, 6])
+def test_colour_change_is_torchvisions(change, place):
     x, factors = images(6), torch.tensor([0.0, 0.5, 0.8, 1.0, 1.2, 3.0])
-    expected = torch.stack([COLOURS[name](one, float(factor)) for one, factor in zip(x, factors)])
-    torch.testing.assert_close(getattr(augment, name)(x, factors), expected)
+    slots = torch.tensor([NOTHING] * 7).repeat(6, 1, 1)
+    slots[:, 3] = 0.0  # no turn of the hue
+    slots[:, place, 0], slots[:, place, 1] = change, factors
+    expected = torch.stack([COLOURS[change](one, float(factor)) for one, factor in zip(x, factors)])
+    # sums in another order, and hue's way to HSV and back: a few units of float32's last place at 1
+    torch.testing.assert_close(augment.apply_jitter(x, slots), expected, atol=1e-6, rtol=0)
 
 
 def test_hue_is_torchvisions():
@@ -38,29 +45,37 @@ def test_hue_is_torchvisions():
         torch.testing.assert_close(augment.hue(x, torch.full((len(x),), turn)), expected, atol=2e-6, rtol=0)
 
 
-def test_jitter_draws_each_image_its_own_order_and_factors(monkeypatch):
-    count, steps = 4800, {}
+def steps_of(slots):
+    """(change, factor) pairs of one image, in order, without the slots that do nothing."""
+    return [(int(change), factor) for place, (change, factor) in enumerate(slots.tolist())
+            if place == 3 or [change, factor] != NOTHING]
 
-    def recorder(name):
-        def note(x, factor):
-            for image, value in zip(x[:, 0, 0, 0].tolist(), factor.tolist()):
-                steps.setdefault(round(image * count), []).append((name, value))
-            return x
-        return note
 
-    names = ("brightness", "contrast", "saturation", "hue")
-    for name in names:
-        monkeypatch.setattr(augment, name, recorder(name))
-    x = (torch.arange(count) / count).view(-1, 1, 1, 1).expand(-1, 3, 1, 1)
-    augment.color_jitter(x, generator(), jitter=0.2, hue_turn=0.1)
+def test_jitter_draws_each_image_its_own_order_and_factors_as_torchvision_does():
+    count = 12_000
+    drawn = [steps_of(slots) for slots in augment.draw_jitter(count, generator(), jitter=0.2, hue_turn=0.1)]
+    orders = Counter(tuple(change for change, _ in steps) for steps in drawn)
+    assert len(orders) == 24 and all(set(order) == {0, 1, 2, 3} for order in orders)
+    assert all(abs(seen - count / 24) < 5 * math.sqrt(count / 24) for seen in orders.values())
+    torch.manual_seed(0)
+    jitter = ColorJitter(0.2, 0.2, 0.2, 0.1)
+    theirs = [jitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
+              for _ in range(count)]
+    assert Counter(tuple(order.tolist()) for order, *_ in theirs).keys() == orders.keys()
+    for change in range(4):
+        ours = [dict(steps)[change] for steps in drawn]
+        assert ks_2samp(ours, [parameters[1 + change] for parameters in theirs]).pvalue > 1e-3
 
-    orders = Counter(tuple(name for name, _ in steps[image]) for image in range(count))
-    assert len(orders) == 24 and all(set(order) == set(names) for order in orders)
-    assert all(abs(seen - 200) < 5 * math.sqrt(200) for seen in orders.values())
-    for name, low, high in (("brightness", 0.8, 1.2), ("contrast", 0.8, 1.2), ("saturation", 0.8, 1.2),
-                            ("hue", -0.1, 0.1)):
-        drawn = [dict(steps[image])[name] for image in range(count)]
-        assert kstest(drawn, "uniform", (low, high - low)).pvalue > 1e-3
+
+def test_jitter_of_a_batch_is_torchvisions_image_by_image_in_each_ones_order():
+    x, slots = images(60), augment.draw_jitter(60, generator(1), jitter=0.4, hue_turn=0.3)
+    expected = []
+    for one, own in zip(x, slots):
+        for change, factor in steps_of(own):
+            one = COLOURS[change](one, factor)
+        expected.append(one)
+    # four changes, each within a few units of float32's last place at 1
+    torch.testing.assert_close(augment.apply_jitter(x, slots), torch.stack(expected), atol=4e-6, rtol=0)
 
 
 def parameters(theta, height, width):

@@ -1,0 +1,142 @@
+"""Where images live and how they get to the device; set-up of networks and optimisers; what can be shown on a CPU."""
+
+import pytest
+import torch
+from people import ADAPT, NETWORK, adapt, pairs, target, trained, source, data, same_weights, write_set  # noqa: F401
+from torch import nn
+
+from paul import device, store
+from paul.datasets import ReidDataset
+from paul.device import announce, batch_of, batches, on_device, precision, prepare, send, sgd
+from paul.images import load_images
+
+CPU = torch.device("cpu")
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    split = ReidDataset.load(write_set(tmp_path / "set", {"train": pairs(range(1, 6), 2)})).split("train")
+    return load_images(split, (40, 24), place="disk", folder=tmp_path / "cache")
+
+
+def test_batches_are_batch_of_each_in_order_for_images_in_memory_and_on_disk(mapped):
+    order = torch.randperm(20, generator=generator()).split(6)
+    for images in (mapped, mapped.clone()):
+        seen = list(batches(images, order, CPU))
+        assert [rows.tolist() for rows, _ in seen] == [rows.tolist() for rows in order]
+        for rows, x in seen:
+            assert torch.equal(x, images[rows].float() / 255) and torch.equal(x, batch_of(images, rows, CPU))
+
+
+def test_the_next_batches_are_read_while_one_is_used(mapped, monkeypatch):
+    asked, order = [], list(torch.arange(20).split(2))
+    fetch = device._fetch
+    monkeypatch.setattr(device, "_fetch", lambda images, rows, to: asked.append(rows) or fetch(images, rows, to))
+    walk = batches(mapped, order, CPU)
+    for step, (rows, _) in enumerate(walk):
+        if step == 4:
+            walk.close()  # the reader ends with what it has begun
+    assert step == 4 and [rows.tolist() for rows in asked] == [rows.tolist() for rows in order[:5 + device.AHEAD]]
+
+
+def test_an_error_while_reading_ahead_reaches_the_training(mapped):
+    with pytest.raises(IndexError):
+        list(batches(mapped, [torch.tensor([0]), torch.tensor([20])], CPU))
+
+
+def test_training_reads_from_disk_what_it_reads_from_memory(trained, mapped, tmp_path):  # noqa: F811
+    models = [adapt(trained[0], images, ADAPT, folder=tmp_path / name)
+              for name, images in (("disk", mapped), ("memory", mapped.clone()))]
+    assert same_weights(*models)
+
+
+def test_on_a_cpu_images_stay_where_they_are_and_the_place_is_checked(mapped):
+    for place in (None, "device", "memory", "disk"):
+        assert on_device(mapped, CPU, place) is mapped
+    with pytest.raises(ValueError, match="not in 'tape'"):
+        on_device(mapped, CPU, "tape")
+
+
+def test_the_choice_is_one_line_which_tqdm_disable_hushes(mapped, monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    announce(mapped.clone(), CPU)
+    announce(mapped, CPU)
+    announce(mapped.clone(), torch.device("cuda:1"))
+    out, lines = capsys.readouterr()
+    in_memory, on_disk, ahead = lines.splitlines()
+    assert out == "" and in_memory == "training on cpu; 20 images of 40x24, 0.1 MiB, in memory"
+    assert on_disk.endswith(f"mapped from {store.file_of(mapped)}")
+    assert ahead.endswith("in memory, batches copied ahead through pinned buffers") and "cuda:1" in ahead
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    announce(mapped, CPU)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_send_leaves_a_tensor_that_is_there():
+    x = torch.rand(3)
+    assert send(x, CPU) is x
+
+
+def test_prepare_keeps_a_cpu_networks_bits_and_names():
+    torch.manual_seed(0)
+    model = NETWORK.build()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert prepare(model, CPU) is model
+    assert all(value.is_contiguous() and torch.equal(value, before[name])
+               for name, value in model.state_dict().items()) and before.keys() == model.state_dict().keys()
+
+
+def test_prepare_compiles_on_request_and_passes_the_mode_on(monkeypatch):
+    asked = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: asked.append(options))
+    for compile in (False, True, "reduce-overhead"):
+        prepare(nn.Linear(2, 2), CPU, compile=compile)
+    assert asked == [{"mode": None}, {"mode": "reduce-overhead"}]
+
+
+@pytest.mark.parametrize("stage", ["source", "target"])
+def test_a_compiled_network_gives_what_the_plain_one_gives(stage):
+    torch.manual_seed(0)
+    model, x = NETWORK.build(num_classes=5), torch.rand(4, 3, 40, 24)
+    if stage == "target":
+        model.to_target()
+    results = []
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        if compiled:
+            model.compile(backend="aot_eager")  # traces forward and backward as inductor does, without its C++ compiler
+        model.zero_grad()
+        output = model.train()(x)
+        output.embeddings.square().sum().backward()
+        results.append((output.features, output.embeddings, model.branch.weight.grad.clone(),
+                        model.backbone[0].weight.grad.clone()))
+    assert set(model.state_dict()) == set(NETWORK.build(num_classes=5 if stage == "source" else None).state_dict())
+    # the traced graph may decompose an operation and round differently
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_sgd_takes_torchs_own_steps():
+    start = torch.rand(5, generator=generator())
+    ends = []
+    for make in (lambda p: sgd([{"params": [p], "name": "all"}], CPU, lr=0.1, momentum=0.9, weight_decay=0.01),
+                 lambda p: torch.optim.SGD([p], lr=0.1, momentum=0.9, weight_decay=0.01)):
+        weight = nn.Parameter(start.clone())
+        optimizer = make(weight)
+        for _ in range(3):
+            optimizer.zero_grad()
+            weight.square().sum().backward()
+            optimizer.step()
+        ends.append(weight.detach())
+    assert torch.equal(*ends)
+
+
+def test_precision_is_plain_on_a_cpu_and_bf16_where_asked():
+    a = torch.rand(3, 3)
+    with precision(CPU):
+        assert (a @ a).dtype == torch.float32
+    with precision(CPU, bf16=True):
+        assert (a @ a).dtype == torch.bfloat16
