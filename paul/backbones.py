@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import OrderedDict
-from pathlib import Path
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-HEAD = ("avgpool", "fc", "classifier", "dropout", "head", "heads", "AuxLogits", "aux1", "aux2")
+from paul.weights import HEAD, load_file, load_imagenet
 
 
 class _Residual(nn.Module):
@@ -34,44 +32,16 @@ def small() -> nn.Sequential:
         _Residual(16, 32, 2), _Residual(32, 64, 2), _Residual(64, 96, 1))
 
 
-def _load_local(network: nn.Module, path: str) -> None:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no weight file at {path}; give weights='imagenet', a file, or nothing")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{path} cannot be read as weights: damaged, or more than tensors ({reason})") from error
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} is not a weight file: it holds a {type(state).__name__}")
-    # files of the oldest torch versions have no num_batches_tracked
-    wanted = {name: value for name, value in network.state_dict().items()
-              if not name.startswith(HEAD) and (name in state or not name.endswith("num_batches_tracked"))}
-    unfit = [name for name, value in wanted.items() if getattr(state.get(name), "shape", None) != value.shape]
-    if unfit:
-        raise ValueError(f"{path} is not a weight file of this backbone: {unfit[0]} and {len(unfit) - 1} others are "
-                         "missing or of another shape")
-    network.load_state_dict({name: state[name] for name in wanted}, strict=False)
-
-
 def _torchvision(name: str, weights: str | None) -> nn.Module:
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise ValueError(f"unknown backbone {name!r}: 'small' or a torchvision classification model such as "
                          "'resnet50' or 'mobilenet_v2'")
-    builder = torchvision.models.get_model_builder(name)
-    if weights != "imagenet":
-        network = builder(weights=None)
-        if weights is not None:
-            _load_local(network, weights)
-        return network
-    best = torchvision.models.get_model_weights(name)
-    # IMAGENET1K_V1 where there is one: the weights of the paper's time
-    best = getattr(best, "IMAGENET1K_V1", best.DEFAULT)
-    try:
-        return builder(weights=best)
-    except OSError as error:
-        raise OSError(f"the ImageNet weights of {name} could not be downloaded from {best.url} ({error}); fetch that "
-                      "file yourself and pass its path as weights") from error
+    network = torchvision.models.get_model_builder(name)(weights=None)
+    if weights == "imagenet":
+        load_imagenet(network, name)
+    elif weights is not None:
+        load_file(network, weights)
+    return network
 
 
 def _without_head(network: nn.Module) -> nn.Module:
@@ -109,10 +79,10 @@ def build_backbone(name: str = "resnet50", weights: str | None = None) -> tuple[
     Args:
         name: "small", or any convolutional classification model of torchvision; its pooling and classifier are
             removed and its last stage keeps the resolution (last stride 1) where a convolution would halve it.
-        weights: None, "imagenet" (downloaded by torchvision), or the path of a local weight file.
+        weights: None, "imagenet" (through torchvision), or the path of a weight file; see `paul.weights`.
 
     Raises:
-        ValueError: an unknown name, a model without a feature map, weights that do not fit.
+        ValueError: an unknown name, a model without a feature map, weights that are damaged or do not fit.
         FileNotFoundError, OSError: no such weight file; the download failed.
     """
     if name == "small":
@@ -120,7 +90,7 @@ def build_backbone(name: str = "resnet50", weights: str | None = None) -> tuple[
         if weights == "imagenet":
             raise ValueError("the small backbone has no ImageNet weights")
         if weights is not None:
-            _load_local(body, weights)
+            load_file(body, weights)
         return body, 96
     body = _without_head(_torchvision(name, weights))
     try:

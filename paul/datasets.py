@@ -13,6 +13,21 @@ import pandas as pd
 COLUMNS = ("file", "split", "person_id", "camera_id")
 SPLITS = ("train", "query", "gallery", "val_query", "val_gallery")
 JUNK, DISTRACTOR = -1, 0
+RENDERED, REAL = ("smoke", "mini", "gpu"), ("market1501", "dukemtmc", "msmt17")
+
+
+def how_to_make(folder: str | Path) -> str:
+    """The command that prepares a set, by its folder's name: data/market1501, data/mini/duke, data/my_crops."""
+    folder = Path(folder)
+    out, name = folder.parent, folder.name
+    if name in ("source", "market", "duke") and out.name in RENDERED:
+        return f"python -m data_prep synthetic --profile {out.name} --out {out.parent}"
+    if name.startswith("cuhk03"):
+        return f"python -m data_prep cuhk03 --raw ARCHIVE_OR_FOLDER --splits FOLDER_OF_SPLIT_FILES --out {out}"
+    if name in REAL:
+        right = " --i-have-the-right" if name == "dukemtmc" else ""
+        return f"python -m data_prep {name} --raw ARCHIVE_OR_FOLDER --out {out}{right}"
+    return f"python -m data_prep folder --raw FOLDER_OF_IMAGES --name {name} --out {out}"
 
 
 @dataclass(frozen=True)
@@ -98,9 +113,8 @@ class ReidDataset:
         root = Path(folder)
         index = root / "index.csv"
         if not index.is_file():
-            raise FileNotFoundError(
-                f"{index} does not exist. Render the embedded people with 'python -m data_prep synthetic --profile mini "
-                f"--out data', or point --data at a folder that holds an index.csv")
+            raise FileNotFoundError(f"{index} does not exist. Make it with '{how_to_make(root)}', or point --data at a "
+                                    "folder that holds an index.csv")
         try:
             # spreadsheets put a mark in front of UTF-8, which utf-8-sig takes off
             frame = pd.read_csv(index, dtype={"file": str, "split": str}, keep_default_na=False, encoding="utf-8-sig")

@@ -32,17 +32,22 @@ def _images(folder: str, split: str, size: tuple[int, int]) -> Tensor:
     return load_images(ReidDataset.load(folder).split(split), size)
 
 
+def source_folder(spec: Spec, places: Places = Places()) -> Path:
+    """Where a run's source model is trained: its options, the sources and the data set decide."""
+    dataset = ReidDataset.load(Path(places.data) / profile(spec.profile).folders["source"])
+    key = records.digest({**spec.source(), "code": records.code_hash(), "fingerprint": dataset.fingerprint})
+    return Path(places.models) / spec.profile / f"source--s{spec.seed}--{key[:8]}"
+
+
 def source_model(spec: Spec, places: Places = Places()) -> PatchNet:
     """The source model of a run, trained or loaded; `history` holds its curve."""
     p = profile(spec.profile)
     folder = Path(places.data) / p.folders["source"]
-    dataset = ReidDataset.load(folder)
-    key = records.digest({**spec.source(), "code": records.code_hash(), "fingerprint": dataset.fingerprint})
     images = _images(str(folder), "train", p.image_size)
     with one_thread(pick_device(places.device)):
-        return pretrain(images, dataset.split("train").person_ids, ROWS[spec.row].network(p.network), p.pretrain,
-                        folder=Path(places.models) / spec.profile / f"source--s{spec.seed}--{key[:8]}",
-                        seed=spec.seed, weights=p.weights, device=places.device)
+        return pretrain(images, ReidDataset.load(folder).split("train").person_ids,
+                        ROWS[spec.row].network(p.network), p.pretrain, folder=source_folder(spec, places),
+                        seed=spec.seed, weights=places.weights or p.weights, device=places.device)
 
 
 def evaluate_model(model: PatchNet, folder: str | Path, image_size: tuple[int, int], query: str = "query",
@@ -241,7 +246,8 @@ def workers_executor(workers: int):
 
 def run_table(table: str, profile: str = "mini", seeds: str = "0-2", targets: list[str] | None = None,
               data_dir: str = "data", results_dir: str = "results", models_dir: str = MODELS, workers: int = 2,
-              rows: list[str] | None = None, device: str | None = None, fresh: bool = False) -> list[dict]:
+              rows: list[str] | None = None, device: str | None = None, fresh: bool = False,
+              weights: str | None = None) -> list[dict]:
     """All records of one of the paper's tables: loaded where they are, computed where they are missing.
 
     Args:
@@ -250,12 +256,13 @@ def run_table(table: str, profile: str = "mini", seeds: str = "0-2", targets: li
         data_dir, results_dir, models_dir: folders.
         workers: processes on a CPU; a GPU takes one run at a time.
         device, fresh: see `run_one`.
+        weights: a file of backbone weights in place of the profile's.
 
     Raises:
         ValueError: an unknown table, profile, target or row.
     """
-    specs = specs_of(table, profile, seeds_of(seeds), targets, rows)
-    places = Places(data_dir, results_dir, models_dir, device)
+    specs = specs_of(table, profile, seeds_of(seeds), targets, rows, weights)
+    places = Places(data_dir, results_dir, models_dir, device, weights)
     todo = sum(needs_computing(spec, places, fresh) for spec in specs)
     if pick_device(device).type == "cuda":
         workers = 1

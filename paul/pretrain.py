@@ -17,6 +17,7 @@ from paul.images import normalize
 from paul.losses import triplet_loss
 from paul.patchnet import PatchNet, PatchNetOptions, concatenate
 from paul.schedules import cosine_learning_rates, source_learning_rates
+from paul.weights import content_of
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,14 @@ def pretrain(images: Tensor, person_ids: np.ndarray, network: PatchNetOptions, o
         raise ValueError(f"batch {options.batch} is larger than the set of {len(images)} images; lower pretrain.batch")
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = network.build(num_classes=len(people), weights=weights).to(device)
+    started = (Path(folder) / "checkpoint.pt").is_file()  # then its weights follow, and the first ones may be gone
+    model = network.build(num_classes=len(people), weights=None if started else weights).to(device)
     model.image_size = tuple(images.shape[-2:])
     optimizer = torch.optim.SGD(parameter_groups(model), lr=0.1, momentum=options.momentum,
                                 weight_decay=options.weight_decay)
     labels, partners = torch.from_numpy(labels), Partners(person_ids)
     spec = {"stage": "source", "network": asdict(network), "options": asdict(options), "seed": seed,
-            "weights": weights, "images": fingerprint(images, labels)}
+            "weights": content_of(network.backbone, weights), "images": fingerprint(images, labels)}
     images = on_device(images, device)
     steps = -(-len(images) // options.batch)
     with Run(folder, model, spec, {"optimizer": optimizer}, generator, options.epochs, tensorboard) as run:

@@ -21,7 +21,7 @@ from paul.checkpoint import write_atomically
 
 # the files whose code decides a measured number; plots, tables and commands do not
 DECIDING = ("adapt", "augment", "backbones", "device", "engine", "features", "images", "losses", "memory", "metrics",
-            "patches", "patchnet", "pretrain", "schedules")
+            "patches", "patchnet", "pretrain", "schedules", "weights")
 _BREAKS = {tokenize.NEWLINE: "\n", tokenize.INDENT: "\t", tokenize.DEDENT: "\b"}
 
 

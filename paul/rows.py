@@ -13,6 +13,7 @@ from paul.bow import BowOptions
 from paul.lomo import LomoOptions
 from paul.patchnet import PatchNetOptions
 from paul.profiles import profile
+from paul.weights import content_of
 
 MODELS = "build/models"
 
@@ -99,12 +100,18 @@ TABLES = {"table1": ((*RIVALS, "paul"), ("market",)), "table2": ((*RIVALS, "paul
 
 @dataclass(frozen=True)
 class Spec:
-    """One run: a row on a target, from a source seed, at a profile."""
+    """One run: a row on a target, from a source seed, at a profile.
+
+    Attributes:
+        weights: the content of the weights that the backbone starts from, where it isn't the profile's (see
+            `paul.weights.content_of`); the file itself is a matter of `Places`.
+    """
 
     row: str
     target: str
     seed: int
     profile: str
+    weights: str | None = None
 
     def source(self) -> dict:
         """What decides the source model, as plain data; rows and targets with equal ones share it; {} without one."""
@@ -114,7 +121,7 @@ class Spec:
         network = asdict(ROWS[self.row].network(p.network))
         network.pop("freeze_pgn")  # acts on the target only
         return {"data": p.folders["source"], "image_size": list(p.image_size), "network": network,
-                "pretrain": asdict(p.pretrain), "weights": p.weights, "seed": self.seed}
+                "pretrain": asdict(p.pretrain), "weights": self.weights or p.weights, "seed": self.seed}
 
     def adapt_options(self) -> AdaptOptions | None:
         """Options of the target stage, None for a row that does not train there."""
@@ -151,12 +158,14 @@ class Spec:
 
 @dataclass(frozen=True)
 class Places:
-    """Folders: data sets, results (records), models (checkpoints, outside version control); and the device."""
+    """Folders: data sets, results (records), models (checkpoints, outside version control); a file of backbone weights
+    in place of a download; and the device."""
 
     data: str = "data"
     results: str = "results"
     models: str = MODELS
     device: str | None = None
+    weights: str | None = None
 
     def record(self, spec: Spec) -> Path:
         return Path(self.results) / "runs" / spec.profile / f"{spec.name}.json"
@@ -178,8 +187,10 @@ def seeds_of(text: str) -> list[int]:
 
 
 def specs_of(table: str, profile_name: str, seeds: list[int], targets: list[str] | None = None,
-             rows: list[str] | None = None) -> list[Spec]:
+             rows: list[str] | None = None, weights: str | None = None) -> list[Spec]:
     """The runs of one table; a row without chance has one, filed under seed 0.
+
+    `weights` is a file for backbones to start from; one with the profile's own content changes no run.
 
     Raises:
         ValueError: an unknown table, target or row.
@@ -192,7 +203,11 @@ def specs_of(table: str, profile_name: str, seeds: list[int], targets: list[str]
         unknown = set(chosen or ()) - set(known)
         if unknown:
             raise ValueError(f"unknown {kind} {sorted(unknown)[0]!r}; there are {', '.join(known)}")
-    found = [Spec(row, target, seed if ROWS[row].drawn else 0, profile_name)
+    p = profile(profile_name)
+    content = content_of(p.network.backbone, weights)
+    content = None if content == p.weights else content
+    found = [Spec(row, target, seed if ROWS[row].drawn else 0, profile_name,
+                  None if ROWS[row].hand_crafted else content)
              for seed in seeds for row in table_rows for target in possible
              if (rows is None or row in rows) and (targets is None or target in targets)]
     return list(dict.fromkeys(found))

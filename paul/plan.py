@@ -1,0 +1,246 @@
+"""What a set of runs will take, before it starts: trainings, hours, disk, memory; and which data sets are missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from paul import records, store
+from paul.costs import Step
+from paul.datasets import ReidDataset, how_to_make
+from paul.device import pick_device
+from paul.experiments import source_folder
+from paul.patchnet import PatchNetOptions
+from paul.profiles import profile
+from paul.rows import ROWS, Places, Spec
+from paul.runs import read_records
+
+# Assumed where no record of the device exists, in 1e12 floating-point operations a second. A GPU: convolutions in bf16
+# on a data-centre card at about an eighth of an A100's peak. A CPU: one core in float32.
+ASSUMED = {"cuda": 40.0, "cpu": 0.03}
+CLASSES = 1000  # of the classifier while counting; it is a thousandth of the work
+BACKWARD = 2  # a backward pass is two products for every one of the forward pass
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a network: what one image costs.
+
+    Attributes:
+        flops: operations of a forward pass (a multiplication and an addition are two).
+        parameters: of the network.
+        activations: bytes that the backward pass needs, in float32.
+    """
+
+    flops: int
+    parameters: int
+    activations: int
+
+
+@lru_cache(maxsize=64)
+def cost_of(network: PatchNetOptions, size: tuple[int, int], images: int = 4) -> Cost:
+    """Counted on a forward pass with tensors that have a shape and no memory."""
+    saved = {}
+
+    def note(tensor):
+        saved[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = network.build(num_classes=CLASSES)
+        batch = torch.zeros(images, 3, *size)
+        with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            model(batch)
+        for kept in model.state_dict().values():
+            saved.pop(kept.untyped_storage()._cdata, None)
+        parameters = sum(p.numel() for p in model.parameters())
+    return Cost(counter.get_total_flops() // images, parameters, sum(saved.values()) // images)
+
+
+@lru_cache(maxsize=64)
+def images_of(folder: str) -> dict[str, int]:
+    """{split: images}: from the index, else as published or planned; {} where neither tells."""
+    try:
+        frame = ReidDataset.load(folder).frame
+        return {name: int(count) for name, count in frame["split"].value_counts().items()}
+    except FileNotFoundError:
+        from data_prep.expected import expected_images
+
+        return expected_images(folder) or {}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one run, in floating-point operations and images, by stage; the source stage is shared between runs."""
+
+    pretrain: float
+    adapt: float
+    cost: Cost
+    source_images: int
+    target_images: int
+
+
+def work_of(spec: Spec, data: str) -> Work:
+    """What a run computes. Source: pairs of images. Target: filling the bank, real images and surrogates; testing.
+
+    A row without a network counts as nothing: minutes on a CPU.
+    """
+    p, row, options = profile(spec.profile), ROWS[spec.row], spec.adapt_options()
+    if row.hand_crafted:
+        return Work(0.0, 0.0, Cost(0, 0, 0), 0, 0)
+    cost = cost_of(row.network(p.network), tuple(p.image_size))
+    source = images_of(str(Path(data) / p.folders["source"])).get("train", 0)
+    target = images_of(str(Path(data) / p.folders[spec.target]))
+    train, test = target.get("train", 0), target.get("query", 0) + target.get("gallery", 0)
+    passes = float(test)
+    if row.adabn or (options and options.refresh_statistics):
+        passes += train
+    if options:
+        passes += train if options.loss_c else 0
+        passes += options.epochs * train * (2 if options.loss_v else 1) * (1 + BACKWARD)
+    return Work(p.pretrain.epochs * 2 * source * (1 + BACKWARD) * cost.flops, passes * cost.flops, cost, source, train)
+
+
+def measured_rates(found: list[dict], data: str, device: torch.device) -> dict[str, float]:
+    """{"pretrain", "adapt": operations a second} from records of this device (a CPU: of this machine), {} for none."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    done = {"pretrain": 0.0, "adapt": 0.0}
+    seconds = dict.fromkeys(done, 0.0)
+    for record in found:
+        here = record.get("device") == name and (name != "cpu" or record.get("machine") == records.machine())
+        if not here or record.get("row") not in ROWS or ROWS[record["row"]].hand_crafted or record.get("target") not in profile(record["profile"]).targets:
+            continue
+        work = work_of(Spec(record["row"], record["target"], record["seed"], record["profile"]), data)
+        for stage, parts in (("pretrain", ("pretrain",)), ("adapt", ("adapt", "evaluate"))):
+            done[stage] += getattr(work, stage)
+            seconds[stage] += sum(record["seconds"][part] for part in parts)
+    return {stage: done[stage] / seconds[stage] for stage in done if seconds[stage] > 0 and done[stage] > 0}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `specs` will take.
+
+    Attributes:
+        specs: the runs to compute.
+        sources: source models among them, one spec each.
+        missing: folders of data sets that are not there.
+        hours: device hours by stage, "pretrain" and "adapt".
+        unit: "GPU" or "CPU", whose hours these are.
+        basis: where the figure comes from.
+        checkpoint_bytes, image_bytes: on disk at the end; decoded images of source and largest target, in memory.
+        device_bytes: what the device holds at the same time, by name, images apart.
+    """
+
+    specs: list[Spec]
+    sources: list[Spec]
+    missing: list[str]
+    hours: dict[str, float]
+    unit: str
+    basis: str
+    checkpoint_bytes: int
+    image_bytes: dict[str, int]
+    device_bytes: dict[str, int]
+
+    def lines(self) -> list[str]:
+        """For printing."""
+        hours = {stage: _hours(value, self.unit) for stage, value in self.hours.items()}
+        total, peak = _hours(sum(self.hours.values()), self.unit), sum(self.device_bytes.values())
+        free = store.free_memory() / 2
+        in_memory = [size for size in self.image_bytes.values() if size < free]
+        on_disk = [size for size in self.image_bytes.values() if size >= free]
+        parts = ", ".join(f"{name} {_size(value)}" for name, value in self.device_bytes.items())
+        return [
+            f"runs:    {len(self.specs)}, from {len(self.sources)} source models",
+            f"time:    {total} (source models {hours['pretrain']}, adaptation and test {hours['adapt']}), {self.basis}",
+            f"disk:    {_size(self.checkpoint_bytes)} of checkpoints"
+            + (f", {_size(sum(on_disk))} of decoded images in {store.FOLDER}" if on_disk else ""),
+            f"memory:  {_size(sum(in_memory))} of decoded images (source {_size(self.image_bytes['source'])}, largest "
+            f"target {_size(self.image_bytes['target'])}; on disk where half of the free memory does not hold them)",
+            f"device:  {_size(peak)} ({parts}), and {_size(max(self.image_bytes.values()))} of images where half of its "
+            "free memory holds them",
+            *(f"missing: {folder}: {how_to_make(folder)}" for folder in self.missing),
+        ]
+
+    def refuse_missing(self, data: str) -> None:
+        """Raises FileNotFoundError naming every folder that is not there, each with the command that makes it."""
+        if self.missing:
+            each = "; ".join(f"{folder}: {how_to_make(folder)}" for folder in self.missing)
+            raise FileNotFoundError(f"{len(self.missing)} data sets are missing below --data {data}: {each}")
+
+
+def plan(specs: list[Spec], places: Places = Places()) -> Plan:
+    """Plan these runs; needs no data set and no GPU.
+
+    Sizes of sets that are not there yet are the published ones. Hours come from operations, divided by what records of
+    the same device reached, or else by ASSUMED.
+    """
+    specs = list(dict.fromkeys(specs))
+    works = {spec: work_of(spec, places.data) for spec in specs}
+    shared = {records.digest(spec.source()): spec for spec in specs if spec.source()}
+    sources = [spec for spec in shared.values() if not _trained(spec, places)]
+    folders = dict.fromkeys(str(Path(places.data) / profile(spec.profile).folders[key])
+                            for spec in specs for key in ("source", spec.target))
+    device = pick_device(places.device)
+    found = [record for name in {spec.profile for spec in specs} for record in read_records(places.results, name)]
+    rates = measured_rates(found, places.data, device)
+    # a network that wants a GPU is planned for one, wherever the plan is made
+    large = any(profile(spec.profile).network.backbone != "small" for spec in specs)
+    kind = "cuda" if large and places.device is None and not rates else device.type
+    speed = {stage: rates.get(stage, ASSUMED[kind] * 1e12) for stage in ("pretrain", "adapt")}
+    basis = ("at the speed of earlier records of this device" if rates else
+             f"assuming {ASSUMED[kind]:g}e12 operations a second (half as fast takes twice as long)")
+    adapted = [spec for spec in specs if spec.adapt_options()]
+    checkpoints = [works[spec].cost.parameters for spec in [*sources, *adapted]]
+    pixels = {spec: profile(spec.profile).image_size[0] * profile(spec.profile).image_size[1] for spec in specs}
+    return Plan(
+        specs=specs, sources=sources,
+        missing=[folder for folder in folders if not (Path(folder) / "index.csv").is_file()],
+        hours={"pretrain": sum(works[spec].pretrain for spec in sources) / speed["pretrain"] / 3600,
+               "adapt": sum(work.adapt for work in works.values()) / speed["adapt"] / 3600},
+        unit={"cuda": "GPU", "cpu": "CPU"}[kind], basis=basis,
+        # weights and momentum; the target stage keeps its memories, too
+        checkpoint_bytes=8 * sum(checkpoints) + sum(_memories(spec, works[spec]) for spec in adapted),
+        image_bytes={"source": max(3 * works[spec].source_images * pixels[spec] for spec in specs),
+                     "target": max(3 * works[spec].target_images * pixels[spec] for spec in specs)},
+        device_bytes=max((_on_device(spec, works[spec], kind) for spec in specs), key=lambda part: sum(part.values())))
+
+
+def _trained(spec: Spec, places: Places) -> bool:
+    """Whether the run's source model is finished."""
+    try:
+        log = source_folder(spec, places) / "log.jsonl"
+        return len(log.read_text(encoding="utf-8").splitlines()) >= profile(spec.profile).pretrain.epochs
+    except FileNotFoundError:
+        return False
+
+
+def _memories(spec: Spec, work: Work) -> int:
+    """Bank and image centres of the target stage (ledger 6, 11)."""
+    network = ROWS[spec.row].network(profile(spec.profile).network)
+    step = Step(work.target_images, patches=network.num_patches, dim=network.dim,
+                centre_dim=network.num_patches * (network.embedding_dim or network.dim // 2))
+    return step.bank_bytes + step.centre_bytes
+
+
+def _on_device(spec: Spec, work: Work, kind: str) -> dict[str, int]:
+    """Weights, gradients and momentum; memories; activations of the larger batch, halved by bf16 on a GPU."""
+    options = spec.adapt_options()
+    batch = 2 * max(profile(spec.profile).pretrain.batch, options.batch if options else 0)
+    return {"network and optimiser": 3 * 4 * work.cost.parameters,
+            "bank": _memories(spec, work) if options else 0,
+            "activations": batch * work.cost.activations // (2 if kind == "cuda" else 1)}
+
+
+def _size(count: float) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.0f} MiB"
+
+
+def _hours(hours: float, unit: str) -> str:
+    return f"{hours:,.{0 if hours >= 10 else 1}f} {unit}-hours" if hours >= 1 else f"{60 * hours:.0f} {unit}-minutes"

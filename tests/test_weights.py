@@ -1,0 +1,188 @@
+"""Where a backbone's weights come from: torchvision's folder, a download, a file; and that their content is checked."""
+
+import hashlib
+from dataclasses import replace
+from http.client import IncompleteRead
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from people import SIZE, TINY, data, tiny_smoke  # noqa: F401
+
+from paul import checkpoint, cli, weights
+from paul.backbones import build_backbone
+from paul.datasets import ReidDataset
+from paul.images import load_images
+from paul.pretrain import pretrain
+from paul.profiles import PROFILES
+from paul.rows import specs_of
+from paul.weights import content_of, hash_in, imagenet_file
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """torchvision's folder, empty, and no way to download."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+    def offline(*_, **__):
+        raise URLError("no route")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    return tmp_path / "torch/hub/checkpoints"
+
+
+@pytest.fixture(scope="module")
+def state():
+    torch.manual_seed(2)
+    return torchvision.models.resnet18().state_dict()
+
+
+def stored(state, folder, name="resnet18-{}.pth"):
+    """The file with the beginning of its own hash in its name, as torchvision's are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(state, folder / "new.pth")
+    digest = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()
+    return (folder / "new.pth").rename(folder / name.format(digest[:8]))
+
+
+def publish(monkeypatch, file):
+    """Make torchvision's ResNet-18 weights those of this file."""
+    class Published:
+        url = f"https://example.org/models/{file.name}"
+
+        @staticmethod
+        def get_state_dict(**options):
+            from torch.hub import load_state_dict_from_url
+            return load_state_dict_from_url(Published.url, **options)
+
+    monkeypatch.setattr(weights, "published", lambda backbone: Published)
+
+
+def test_the_papers_weights_are_the_ones_of_its_time(hub):
+    assert imagenet_file("resnet50") == hub / "resnet50-0676ba61.pth"
+    assert PROFILES["paper"].weights == "imagenet" and PROFILES["paper"].network.backbone == "resnet50"
+
+
+@pytest.mark.parametrize("error", [URLError("no route"), TimeoutError("too slow"), IncompleteRead(b"x"),
+                                   RuntimeError('invalid hash value (expected "0676ba61", got "1234")')])
+def test_without_a_network_the_message_names_the_file_and_its_place(hub, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
+    with pytest.raises(OSError) as refused:
+        build_backbone("resnet50", "imagenet")
+    for words in ("ImageNet weights of resnet50", "https://", "resnet50-0676ba61.pth", "--weights FILE",
+                  f"put it at {hub / 'resnet50-0676ba61.pth'}"):
+        assert words in str(refused.value)
+    assert not hub.exists() or not list(hub.iterdir())
+
+
+def test_a_download_is_checked_kept_and_used_again(hub, tmp_path, state, monkeypatch):
+    origin = stored(state, tmp_path / "server")
+    publish(monkeypatch, origin)
+    fetched = []
+
+    def download(url, target, hash_prefix, progress):
+        assert hash_prefix == hash_in(origin.name) and url.endswith(origin.name)
+        fetched.append(url)
+        Path(target).write_bytes(origin.read_bytes())
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+    for _ in range(2):
+        body, _ = build_backbone("resnet18", "imagenet")
+        assert torch.equal(body.state_dict()["conv1.weight"], state["conv1.weight"])
+    assert len(fetched) == 1
+
+
+def test_a_file_in_torchvisions_folder_is_used_and_a_damaged_one_named(hub, state, monkeypatch):
+    file = stored(state, hub)
+    publish(monkeypatch, file)
+    body, _ = build_backbone("resnet18", "imagenet")
+    assert torch.equal(body.state_dict()["conv1.weight"], state["conv1.weight"])
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=f"{file.name} cannot be read as weights: damaged or cut short.*fetch it again"):
+        build_backbone("resnet18", "imagenet")
+
+
+def test_a_hash_in_the_name_is_kept_to(tmp_path, state):
+    good = stored(state, tmp_path)
+    build_backbone("resnet18", str(good))
+    other = tmp_path / "resnet18-f37072fd.pth"
+    other.write_bytes(good.read_bytes())
+    with pytest.raises(ValueError, match=r"f37072fd.pth cannot be read as weights: .*its name says f37072fd; delete"):
+        build_backbone("resnet18", str(other))
+    plain = good.rename(tmp_path / "my-weights.pth")
+    build_backbone("resnet18", str(plain))
+
+
+@pytest.mark.parametrize(("name", "found"), [
+    ("resnet50-0676ba61.pth", "0676ba61"), ("resnet50-19c8e357.pth", "19c8e357"), ("x-0676ba61.pt", "0676ba61"),
+    ("resnet50.pth", ""), ("model-best.pth", ""), ("resnet50-0676ba6.pth", ""), ("-deadbeefcafe.pth", "deadbeefcafe")])
+def test_hashes_in_names(name, found):
+    assert hash_in(name) == found
+
+
+def test_content_counts_and_not_the_path(tmp_path, state, monkeypatch):
+    file = stored(state, tmp_path)
+    assert content_of("resnet18", None) is None and content_of("resnet18", "imagenet") == "imagenet"
+    said = content_of("resnet18", str(file))
+    assert said == "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    publish(monkeypatch, file)
+    moved = file.rename(tmp_path / "elsewhere.pth")
+    assert content_of("resnet18", str(moved)) == "imagenet", "torchvision's file, whatever it is called"
+    assert content_of("small", str(moved)) == said
+    with pytest.raises(FileNotFoundError, match="no weight file at .*gone.pth"):
+        content_of("resnet18", str(tmp_path / "gone.pth"))
+
+
+def test_other_weights_make_other_runs(tmp_path, state, monkeypatch):
+    file = stored(state, tmp_path)
+    plain = specs_of("table1", "paper", [0])
+    other = specs_of("table1", "paper", [0], weights=str(file))
+    assert plain[0].hash != other[0].hash and other[0].source()["weights"] == content_of("resnet50", str(file))
+    publish(monkeypatch, file)
+    assert specs_of("table1", "paper", [0], weights=str(file)) == plain
+
+
+@pytest.fixture
+def small_weights(tmp_path):
+    torch.manual_seed(7)
+    body, _ = build_backbone("small")
+    torch.save(body.state_dict(), tmp_path / "small.pth")
+    return tmp_path / "small.pth"
+
+
+def test_weights_reach_the_runs_of_a_table(data, small_weights, tmp_path, capsys, tiny_smoke):  # noqa: F811
+    places = ["--data", str(data), "--results", str(tmp_path / "results"), "--models", str(tmp_path / "models")]
+    run = ["run", "table3", "--profile", "smoke", "--device", "cpu", "--seeds", "0", "--targets", "market", "--rows",
+           "patch_direct", "--workers", "1", *places]
+    with pytest.MonkeyPatch.context() as patch:  # at a rate of zero the source model keeps what it started from
+        patch.setitem(PROFILES, "smoke", replace(TINY, pretrain=replace(TINY.pretrain, peak_rate=0.0)))
+        assert cli.main([*run, "--weights", str(small_weights)]) == 0, capsys.readouterr().err
+    (file,) = (tmp_path / "models/smoke").glob("source--*/checkpoint.pt")
+    model, training = checkpoint.load(file)
+    given = torch.load(small_weights, weights_only=True)
+    assert all(torch.equal(value, given[name]) for name, value in model.backbone.named_parameters())
+    assert content_of("small", str(small_weights)) in training["spec"] and str(small_weights) not in training["spec"]
+    assert cli.main([*run, "--weights", str(tmp_path / "none.pth")]) == 1
+    assert "no weight file at" in capsys.readouterr().err
+
+
+def test_a_training_goes_on_without_loading_what_it_began_with(data, small_weights, tmp_path, monkeypatch):  # noqa: F811
+    """The checkpoint holds more than the first weights: a finished or stopped training needs no download again."""
+    split = ReidDataset.load(data / "smoke/source").split("train")
+    arguments = (load_images(split, SIZE), split.person_ids, TINY.network, TINY.pretrain)
+    built = []
+    monkeypatch.setattr("paul.patchnet.build_backbone",
+                        lambda name, weights: built.append(weights) or build_backbone(name, weights))
+    options = {"folder": tmp_path / "model", "device": "cpu", "weights": str(small_weights)}
+    first, again = pretrain(*arguments, **options), pretrain(*arguments, **options)
+    assert built == [str(small_weights), None]
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values()))
+    moved = small_weights.rename(tmp_path / "moved.pth")
+    pretrain(*arguments, **{**options, "weights": str(moved)})
+    with pytest.raises(ValueError, match="holds another training .other weights"):
+        pretrain(*arguments, **{**options, "weights": None})
