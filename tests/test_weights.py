@@ -140,11 +140,11 @@ def test_content_counts_and_not_the_path(tmp_path, state, monkeypatch):
 
 def test_other_weights_make_other_runs(tmp_path, state, monkeypatch):
     file = stored(state, tmp_path)
-    plain = specs_of("table1", "paper", [0])
-    other = specs_of("table1", "paper", [0], weights=str(file))
+    plain = specs_of("table1", "paper", [0], rows=["paul"])
+    other = specs_of("table1", "paper", [0], rows=["paul"], weights=str(file))
     assert plain[0].hash != other[0].hash and other[0].source()["weights"] == content_of("resnet50", str(file))
     publish(monkeypatch, file)
-    assert specs_of("table1", "paper", [0], weights=str(file)) == plain
+    assert specs_of("table1", "paper", [0], rows=["paul"], weights=str(file)) == plain
 
 
 @pytest.fixture
