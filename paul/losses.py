@@ -53,7 +53,7 @@ class _Pedal(torch.autograd.Function):
         loss = (all_sum / share).log().mean()
         if ctx.needs_input_grad[0]:
             q_minus_p = similarity.div_(all_sum).scatter_add_(2, where, -near_sum / share)
-            ctx.save_for_backward(torch.bmm(q_minus_p, bank).mul_(s / loss.new_tensor(share.numel())))
+            ctx.save_for_backward(torch.bmm(q_minus_p, bank).mul_(s / share.numel()))
         return loss
 
     @staticmethod

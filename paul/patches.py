@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from paul.device import send
+
 
 def stripes(num_patches: int) -> Tensor:
     """M equal horizontal stripes as affine matrices [M, 2, 3]: x scale 1, y scale 1/M, y shift -1 + (2m + 1)/M.
@@ -147,7 +149,7 @@ class RandomPatches(nn.Module):
         """[B, C, H, W] -> theta [B, M, 2, 3]."""
         shape = (2, len(x), self.num_patches, 2)
         generator = None if self.training else torch.Generator().manual_seed(0)
-        draw = torch.rand(shape, generator=generator).to(x.device)
+        draw = send(torch.rand(shape, generator=generator), x.device)
         smallest = 1 / self.num_patches
         scale = smallest + (1 - smallest) * draw[0]
         shift = (2 * draw[1] - 1) * (1 - scale)
