@@ -64,11 +64,17 @@ class Book:
 def load_book(path: Path = ROOT / "book" / "book.toml") -> Book:
     """Read book.toml.
 
-    Raises BookError when a chapter is listed twice, needs something unknown or comes after one that isn't before it.
+    Raises BookError when it is no table of chapters, or a chapter is listed twice, needs something unknown or comes
+    after one that isn't before it.
     """
     path = Path(path).resolve()
-    with path.open("rb") as file:
-        table = tomllib.load(file)
+    try:
+        return _book(path, tomllib.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BookError(f"{path}: not a book's table of chapters ({type(error).__name__}: {error})") from error
+
+
+def _book(path: Path, table: dict) -> Book:
     chapters, seen = [], set()
     for entry in table["chapter"]:
         slug = entry["slug"]

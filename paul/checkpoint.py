@@ -65,6 +65,8 @@ def read(path: str | Path) -> dict:
     try:
         if zipfile.is_zipfile(path):  # torch itself does not look at the checksums
             with zipfile.ZipFile(path) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                    raise zipfile.BadZipFile("it claims to unpack to more than it holds")
                 damaged = archive.testzip()
             if damaged:
                 raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
@@ -72,9 +74,50 @@ def read(path: str | Path) -> dict:
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} is refused: it is no checkpoint, or holds more than tensors and numbers, and loading "
                          "it could run code") from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, LookupError) as error:
+    except Exception as error:  # there is no list of what reading a damaged file can raise
         raise ValueError(f"{path} is truncated, damaged or no checkpoint ({_first_line(error)}); use an earlier one or "
                          "train again") from error
+
+
+def _holds(state: dict, name: str, wanted: Tensor) -> bool:
+    """Whether a state dict has the tensor, in full: a view can claim any shape of a few bytes, or of none."""
+    found = state.get(name)
+    return (isinstance(found, Tensor) and found.shape == wanted.shape and found.device.type == "cpu"
+            and found.layout == torch.strided and found.dtype.is_floating_point == wanted.dtype.is_floating_point
+            and not found.is_quantized and found.untyped_storage().nbytes() >= found.nbytes)
+
+
+def _build(path: str | Path, state: dict) -> PatchNet:
+    """The network that a file describes, with its weights; built only when the file is known to fill it.
+
+    Raises:
+        ValueError: an option that is none, or weights that do not fit the options.
+    """
+    try:
+        options = PatchNetOptions(**state["options"])
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} comes from another version of paul ({_first_line(error)})") from error
+    try:
+        with torch.device("meta"):  # shapes without memory
+            shapes = options.build(num_classes=state["num_classes"])
+        if state["stage"] == "target":
+            shapes.to_target()
+        wanted, weights = shapes.state_dict(), state["model"]
+        unfit = [name for name in wanted if not _holds(weights, name, wanted[name])]
+        unfit += [name for name in weights if name not in wanted]
+        if unfit:
+            raise ValueError(f"{unfit[0]} and {len(unfit) - 1} others")
+        size = state.get("image_size")  # files written before sizes were kept have none
+        if size is not None and not (len(size) == 2 and all(type(side) is int and 0 < side < 2**15 for side in size)):
+            raise ValueError(f"image size {size!r}")
+    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"{path} does not fit its own options ({_first_line(error)})") from error
+    model = options.build(num_classes=state["num_classes"])
+    if state["stage"] == "target":
+        model.to_target()
+    model.load_state_dict(weights)
+    model.image_size = size and tuple(size)
+    return model
 
 
 def load(path: str | Path, options: PatchNetOptions | None = None) -> tuple[PatchNet, dict]:
@@ -89,29 +132,16 @@ def load(path: str | Path, options: PatchNetOptions | None = None) -> tuple[Patc
         ValueError: unreadable, of another format, or of another architecture than expected.
     """
     state = read(path)
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or str(state.get("format")) != str(FORMAT):
         raise ValueError(f"{path} was not written by paul.checkpoint.save (format {FORMAT}); for the authors' own file "
                          "use import_released")
-    try:
-        found = PatchNetOptions(**state["options"])
-    except TypeError as error:
-        raise ValueError(f"{path} comes from another version of paul ({error})") from error
+    model = _build(path, state)
+    found = model.options
     if options is not None and found != options:
         differing = [f"{key}: {value!r} in the file, {asdict(options)[key]!r} expected"
                      for key, value in state["options"].items() if value != asdict(options)[key]]
         raise ValueError(f"{path} holds another architecture ({'; '.join(differing)})")
-    model = found.build(num_classes=state["num_classes"])
-    if state["stage"] == "target":
-        model.to_target()
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit its own options ({_first_line(error)})") from error
-    size = state.get("image_size")  # files written before sizes were kept have none
-    if size is not None and not (len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
-        raise ValueError(f"{path} does not fit its own options (image size {size!r})")
-    model.image_size = size and tuple(size)
-    return model, state["training"]
+    return model, state.get("training", {})
 
 
 def _wanted(state: dict[str, Tensor], name: str) -> Tensor:

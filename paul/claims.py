@@ -50,12 +50,18 @@ def check_field(claim_id: str, name: str, value, kind: type) -> None:
     kinds = (int, float) if kind is float else kind
     if not isinstance(value, kinds) or isinstance(value, bool) or value in ("", []):
         raise ClaimsError(f"claim {claim_id}: field '{name}' must be a non-empty {kind.__name__}, got {value!r}")
+    if kind is float and not math.isfinite(value):
+        raise ClaimsError(f"claim {claim_id}: field '{name}' must be finite, got {value!r}")
+    if name in ("metrics", "targets") and not all(isinstance(part, str) for part in value):
+        raise ClaimsError(f"claim {claim_id}: field '{name}' must hold names, got {value!r}")
 
 
 def check_test(claim_id: str, test: dict, rows) -> dict:
     """One test as a checked dictionary with its margin filled in; ClaimsError names claim and field."""
+    if not isinstance(test, dict):
+        raise ClaimsError(f"claim {claim_id}: field 'test' holds {test!r}, which is no [[claim.test]]")
     kind = test.get("kind")
-    if kind not in FIELDS:
+    if not isinstance(kind, str) or kind not in FIELDS:
         raise ClaimsError(f"claim {claim_id}: field 'kind' must be one of {', '.join(FIELDS)}, got {kind!r}")
     required, optional = FIELDS[kind], OPTIONAL.get(kind, {})
     for name in required:
@@ -91,7 +97,7 @@ def load_claims(path=CLAIMS, rows=tuple(ROWS)) -> list[Claim]:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ClaimsError(f"{path}: can't be read ({error.strerror}); run from the repository's root") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ClaimsError(f"{path}: not TOML ({error})") from error
     entries = document.get("claim")
     if not isinstance(entries, list) or not entries:
@@ -99,6 +105,8 @@ def load_claims(path=CLAIMS, rows=tuple(ROWS)) -> list[Claim]:
     claims = []
     try:
         for place, entry in enumerate(entries, 1):
+            if not isinstance(entry, dict):
+                raise ClaimsError(f"claim number {place}: is {entry!r}, no [[claim]]")
             name = entry.get("id", f"number {place}")
             for field in ["id", "text", "where"]:
                 if field not in entry:

@@ -13,6 +13,7 @@ import pandas as pd
 COLUMNS = ("file", "split", "person_id", "camera_id")
 SPLITS = ("train", "query", "gallery", "val_query", "val_gallery")
 JUNK, DISTRACTOR = -1, 0
+LARGEST = 2**53  # whole numbers beyond are not told apart once a table has read them as floating-point ones
 RENDERED, REAL = ("smoke", "mini", "gpu"), ("market1501", "dukemtmc", "msmt17")
 
 
@@ -117,8 +118,9 @@ class ReidDataset:
                                     "folder that holds an index.csv")
         try:
             # spreadsheets put a mark in front of UTF-8, which utf-8-sig takes off
-            frame = pd.read_csv(index, dtype={"file": str, "split": str}, keep_default_na=False, encoding="utf-8-sig")
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            frame = pd.read_csv(index, dtype={"file": str, "split": str}, keep_default_na=False, encoding="utf-8-sig",
+                                index_col=False)
+        except (ValueError, OverflowError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
             raise ValueError(f"{index} cannot be read as a table: {error}") from error
         missing = [column for column in COLUMNS if column not in frame]
         if missing:
@@ -135,7 +137,7 @@ class ReidDataset:
             raise ValueError(f"{index}, line {row + 2}: {frame['file'][row]} is listed twice")
         for column in ("person_id", "camera_id"):
             numbers = pd.to_numeric(frame[column], errors="coerce")
-            bad = numbers.isna() | (numbers % 1 != 0)
+            bad = numbers.isna() | (numbers % 1 != 0) | (numbers.abs() > LARGEST)
             if bad.any():
                 row = int(bad.to_numpy().argmax())
                 raise ValueError(f"{index}, line {row + 2}: {column} '{frame[column][row]}' is not a whole number")
@@ -145,6 +147,9 @@ class ReidDataset:
             described = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
             if not isinstance(described, dict):
                 raise ValueError("no object")
-        except ValueError as error:
+            for key in ("name", "fingerprint"):
+                if not isinstance(described.get(key, ""), str):
+                    raise ValueError(f"{key} is not text")
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{card} is not valid JSON: {error}") from error
         return cls(root, frame, described)

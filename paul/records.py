@@ -99,6 +99,6 @@ def read_record(path: Path) -> dict | None:
     """A record, None when it is missing or not whole JSON (then it is made again)."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and "metrics" in record else None
+    return record if isinstance(record, dict) and isinstance(record.get("metrics"), dict) else None

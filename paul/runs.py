@@ -32,7 +32,10 @@ def target_name(target: str, profile: str) -> str:
 def flatten(record: dict) -> dict:
     """One record as one line; raises KeyError, TypeError or ValueError for a record that is not whole."""
     line = {key: record[key] for key in ["row", "target", "seed", "profile", "spec_hash", "code", "queries"]}
-    line["seed"] = int(line["seed"])
+    for key, value in line.items():
+        kind = int if key in ("seed", "queries") else str
+        if type(value) is not kind or (kind is int and not 0 <= value < 2**31):
+            raise ValueError(f"{key} is {value!r}")
     for metric in METRICS:
         line[metric] = float(record["metrics"][metric])
         if not math.isfinite(line[metric]):
@@ -53,7 +56,7 @@ def runs_frame(records, stale=None) -> pd.DataFrame:
     for record in records:
         try:
             lines.append({**flatten(record), "stale": bool(stale and stale(record))})
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             name = record.get("file", record.get("row", "?")) if isinstance(record, dict) else record
             warnings.warn(f"run record {name} is not whole ({error!r}); left out", stacklevel=2)
     columns = KEYS + ["profile", "spec_hash", "code", "queries", *METRICS, "pretrain_seconds", "run_seconds"]
@@ -79,7 +82,7 @@ def read_records(results_dir, profile: str) -> list[dict]:
             record = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(record, dict):
                 raise ValueError("not an object")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             warnings.warn(f"{path} is not a run record ({error}); left out", stacklevel=2)
             continue
         records.append({**record, "file": str(path)})
