@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 METHODS = ("auto", "exact", "flat", "ivf")
 LARGE = 1_000_000  # above, "auto" takes FAISS's inverted lists
@@ -70,12 +69,12 @@ class Index:
         return len(self.gallery)
 
     def _blocks(self):
-        """(first row, unit descriptors float32 [b, D]) from the first row to the last."""
+        """(first row, descriptors float32 [b, D], their norms [b]) from the first row to the last."""
         for first in range(0, len(self), self.block):
             part = self.gallery[first:first + self.block]
             # copied: a memory map may be read-only, which torch does not know
             part = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
-            yield first, _unit("gallery", part, first)
+            yield first, part.float(), _norms("gallery", part, first)
 
     def _build(self, probes: int):
         faiss = _faiss()
@@ -89,8 +88,8 @@ class Index:
             sample = self.gallery[torch.from_numpy(chosen) if isinstance(self.gallery, Tensor) else chosen]
             index.train(_unit("gallery", torch.as_tensor(sample)).cpu().numpy())
             index.nprobe = min(probes, lists)
-        for _, part in self._blocks():
-            index.add(part.cpu().numpy())
+        for _, part, norms in self._blocks():
+            index.add((part / norms[:, None]).cpu().numpy())
         return index
 
     @torch.no_grad()
@@ -121,10 +120,10 @@ class Index:
         device = self.gallery.device if isinstance(self.gallery, Tensor) else queries.device
         best = [Found(torch.empty(len(part), 0, device=device), torch.empty(len(part), 0, dtype=torch.long, device=device))
                 for part in queries.split(1024)]
-        for first, block in self._blocks():
+        for first, block, norms in self._blocks():
             for place, part in enumerate(queries.to(device).split(1024)):
                 with torch.autocast(device.type, enabled=False):
-                    near = _nearest(part @ block.T, k)
+                    near = _nearest((part @ block.T).div_(norms), k)
                 best[place] = _ordered(torch.cat([best[place].similarity, near.similarity], 1),
                                        torch.cat([best[place].position, near.position + first], 1), k)
         return Found(*(torch.cat(columns).cpu() for columns in zip(*best))) if best else Found(
@@ -161,12 +160,17 @@ def _ordered(values: Tensor, positions: Tensor, k: int) -> Found:
     return Found(values.gather(1, order), positions.gather(1, order))
 
 
-def _unit(name: str, rows: Tensor, first: int = 0) -> Tensor:
-    rows = rows.float()
-    bad = ~rows.isfinite().all(1)
+def _norms(name: str, rows: Tensor, first: int = 0) -> Tensor:
+    """Norm of each row, 1 for zeros; `first` is the number of the first row, for the message."""
+    norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
+    bad = ~norms.isfinite()
     if bad.any():
         raise ValueError(f"{name} are not finite, first in row {first + int(bad.nonzero()[0, 0])}")
-    return F.normalize(rows, dim=1)
+    return norms.masked_fill(norms == 0, 1)
+
+
+def _unit(name: str, rows: Tensor) -> Tensor:
+    return rows.float() / _norms(name, rows)[:, None]
 
 
 def _faiss(required: bool = True):
