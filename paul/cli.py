@@ -9,7 +9,7 @@ from importlib import import_module
 
 from paul import __version__
 
-COMMANDS = ("pretrain", "adapt", "evaluate", "run", "report", "tune", "bench", "embed")
+COMMANDS = ("pretrain", "adapt", "evaluate", "run", "report", "tune", "bench", "embed", "rank", "export")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -97,6 +97,9 @@ def listed(names) -> pd.DataFrame:
         ValueError: a name that stands for nothing; FileNotFoundError, ValueError: an index that cannot be read.
     """
     files = list(dict.fromkeys(file for name in names for file in _files_of(str(name))))
+    for file in files:
+        if not file.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in file):
+            raise ValueError(f"{file!r}: the file's name is not valid text; rename it")
     return pd.concat([pd.DataFrame({"file": files}), _labels_of(files)], axis=1)
 
 

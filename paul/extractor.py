@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from paul.checkpoint import load
 from paul.device import pick_device
 from paul.engine import fingerprint
+from paul.export import open_model
 from paul.features import extract
 from paul.images import read_image
 from paul.patchnet import PatchNet
@@ -29,7 +29,7 @@ class Extractor:
     Items may differ in kind and size. Whatever the kind, the same pixels give the same descriptor.
 
     Args:
-        model: a checkpoint's path, or a PatchNet, which is used as it is and not copied.
+        model: the path of a checkpoint or of an exported .safetensors file, or a PatchNet, which is used as it is and not copied.
         image_size: rows and columns that images are resized to; by default what the checkpoint says. Any other than
             the training's costs accuracy.
         device: where the network runs: a GPU when there is one, for a PatchNet where it lies.
@@ -47,11 +47,11 @@ class Extractor:
                  device: str | None = None, batch: int = 64):
         name = "the network" if isinstance(model, PatchNet) else str(model)
         if not isinstance(model, PatchNet):
-            model, _ = load(model)
+            model, _ = open_model(model)
             model.to(pick_device(device))
         elif device is not None:
             model.to(pick_device(device))
-        size = image_size or getattr(model, "image_size", None)
+        size = image_size or model.image_size
         if size is None:
             raise ValueError(f"{name} does not say which image size it was trained at: give image_size=(rows, columns) "
                              "(--image-size ROWSxCOLUMNS), as in its training's profile")

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -195,6 +194,9 @@ def test_listing_takes_files_folders_patterns_and_sets_and_knows_their_ids(folde
         if message:
             with pytest.raises(ValueError, match=message):
                 listed([name])
+    Image.new("RGB", (9, 9)).save(os.path.join(os.fsencode(tmp_path), b"\xff.png").decode(errors="surrogateescape"), "PNG")
+    with pytest.raises(ValueError, match="not valid text; rename it"):
+        listed([tmp_path])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: no images in this folder"):
         listed([tmp_path / "empty"])

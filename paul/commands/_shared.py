@@ -67,43 +67,55 @@ def training_images(folder: str, size, skip: bool):
     return split, load_images(split, size, progress=True)
 
 
+def described(folder: str, images: int) -> dict:
+    """What a model card says about the data that a network was trained on."""
+    from paul.datasets import ReidDataset
+
+    dataset = ReidDataset.load(folder)
+    known = {key: dataset.card[key] for key in ("title", "source", "licence") if dataset.card.get(key)}
+    return {"name": dataset.name, **known, "images": images, "fingerprint": dataset.fingerprint}
+
+
 def initial_model(args):
-    from paul import checkpoint
+    from paul.checkpoint import import_released
+    from paul.export import open_model
 
     if bool(args.init) == bool(args.released):
         raise ValueError("give either --init CHECKPOINT or --released FILE")
-    return checkpoint.load(args.init) if args.init else (checkpoint.import_released(args.released), {})
+    return open_model(args.init) if args.init else (import_released(args.released), {})
 
 
-def network_size(args, model, default: str = "mini"):
-    """The profile asked for, or `default`, and the rows and columns of images for the network: those it was trained on,
-    the profile's where its file does not say.
+def network_size(args, model):
+    """The profile asked for, else mini for the small backbone and paper for others, and the rows and columns of images
+    for the network: those it was trained on, the profile's where its file does not say.
 
     Raises:
         ValueError: the profile was asked for, and has images of another size.
     """
     from paul.profiles import profile
 
-    p = profile(args.profile or default)
+    p = profile(args.profile or ("mini" if model.options.backbone == "small" else "paper"))
     if model.image_size is None:
         return p, p.image_size
     if args.profile and p.image_size != model.image_size:
         theirs, ours = ("x".join(map(str, size)) for size in (model.image_size, p.image_size))
-        raise ValueError(f"--profile {p.name} has images of {ours}, but {args.init or args.released} was trained on {theirs}; leave "
-                         "--profile out, or name the one it was trained with")
+        raise ValueError(f"--profile {p.name} has images of {ours}, but {args.init or args.released} was trained "
+                         f"on {theirs}; leave --profile out, or name the one it was trained with")
     return p, model.image_size
 
 
 def common(command, profile: str | None = "mini") -> None:
     """Options of every command that computes; with profile None the network's file may decide."""
     command.add_argument("--profile", default=profile, help="smoke, mini, gpu or paper" + (
-        "" if profile else "; by default mini, with images of the size that the checkpoint was trained on"))
+        "" if profile else "; by default mini for the small backbone and paper for others, with images of the size that "
+        "the checkpoint was trained on"))
     command.add_argument("--device", help="cpu, cuda, cuda:1; a GPU when there is one")
 
 
-def training(command) -> None:
-    """Options of both training stages."""
-    command.add_argument("--out", required=True, help="folder for checkpoint and log; the same command resumes")
+def training(command, default_out: str | None = None) -> None:
+    """Options of both training stages; `default_out` says where they write when --out may be left out."""
+    command.add_argument("--out", required=default_out is None, help="folder for checkpoint and log; the same command "
+                         "resumes" + (f" (default: {default_out})" if default_out else ""))
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--set", action="append", default=[], metavar="PART.KEY=VALUE",
                          help="change one option of the profile, e.g. adapt.s=10; may be repeated")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 from paul.commands._shared import (
-    check_settings, common, initial_model, network_size, overridden, starting, training, training_images)
+    check_settings, common, described, initial_model, network_size, overridden, starting, training, training_images)
 
 HELP = "adapt a source model to unlabelled images of a target set"
 
@@ -13,10 +15,12 @@ HELP = "adapt a source model to unlabelled images of a target set"
 def options(command) -> None:
     """Of the command line."""
     common(command, None)
-    training(command)
+    training(command, default_out="models/NAME, with the name of the data's folder")
     starting(command)
-    command.add_argument("--target", default="market", help="whose options to use: market or duke")
-    command.add_argument("--data", help="folder with index.csv; the profile's target by default")
+    command.add_argument("--data", help="folder with index.csv, such as data/mine; ids in it are not read; the "
+                         "profile's target by default")
+    command.add_argument("--target", help="whose options to use: market or duke; by default the profile's general ones "
+                         "with --data, market without")
     command.add_argument("--adabn", action="store_true", help="only set batch-norm statistics (the control)")
 
 
@@ -26,20 +30,26 @@ def run(args) -> None:
     from paul.device import pick_device
     from paul.features import refresh_statistics
 
-    model, _ = initial_model(args)
+    model, before = initial_model(args)
     p, size = network_size(args, model)
     check_settings(args.set, ("adapt",))
-    if args.target not in p.targets:
-        raise ValueError(f"--target {args.target}: profile {p.name} has {', '.join(p.targets)}")
-    options = overridden(p.adapt_options(args.target), "adapt", args.set)
-    split, images = training_images(args.data or f"data/{p.folders[args.target]}", size, args.skip_unreadable)
+    target = args.target or (None if args.data else "market")
+    if target not in (None, *p.targets):
+        raise ValueError(f"--target {target}: profile {p.name} has {', '.join(p.targets)}")
+    options = overridden(p.adapt_options(target) if target else p.adapt, "adapt", args.set)
+    folder = args.data or f"data/{p.folders[target]}"
+    out = Path(args.out or Path("models", Path(folder).resolve().name))
+    split, images = training_images(folder, size, args.skip_unreadable)
     if args.adabn:
         model.to_target().to(pick_device(args.device))
         refresh_statistics(model, images)
         model.image_size = size
     else:
-        model = adapt(model, images, options, folder=args.out, seed=args.seed, device=args.device,
+        model = adapt(model, images, options, folder=out, seed=args.seed, device=args.device,
                       tensorboard=args.tensorboard)
-    checkpoint.save(Path(args.out) / "model.pt", model)
-    print(f"{args.out}/model.pt: " + ("batch-norm statistics of the target" if args.adabn else
-                                      f"{options.epochs} epochs, last loss {model.history[-1]['loss']:.3f}"))
+    spec = {"stage": "target", "data": described(folder, len(split)), "seed": args.seed,
+            "options": "batch-norm statistics only" if args.adabn else asdict(options),
+            "from": json.loads(before.get("spec", "null")) or args.init or args.released}
+    checkpoint.save(out / "model.pt", model, spec=json.dumps(spec))
+    print(f"{out}/model.pt: " + ("batch-norm statistics of the target" if args.adabn else
+                                 f"{options.epochs} epochs, last loss {model.history[-1]['loss']:.3f}"))
