@@ -24,7 +24,7 @@ from paul.bench.peaks import measure_peaks
 from paul.device import one_thread, pick_device
 from paul.records import code_hash, commit, machine, versions, write_record
 
-SUITES = {"ops": "ops", "step": "step", "eval": "evaluation"}
+SUITES = {"ops": "ops", "step": "step", "epoch": "epoch", "eval": "evaluation", "data": "data", "scale": "scale"}
 
 
 def cases(suite: str) -> dict[str, Case]:
