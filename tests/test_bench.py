@@ -12,8 +12,10 @@ import torch
 
 from paul import bench, costs
 from paul.adapt import AdaptOptions, PaulLoss
-from paul.bench import case, timing
+from paul.bench import case, scale, timing
+from paul.bench.approximation import Index, candidate_loss
 from paul.bench.peaks import Peaks, count_flops, measure_peaks
+from paul.bench.scale import exponent
 from paul.losses import pedal_loss
 from paul.patchnet import PatchNet
 
@@ -108,6 +110,106 @@ def test_sides_take_turns_and_the_spread_is_the_range_over_the_median():
     row = timing.compare({"ours": lambda: order.append("a"), "other": lambda: order.append("b")}, CPU, repeats=2)
     assert order[-4:] == ["a", "b", "a", "b"] and row["ours_seconds"] >= 0
     assert timing.summary([1.0, 2.0, 4.0], "x") == {"x_seconds": 2.0, "x_spread": 1.5}
+
+
+def test_the_fitted_exponent_is_that_of_a_known_power_law():
+    sizes = [10, 30, 100, 300, 1_000, 3_000, 10_000]
+    assert exponent(sizes, [3e-4 * size**1.7 for size in sizes]) == pytest.approx(1.7)
+    # what a call costs at least hides the growth of small sizes, not that of large ones
+    assert exponent(sizes, [1e-2 + 3e-4 * size**2 for size in sizes]) == pytest.approx(2, abs=0.01)
+    assert exponent([2, 8], [5.0, 5.0]) == 0
+
+
+def test_growth_keeps_the_literal_version_to_the_sizes_it_was_given():
+    asked = []
+
+    def prepare(size):
+        return {"ours": lambda: asked.append(("ours", size)), "other": lambda: asked.append(("other", size)),
+                "flops": size, "moved": 1}
+
+    peaks = Peaks(bytes_per_second=1.0, flops_per_second={"float32": 1.0})
+    row = scale.grow(case.Bench(CPU, peaks), "N", (10, 20, 40), prepare, most=20)
+    ours, literal = row["curves"]
+    assert ours["x"] == [10, 20, 40] and ours["bound_seconds"] == [10, 20, 40] and literal["x"] == [10, 20]
+    assert ("other", 20) in asked and ("other", 40) not in asked and row["bound_seconds"] == 20
+
+
+@pytest.fixture(scope="module")
+def a_bank():
+    generator = torch.Generator().manual_seed(0)
+    features, bank = (torch.nn.functional.normalize(torch.randn(2, n, 6, generator=generator), dim=2) for n in (5, 60))
+    return features, bank, torch.arange(5)
+
+
+def test_all_entries_as_candidates_give_the_exact_loss_and_gradient(a_bank):
+    features, bank, index = a_bank
+    everything = torch.arange(60)
+    near = (features @ bank.mT).argsort(dim=2, descending=True)  # unit vectors: the nearest first
+    exact = features.clone().requires_grad_()
+    pedal_loss(exact, bank, index, s=5.0, k=3).backward()
+    for candidates in ((near, None), (None, everything), (near[..., :20], everything)):
+        x = features.clone().requires_grad_()
+        loss = candidate_loss(x, bank, index, *candidates, s=5.0, k=3)
+        torch.testing.assert_close(loss, pedal_loss(features, bank, index, s=5.0, k=3))
+        loss.backward()
+        torch.testing.assert_close(x.grad, exact.grad)
+
+
+def test_entries_that_the_index_did_not_find_are_left_out(a_bank):
+    features, bank, index = a_bank
+    near = (features @ bank.mT).topk(20, dim=2).indices
+    padded = torch.cat([near, torch.full((2, 5, 7), -1)], dim=2)
+    torch.testing.assert_close(*(candidate_loss(features, bank, index, each, None, s=5.0, k=3)
+                                 for each in (near, padded)))
+
+
+def test_a_random_subset_is_right_on_average_about_the_sum(a_bank):
+    """The weight log(n / R) makes the estimated denominator unbiased; the nearest are given, so only it is random."""
+    features, bank, index = a_bank
+    near = (features @ bank.mT).topk(10, dim=2).indices
+    generator, s, k = torch.Generator().manual_seed(1), 5.0, 3
+
+    def ratio(drawn):  # denominator over numerator, for a single feature
+        return candidate_loss(features[:1, :1], bank[:1], index[:1], near[:1, :1], drawn, s=s, k=k).exp()
+
+    estimates = torch.stack([ratio(torch.randperm(60, generator=generator)[:15]) for _ in range(800)])
+    exact = pedal_loss(features[:1, :1], bank[:1], index[:1], s=s, k=k).exp()
+    assert abs(estimates.mean() - exact) < 4 * estimates.std() / 800**0.5
+
+
+def test_candidates_of_some_kind_are_needed(a_bank):
+    with pytest.raises(ValueError, match="near"):
+        candidate_loss(*a_bank, None, None)
+
+
+def test_an_index_finds_the_nearest(a_bank):
+    features, bank, _ = a_bank
+    index = Index(bank)
+    index.lists = 1_000  # all lists are searched
+    exact = torch.cdist(features, bank).topk(4, dim=2, largest=False).indices
+    assert torch.equal(index.nearest(features, 4), exact)
+
+
+def test_without_the_index_library_the_extra_is_named(a_bank, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(RuntimeError, match=r"paul-book\[search\]"):
+        Index(a_bank[1])
+
+
+def test_pictures_show_every_row(tmp_path):
+    from paul.bench import plots
+
+    rows = {name: {"flops": 1e9 * n, "bytes": 1e8, "ours_seconds": 0.1, "bound_seconds": 0.05}
+            for n, name in enumerate(("counted", "none"))}
+    peaks = {"bytes_per_second": 1e10, "flops_per_second": {"float32": 1e11}}
+    legend = plots.roofline(rows, peaks).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["roof: float32", "none: 50% of its bound"]
+    curve = {"name": "ours", "of": "N", "x": [1, 2], "seconds": [1.0, 2.0], "spread": [0.1, 0.1], "exponent": 1.0}
+    figure = plots.growth({"a": {"title": "A", "curves": [curve]}, "b": {"title": "without"}})
+    assert [axis.get_title("left") for axis in figure.axes] == ["A"]
+    points = [{"method": method, "candidates": c, "s": 30.0, "loss_error": 0.1, "gradient_error": 0.1, "seconds": 0.1}
+              for method in plots.METHODS for c in (10, 100)]
+    assert len(plots.approximation({"points": points, "other_seconds": 1.0}).axes) == 2
 
 
 def test_seconds_spent_inside_a_function_are_taken_off_again_afterwards():

@@ -335,5 +335,5 @@ ledger.style.set_properties(**{"text-align": "left", "vertical-align": "top"})
 #
 # ## Next
 #
-# There is no chapter 11 yet. What is left open are claims C11, the range of $k$, $s$ and $l$, and C12, the choice of
-# the source.
+# Chapter 11, *What it costs*: time and memory. Of the claims, C11 (the range of $k$, $s$ and $l$) and C12 (the choice of
+# the source) are left open.

@@ -81,7 +81,7 @@ class Index:
         except ImportError as error:
             raise RuntimeError("candidates from an index need the package faiss-cpu: install paul-book[search]") from error
         faiss.omp_set_num_threads(1)
-        self.lists = max(4, int(2 * math.sqrt(bank.shape[1])))
+        self.lists = max(4, min(int(2 * math.sqrt(bank.shape[1])), bank.shape[1] // 40))  # 39 entries to train each
         self.indices = []
         for entries in bank.cpu().numpy():
             quantizer = faiss.IndexFlatL2(bank.shape[2])

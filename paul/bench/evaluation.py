@@ -12,6 +12,7 @@ from paul.bench.case import Bench, Case
 from paul.bench.peaks import count_flops
 from paul.bench.step import SMALL, describe_size, input_images, target_network
 from paul.bench.timing import fresh_peak
+from paul.device import prepare
 from paul.features import extract
 from paul.metrics import evaluate, evaluate_distances
 
@@ -26,7 +27,7 @@ def labelled(bench: Bench, queries: int, gallery: int) -> tuple:
 
 def extraction(bench: Bench, images=16, height=384, width=128, network=None) -> dict:
     """The literal version cuts whole patches and takes branch after branch."""
-    model = target_network(bench, network).eval()
+    model = prepare(target_network(bench, network), bench.device).eval()
     pictures = input_images(images, height, width)
 
     def literal():

@@ -13,7 +13,7 @@ from paul.augment import random_flip, surrogates
 from paul.bench.case import Bench, Case, load_reference
 from paul.bench.peaks import count_flops
 from paul.bench.timing import fresh_peak, synchronize
-from paul.device import batch_of, on_device, precision
+from paul.device import batch_of, on_device, precision, prepare, sgd
 from paul.images import normalize
 from paul.patchnet import PatchNet, PatchNetOptions
 from paul.pretrain import parameter_groups
@@ -25,10 +25,9 @@ UPDATE = 5  # a weight is read, its gradient written, its momentum read and writ
 
 
 def target_network(bench: Bench, network: dict | None = None) -> PatchNet:
-    """A PatchNet of random weights in the target stage."""
+    """A PatchNet of random weights in the target stage, not yet laid out for training."""
     torch.manual_seed(0)
-    model = PatchNetOptions(**network or {}).build().to_target().to(bench.device)
-    return model.to(memory_format=torch.channels_last) if bench.on_gpu else model
+    return PatchNetOptions(**network or {}).build().to_target().to(bench.device)
 
 
 def input_images(count: int, height: int, width: int) -> torch.Tensor:
@@ -46,14 +45,14 @@ class AdaptationStep:
     def __init__(self, bench: Bench, real: int, height: int, width: int, entries: int, network: dict | None,
                  images: int = 256):
         self.device, self.real = bench.device, real
-        self.model = target_network(bench, network).train()
+        self.model = prepare(target_network(bench, network), self.device).train()
         self.options = AdaptOptions(batch=real)
         self.loss = PaulLoss(self.model, entries, self.options).to(self.device)
         bank = self.loss.memory.bank
         bank.copy_(unit(torch.randn_like(bank), dim=2))
         self.loss.memory.filled.fill_(True)
-        self.optimizer = torch.optim.SGD(parameter_groups(self.model), lr=self.options.lr,
-                                         momentum=self.options.momentum, weight_decay=self.options.weight_decay)
+        self.optimizer = sgd(parameter_groups(self.model), self.device, self.options.lr, self.options.momentum,
+                             self.options.weight_decay)
         self.on_host = input_images(min(images, entries), height, width)
         self.images = on_device(self.on_host, self.device)
         self.generator = torch.Generator().manual_seed(0)

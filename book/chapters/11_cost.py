@@ -1,0 +1,347 @@
+# %% [markdown]
+# # What it costs
+#
+# **What you will learn**
+#
+# - how to bound the time of any work from two measured numbers of a device, and how far ours is from that bound;
+# - what vectorised losses, memories and scores are worth against versions that walk over samples;
+# - how cost grows with the bank, the gallery, the batch and the number of patches;
+# - from which training set on $L_c$ costs more than the backbone, and what a bank too large to look at whole allows.
+#
+# Paper: the memory bank of Section 3.2 and the step of Section 3.4; the paper doesn't report times.
+
+# %% tags=["parameters"]
+profile: str = "mini"
+results_dir: str = "results"
+
+# %%
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+from torch.nn import functional as F
+
+from paul.bench import SUITES
+from paul.bench.approximation import candidate_loss
+from paul.bench.peaks import count_flops, measure_peaks
+from paul.bench.plots import approximation, growth, roofline
+from paul.bench.scale import exponent
+from paul.bench.timing import compare
+from paul.costs import Step, crossing, network_flops
+from paul.device import one_thread
+from paul.losses import pedal_loss
+from paul.plots import save
+
+cpu = torch.device("cpu")
+figures = Path(results_dir) / "figures" / "benchmarks"
+
+# %% [markdown]
+# ## A bound for any work
+#
+# A device does at most $P$ floating-point operations a second, and moves at most $\beta$ bytes a second between its
+# memory and its units. Work of $F$ operations that has to read and write $Q$ bytes, each input once and each result
+# once, can't be done in less than
+#
+# $$t \;\geq\; \max\left(\frac FP,\; \frac Q\beta\right).$$
+#
+# Over the ratio $F / Q$ the best possible rate is a slope and then a ceiling: the *roofline* (Williams, Waterman and
+# Patterson, 2009). The first step is to measure $P$ and $\beta$, not to look them up: here and now, with one thread.
+
+# %%
+with one_thread(cpu):
+    peaks = measure_peaks(cpu, quick=True)
+print(f"copy {peaks.bytes_per_second / 1e9:.0f} GB/s (a small array, from the cache), matrix product "
+      f"{peaks.flops_per_second['float32'] / 1e9:.0f} GFLOP/s")
+
+# %% [markdown]
+# Now $L_c$ with its gradient. Per patch there are two products with the bank: $B$ features with $N$ entries of width $D$,
+# and back, $4 M B N D$ operations in all. The bank has to be read, $4 M N D$ bytes. The formula, an independent count by
+# torch, and `paul.costs` must agree:
+
+# %%
+M, B, N, D = 6, 40, 5_000, 48
+bank, features = (F.normalize(torch.randn(M, n, D), dim=2) for n in (N, B))
+index = torch.arange(B)
+
+
+def step():
+    pedal_loss(features.clone().requires_grad_(), bank, index).backward()
+
+
+formula = 4 * M * B * N * D
+assert formula == Step(N, B, M, D).pedal_flops == count_flops(step)
+
+with one_thread(cpu):
+    live = compare({"ours": step}, cpu)
+bound = peaks.bound(formula, bank.nbytes + 2 * features.nbytes)
+print(f"{formula / 1e6:.0f} MFLOP: at least {1000 * bound['bound_seconds']:.2f} ms (by {bound['bound_by']}), measured "
+      f"{1000 * live['ours_seconds']:.2f} ms: {bound['bound_seconds'] / live['ours_seconds']:.0%} of the bound")
+
+# %% [markdown]
+# **You should see** a share well below one. The products are not all: each of the $M B N$ similarities is also
+# exponentiated, summed and searched for the $k$ nearest, which the bound doesn't know.
+#
+# ## What was measured
+#
+# `python -m paul bench` measures the peaks, then times every case: *ours*, then *other* (most often the literal
+# version in `tests/reference.py`), taking turns. On a CPU it counts the CPU seconds of one thread, so that waiting for
+# other processes doesn't count. `spread` is the range of the repeats over their median; `share` is the bound over our
+# time. A case with an expectation says whether it was met; where `<=` stands, the ratio is ours over other.
+
+# %%
+def read(folder):
+    """A device's records: peaks, and the rows of each suite by case."""
+    suites = {name: folder / f"{name}.json" for name in SUITES}
+    return {"peaks": json.loads((folder / "peaks.json").read_text(encoding="utf-8")),
+            **{name: json.loads(file.read_text(encoding="utf-8"))["rows"] for name, file in suites.items()
+               if file.is_file()}}
+
+
+def table(rows):
+    """The rows of a suite, readable."""
+    return pd.DataFrame([{
+        "case": row["title"], "size": row["size"], "ours, ms": 1000 * row["ours_seconds"], "against": row["other"],
+        "its ms": 1000 * row["other_seconds"], "ratio": row["ratio"], "expected": row.get("expected", ""),
+        "met": {True: "yes", False: "no"}.get(row.get("as_expected"), ""), "share": row["share_of_bound"],
+        "bound by": row["bound_by"], "spread": row["ours_spread"]} for row in rows.values()])
+
+
+def shown(rows):
+    formats = {"ours, ms": "{:,.4g}", "its ms": "{:,.4g}", "ratio": "{:.2f}", "share": "{:.0%}", "spread": "{:.0%}"}
+    return table(rows).style.format(formats).hide(axis="index")
+
+
+folders = sorted(file.parent for file in Path(results_dir, "benchmarks").glob("*/peaks.json"))
+records = {folder.name: read(folder) for folder in folders if not folder.name.endswith("-quick")}
+cpus = {name: record for name, record in records.items() if record["peaks"]["device"] == "cpu"}
+gpus = {name: record for name, record in records.items() if record["peaks"]["device"] == "cuda"}
+
+
+def not_measured(what, command):
+    display(Markdown(f"**Not measured yet on {what}.** Run `{command}`, then this chapter again."))
+
+
+def all_rows(record, suites=SUITES):
+    """Every row of some suites, named by suite and case."""
+    return {f"{suite} {case}": row for suite in suites for case, row in record.get(suite, {}).items()}
+
+
+def origin(record):
+    """Where and on what sources a device's rows were measured, in words."""
+    rows = all_rows(record).values()
+    loads = [row["load"] for row in rows if row["load"] is not None]
+    busy = f"; load average {min(loads):.1f} to {max(loads):.1f}" if loads else ""
+    commits = ", ".join(sorted({row["commit"][:8] for row in rows}))
+    rates = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in record["peaks"]["flops_per_second"].items())
+    return (f"{record['peaks']['machine']}; sources {commits}{busy}. Peaks: copy "
+            f"{record['peaks']['bytes_per_second'] / 1e9:.0f} GB/s, {rates}.")
+
+
+def show_device(record):
+    display(Markdown(origin(record)))
+    for suite in SUITES:
+        if suite in record:
+            display(Markdown(f"### Suite `{suite}`"), shown(record[suite]))
+
+
+# %% [markdown]
+# ### On a CPU
+
+# %%
+for name, record in cpus.items():
+    show_device(record)
+if not cpus:
+    not_measured("a CPU", "python -m paul bench")
+
+# %% [markdown]
+# How to read it:
+#
+# - *ops*: the literal bank is stacked anew for each step, and the literal ranking walks over anchors. That is where the
+#   ratios are large, and it doesn't matter much in a step whose network is a hundred times as dear.
+# - *step network*: what the losses, memories and surrogates add to the part that no loss can save.
+# - *eval features* is the honest ratio for a test: both sides have to make the distances, one and the same matrix
+#   product, which leaves the literal version less to lose than with *distances* given. Where its share of the bound is
+#   near one, no cleverness is left.
+# - *data surrogates*: batches pay on a device with many units. On one CPU core torchvision's per-image transforms, in
+#   whole numbers of 8 bits, can be the faster ones; beside the network either is small (*data loader*).
+#
+# Memory and waiting, where a suite measured them; memory is that of a process of its own:
+
+# %%
+extras = {"peak_mb": "peak, MB", "imports_mb": "of it imports, MB", "gpu_mb": "on the GPU, MB",
+          "images_per_second": "images a second", "data_wait_share": "waiting for data", "save_share": "saving",
+          "build_seconds": "index built, s"}
+for name, record in records.items():
+    lines = {case: {words: row[key] for key, words in extras.items() if row.get(key)}
+             for case, row in all_rows(record).items()}
+    frame = pd.DataFrame({case: line for case, line in lines.items() if line}).T
+    shares = {words: "{:.2%}" for key, words in extras.items() if key.endswith("_share") and words in frame}
+    display(Markdown(record["peaks"]["machine"]), frame.style.format(shares, precision=0, thousands=",", na_rep=""))
+
+# %% [markdown]
+# ## The roofline
+#
+# Every case whose operations are counted, under the roof of its device. To the left of the bend more operations a byte
+# would help; to the right only fewer operations do.
+
+# %%
+SHOWN = ("ops", "step", "epoch", "eval")
+for name, record in cpus.items():
+    picture = roofline(all_rows(record, SHOWN), record["peaks"], record["peaks"]["machine"])
+    save(picture, figures / name / "roofline.svg")
+    display(picture)
+
+# %% [markdown]
+# **You should see** the network's cases and $L_c$ high, near a roof, and IPFL low: its ranking takes direct differences,
+# because a matrix product would lose the digits that decide between near-equal distances (chapter 05). A network can lie
+# above the roof of the matrix product: for 3x3 kernels Winograd's algorithm takes fewer products than are counted,
+# hence a roof of its own.
+#
+# ## How cost grows
+#
+# If seconds grow like $n^p$, then $\log t$ is a line of slope $p$ over $\log n$. Small sizes show what a call costs at
+# least, so the slope is fitted to the upper half of the sizes. The fit from scratch, on a made-up law:
+
+# %%
+sizes = np.array([1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6])
+law = 2e-7 * sizes**1.3
+slope = np.polyfit(np.log(sizes[3:]), np.log(law[3:]), 1)[0]
+assert abs(slope - 1.3) < 1e-9 and abs(exponent(list(sizes), list(law)) - slope) < 1e-9
+
+# %%
+for name, record in cpus.items():
+    if "scale" in record:
+        picture = growth(record["scale"], record["peaks"]["machine"])
+        save(picture, figures / name / "growth.svg")
+        display(picture)
+
+# %% [markdown]
+# **You should see** $L_c$ and the gallery grow with a power near 1, the bank's update with one near 0 (it touches the
+# batch's entries and no others, which needn't be so: the literal list, stacked for each step, grows), the step with a
+# power near 1 in the batch and well below 1 in the patches, since all of them share one backbone.
+#
+# ## From which $N$ on does $L_c$ cost more than the network?
+#
+# The backbone costs $F$ operations an image whatever $N$ is, for $2B$ images a step. $L_c$ costs $4 M B N D$. Both
+# grow with $B$, which cancels: they are equal at $N^* = F / (2 M D)$.
+
+# %%
+flops = network_flops()
+scratch = flops / (2 * 6 * 256)
+assert abs(scratch - crossing(flops)) < 1
+print(f"ResNet-50 at 384 x 128: {flops / 1e9:.0f} GFLOP an image, forward and backward; equal at N = {scratch:,.0f}")
+lines = []
+for entries in (12_936, 100_000, 1_000_000, 10_000_000):
+    sizes_of = Step(entries)
+    lines.append({"N": entries, "L_c, TFLOP a step": sizes_of.pedal_flops / 1e12,
+                  "of the backbone's": sizes_of.pedal_flops / (2 * sizes_of.batch * flops),
+                  "bank, GB": sizes_of.bank_bytes / 1e9, "similarities, GB": sizes_of.similarity_bytes / 1e9})
+pd.DataFrame(lines).style.format({"N": "{:,}", "of the backbone's": "{:.2%}"}, precision=2).hide(axis="index")
+
+# %% [markdown]
+# In *time* they are equal earlier, in the ratio of the rates that both reach (the roofline above); and the bank may be
+# too large for one device before that. Then it can be spread over several, each with its own part (*From a laptop to a
+# cluster* beside the chapters), or be looked at in part.
+#
+# ## A bank too large to look at whole
+#
+# The numerator of $L_c$ needs the $k$ nearest entries, the denominator a sum over all. Three ways to look at $C$
+# entries in place of $N$:
+#
+# - **index**: the $C$ nearest that an inverted file finds; the denominator sums over these alone;
+# - **random**: $C$ entries drawn at random; in the denominator each counts $(N - 1) / C$ times, which in a log-sum is a
+#   weight of $\log \frac{N - 1}{C}$; the numerator takes the nearest *of these*;
+# - **both**: half and half, the random half weighted so that it stands for all that the index didn't find.
+#
+# With all entries drawn, or all found, the loss must be the exact one:
+
+# %%
+exact = pedal_loss(features, bank, index)
+everything = torch.arange(N)
+found = everything.expand(M, B, N)
+torch.testing.assert_close(candidate_loss(features, bank, index, None, everything), exact)
+torch.testing.assert_close(candidate_loss(features, bank, index, found, None), exact)
+
+# %%
+for name, record in cpus.items():
+    row = record.get("scale", {}).get("approximation")
+    if row:
+        picture = approximation(row, f"{row['entries']:,} synthetic clustered features; {record['peaks']['machine']}")
+        save(picture, figures / name / "approximation.svg")
+        display(picture, Markdown(f"Cheapest with a gradient within 1 %, or else the best: {row['size']}; "
+                                  f"{row['ratio']:.1f} times as fast as the exact loss. Building the index: "
+                                  f"{row['build_seconds']:.1f} s."))
+
+# %% [markdown]
+# **You should see** the random subset fail at both scales: the softmax sits on near entries, a small sample has none of
+# them, and no weight mends a wrong numerator. At $s = 30$ the index alone is the best: the mass that it leaves out is
+# small, and random terms add noise to the gradient. At $s = 10$ most of the mass lies far away. The index alone misses
+# it whatever it finds; with a random half the loss is right to a percent or so from a few hundred candidates on, and
+# the gradient to some percent from a few thousand. So: an index for a loss near saturation, both for a softer one.
+#
+# The features are synthetic: people near one of some kinds of clothes, twenty images each. And the bank moves: an index
+# has to be built again every so often, which pays only where its seconds are few against the steps in between.
+#
+# ## On a GPU
+
+# %%
+for name, record in gpus.items():
+    show_device(record)
+    for picture, file in ((roofline(all_rows(record, SHOWN), record["peaks"], record["peaks"]["machine"]), "roofline"),
+                          (growth(record["scale"], record["peaks"]["machine"]) if "scale" in record else None, "growth")):
+        if picture is not None:
+            save(picture, figures / name / f"{file}.svg")
+            display(picture)
+if not gpus:
+    not_measured("a GPU", "python -m paul bench --device cuda")
+
+# %% [markdown]
+# On a GPU the network runs in bf16 with channels last, the literal step in float32 with its bank on the host and its
+# images from 8 worker processes. The goals there: a step within 1.10 times backbone and PGN alone, three times as fast as
+# the literal one, and less than 2 % of the time waiting for data.
+#
+# ## Summary
+#
+# - Two measured peaks bound any work; a share of the bound says what is left to gain, a ratio to a slow version doesn't.
+# - The losses and memories are cheap beside the network. $L_c$ and the evaluation grow linearly; the bank's update
+#   doesn't grow.
+# - In operations, $L_c$ overtakes the backbone at millions of images. Before that, an index gives its gradient from a
+#   small part of the bank.
+#
+# ## Exercises
+#
+# 1. A gallery of a million images, 1,536 wide, against 1,000 queries. How many operations are the distances, and how
+#    long do they take at the least at the peak measured above? Which is larger: the features or a block of distances
+#    for 256 queries?
+# 2. The bank's update reads and writes $B$ entries of $M D$ numbers, and reads as many features. What is its bound at
+#    $B = 40$, $M = 6$, $D = 256$, and why does no implementation in Python come near it?
+# 3. The random subset estimates a sum by a weighted part of it. Show on numbers that this is unbiased for the *sum*, and
+#    that its logarithm comes out too small on average. (*Hint:* the logarithm is concave.)
+#
+# Solutions, checked:
+
+# %%
+operations = 2 * 1_000 * 1_000_000 * 1_536
+print(f"1. {operations / 1e12:.1f} TFLOP, at least {operations / peaks.flops_per_second['float32']:.0f} s here; "
+      f"features {4 * 1_000_000 * 1_536 / 1e9:.1f} GB, a block of distances {4 * 256 * 1_000_000 / 1e9:.1f} GB")
+assert 1_000_000 * 1_536 > 256 * 1_000_000
+
+moved = 3 * 40 * 6 * 256 * 4
+print(f"2. {moved / 1e6:.2f} MB, {1e6 * moved / peaks.bytes_per_second:.0f} microseconds: a single call into torch costs "
+      "some microseconds, and an update needs a dozen of them")
+assert moved == 3 * features.new_zeros(6, 40, 256).nbytes
+
+terms = torch.rand(1_000, generator=torch.Generator().manual_seed(0)).pow(8)
+draws = torch.stack([terms[torch.randperm(1_000, generator=torch.Generator().manual_seed(seed))[:20]].sum() * 50
+                     for seed in range(2_000)])
+print(f"3. the sum is {terms.sum():.1f}, the mean estimate {draws.mean():.1f}; the logarithm is "
+      f"{terms.sum().log():.3f}, the mean logarithm of the estimates {draws.log().mean():.3f}")
+assert abs(draws.mean() / terms.sum() - 1) < 0.05 and draws.log().mean() < terms.sum().log()
+
+# %% [markdown]
+# ## Next
+#
+# Chapter 12, *Adapt it to your own cameras*: the method on a folder of your own images.
