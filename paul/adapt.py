@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from paul.augment import random_flip, surrogates
-from paul.device import batch_of, on_device, pick_device, precision
-from paul.engine import Run, fingerprint
+from paul import distributed
+from paul.device import batch_of, on_device, precision
+from paul.engine import Run, fingerprint, within_memory
 from paul.features import refresh_statistics
 from paul.images import normalize
 from paul.losses import ipfl_loss, pedal_loss, pull_loss
@@ -98,11 +99,23 @@ class PaulLoss:
         self.options = options
         self.memory = PatchMemory(num_images, patches, dim, options.rate, options.renormalize)
         self.centers = ImageCenters(num_images, image_dim, options.rate)
+        self.ranking = dict(margin=options.margin, r=options.r, include_self=options.include_self,
+                            max_candidates=options.max_candidates, no_negative=options.no_negative)
 
     def to(self, device: torch.device) -> PaulLoss:
         self.memory.to(device)
         self.centers.to(device)
         return self
+
+    def parts(self) -> dict:
+        """What a checkpoint keeps of it."""
+        return {"memory": self.memory, "centers": self.centers}
+
+    def fill(self, features: Tensor, index: Tensor) -> None:
+        """Put features [M, B, D] into the bank for those of the images `index` [B] that are not there yet."""
+        index = index.to(features.device)
+        new = ~self.memory.filled[index]
+        self.memory.update(index[new], features[:, new])
 
     def patch_level(self, features: Tensor, index: Tensor) -> Tensor:
         """L_c of real images' features [M, B, D]; the bank is brought up to date first (ledger 3)."""
@@ -115,44 +128,60 @@ class PaulLoss:
         o = self.options
         f = concatenate(output.embeddings if o.ipfl_space == "embedding" else output.features)
         real, surrogate = f.chunk(2)
-        settings = dict(margin=o.margin, r=o.r, include_self=o.include_self, max_candidates=o.max_candidates,
-                        no_negative=o.no_negative)
         own = torch.arange(len(real), device=f.device)
         if o.ipfl_targets == "raw":
-            return ipfl_loss(real, real, own, positives=surrogate, **settings)
+            return ipfl_loss(real, real, own, positives=surrogate, **self.ranking)
         centers = self.centers.update(index, torch.stack([real, surrogate], 1).detach())
-        return ipfl_loss(f, centers, own.repeat(2), **settings)
+        return ipfl_loss(f, centers, own.repeat(2), **self.ranking)
 
     def __call__(self, output: PatchNetOutput, index: Tensor) -> dict[str, Tensor]:
-        """Losses of a batch of B real images, followed by their B surrogates when L_v takes part; index [B]."""
+        """Losses of a batch of real images, followed by as many surrogates when L_v takes part.
+
+        Args:
+            output: of the images that this process holds.
+            index: [B] the whole batch's places in the set.
+        """
         losses = {}
         if self.options.loss_v:
             losses["loss_v"] = self.image_level(output, index)
         if self.options.loss_c:
-            losses["loss_c"] = self.patch_level(output.features[:, :len(index)], index)
+            real = output.features.shape[1] // (2 if self.options.loss_v else 1)
+            losses["loss_c"] = self.patch_level(output.features[:, :real], index)
         total = losses.get("loss_v", 0) + self.options.lam * losses.get("loss_c", 0)
         return {"loss": total, **losses}
 
 
+def paul_loss(model: PatchNet, num_images: int, options: AdaptOptions, world: distributed.World) -> PaulLoss:
+    """The loss for one process, or for one of several that share the memories."""
+    if world.size == 1:
+        return PaulLoss(model, num_images, options)
+    from paul.sharded import ShardedPaulLoss
+
+    return ShardedPaulLoss(model, num_images, options, world)
+
+
 @torch.no_grad()
-def fill_bank(loss: PaulLoss, model: PatchNet, images: Tensor, generator: torch.Generator) -> None:
+def fill_bank(loss: PaulLoss, model: PatchNet, images: Tensor, generator: torch.Generator,
+              world: distributed.World = distributed.World()) -> None:
     """w_{j,0} = x_{j,0}: one pass over the real images before training (ledger 5)."""
     device = next(model.parameters()).device
     model.train(loss.options.bank_init == "train")
     for rows in torch.randperm(len(images), generator=generator).split(2 * loss.options.batch):
         if len(rows) < 2:  # a last single image cannot pass batch norm in train mode: its partner is any other image
             rows = torch.cat([rows, (rows + 1) % len(images)])
-        x = random_flip(batch_of(images, rows, device), generator)
+        x = random_flip(batch_of(images, rows, device), generator)[world.part(len(rows))]
         with precision(device):
             features = model(normalize(x)).features
-        new = ~loss.memory.filled[rows.to(device)]
-        loss.memory.update(rows.to(device)[new], features[:, new])
+        loss.fill(features, rows)
     model.train()
 
 
 def adapt(model: PatchNet, images: Tensor, options: AdaptOptions, *, folder: str | Path, seed: int = 0,
-          device: str | None = None, tensorboard: bool = False) -> PatchNet:
+          device: str | None = None, tensorboard: bool = False, low_memory: bool = False) -> PatchNet:
     """Adapt a source-trained PatchNet to unlabelled images; interrupted anywhere, the same call goes on.
+
+    Under torchrun all processes call it with the same arguments: they share each batch and the memories, and go through
+    the steps that one process would take (`paul.distributed`, `paul.sharded`).
 
     Args:
         model: from `pretrain` or a checkpoint; it stays as it is.
@@ -161,16 +190,18 @@ def adapt(model: PatchNet, images: Tensor, options: AdaptOptions, *, folder: str
         folder: checkpoint.pt and log.jsonl go there.
         seed: decides order and augmentation.
         device: a GPU when there is one by default.
+        tensorboard: also write TensorBoard events into the folder.
+        low_memory: forget activations and compute them again; slower, the same result.
 
     Returns:
         A new network, in the target stage, after the last epoch (ledger 31).
 
     Raises:
         ValueError: a batch larger than the set, a folder that holds another training or one from other weights.
-        RuntimeError: another run is writing the folder.
+        RuntimeError: another run is writing the folder; the memory is too small, with what helps.
         FloatingPointError: a loss that is not finite.
     """
-    device = pick_device(device)
+    world, device = distributed.join(device)
     if options.batch > len(images):
         raise ValueError(f"batch {options.batch} is larger than the set of {len(images)} images; lower adapt.batch")
     torch.manual_seed(seed)
@@ -181,36 +212,45 @@ def adapt(model: PatchNet, images: Tensor, options: AdaptOptions, *, folder: str
             "weights": fingerprint(*model.state_dict().values()), "images": fingerprint(images)}
     model.to(device)
     images = on_device(images, device)
-    loss = PaulLoss(model, len(images), options).to(device)
-    optimizer = torch.optim.SGD(parameter_groups(model), lr=options.lr, momentum=options.momentum,
+    trained = distributed.with_synchronised_norms(model, world)
+    trained.low_memory = low_memory
+    loss = paul_loss(model, len(images), options, world).to(device)
+    optimizer = torch.optim.SGD(parameter_groups(trained), lr=options.lr, momentum=options.momentum,
                                 weight_decay=options.weight_decay)
-    parts = {"optimizer": optimizer, "memory": loss.memory, "centers": loss.centers}
+    parts = {"optimizer": optimizer, **loss.parts()}
     whole, rest = divmod(len(images), options.batch)
-    steps = whole + (1 if rest and not options.drop_last else 0)
-    with Run(folder, model, spec, parts, generator, options.epochs, tensorboard) as run:
+    batches = whole + (1 if rest and not options.drop_last else 0)
+    with Run(folder, trained, spec, parts, generator, options.epochs, tensorboard, world) as run:
         if options.loss_c and not run.started:
-            fill_bank(loss, model, images, generator)
-        model.train()
-        for epoch, progress in run.epochs(steps, "target"):
+            fill_bank(loss, trained, images, generator, world)
+        trained.train()
+        network = distributed.shared_gradients(trained, world)
+        for epoch, steps in run.epochs(lambda: torch.randperm(len(images), generator=generator).split(
+                options.batch)[:batches], "target"):
             set_learning_rates(optimizer, target_learning_rates(epoch, options.lr, options.decay_epoch))
-            for rows in torch.randperm(len(images), generator=generator).split(options.batch)[:steps]:
-                plain = batch_of(images, rows, device)
-                x = random_flip(plain, generator)
-                if options.loss_v:
-                    changed = surrogates(plain, generator, mode=options.surrogate, jitter=options.jitter,
-                                         hue_turn=options.hue_turn, degrees=options.degrees, area=options.crop_area,
-                                         padding=options.padding)
-                    x = torch.cat([x, random_flip(changed, generator)])
-                elif len(x) == 1:
+            for rows in steps:
+                if len(rows) == 1 and not options.loss_v:
                     continue  # batch norm cannot train on a last batch of one image
-                with precision(device):
-                    output = model(normalize(x))
-                losses = loss(output, rows.to(device))
-                optimizer.zero_grad()
-                losses["loss"].backward()
-                optimizer.step()
-                progress.add(**losses)
-        model.history = run.history
+                with within_memory(steps, "adapt.batch"):
+                    mine = world.part(len(rows))
+                    plain = batch_of(images, rows, device)
+                    x = random_flip(plain, generator)[mine]
+                    if options.loss_v:
+                        changed = surrogates(plain, generator, mode=options.surrogate, jitter=options.jitter,
+                                             hue_turn=options.hue_turn, degrees=options.degrees,
+                                             area=options.crop_area, padding=options.padding)
+                        x = torch.cat([x, random_flip(changed, generator)[mine]])
+                    with precision(device):
+                        output = network(normalize(x))
+                    losses = loss(output, rows.to(device) if world.size == 1 else rows)
+                    optimizer.zero_grad()
+                    losses["loss"].backward()
+                    optimizer.step()
+                steps.add(**losses)
+        if trained is not model:
+            model.load_state_dict(trained.state_dict())
+        model.low_memory = False
+        model.train().history = run.history
     if options.refresh_statistics:
         refresh_statistics(model, images)
     return model

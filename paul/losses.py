@@ -153,6 +153,25 @@ def _length(difference: Tensor) -> Tensor:
     return torch.linalg.vector_norm(difference, dim=-1)
 
 
+def ipfl_hinges(features: Tensor, centers: Tensor, owner: Tensor, *, margin: float = 2.0, r: int = 3,
+                include_self: bool = True, max_candidates: int = 15, no_negative: str = "zero",
+                positives: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The terms of `ipfl_loss`, one per anchor, and which of them count: hinge [A], counted [A] bool."""
+    if no_negative not in ("zero", "skip"):
+        raise ValueError(f"no_negative must be 'zero' or 'skip', got {no_negative!r}")
+    if features.shape[1:] != centers.shape[1:] or owner.shape != features.shape[:1]:
+        raise ValueError(f"features [A, D], centers [n, D] and owner [A] do not fit: {tuple(features.shape)}, "
+                         f"{tuple(centers.shape)}, {tuple(owner.shape)}")
+    pick = cyclic_ranking(features, centers, owner, r=r, include_self=include_self, max_candidates=max_candidates)
+    with torch.autocast(features.device.type, enabled=False):
+        features, centers = _full_precision(features), _full_precision(centers)
+        positive = centers[owner] if positives is None else _full_precision(positives)
+        found = pick >= 0
+        to_negative = _length(features - centers[pick.clamp(min=0)]).where(found, torch.zeros_like(features[:, 0]))
+        hinge = (margin + _length(features - positive) - to_negative).clamp(min=0)
+        return hinge, found if no_negative == "skip" else torch.ones_like(found)
+
+
 def ipfl_loss(features: Tensor, centers: Tensor, owner: Tensor, *, margin: float = 2.0, r: int = 3,
               include_self: bool = True, max_candidates: int = 15, no_negative: str = "zero",
               positives: Tensor | None = None) -> Tensor:
@@ -178,21 +197,9 @@ def ipfl_loss(features: Tensor, centers: Tensor, owner: Tensor, *, margin: float
     Raises:
         ValueError: an unknown `no_negative`, shapes that do not fit.
     """
-    if no_negative not in ("zero", "skip"):
-        raise ValueError(f"no_negative must be 'zero' or 'skip', got {no_negative!r}")
-    if features.shape[1:] != centers.shape[1:] or owner.shape != features.shape[:1]:
-        raise ValueError(f"features [A, D], centers [n, D] and owner [A] do not fit: {tuple(features.shape)}, "
-                         f"{tuple(centers.shape)}, {tuple(owner.shape)}")
-    pick = cyclic_ranking(features, centers, owner, r=r, include_self=include_self, max_candidates=max_candidates)
-    with torch.autocast(features.device.type, enabled=False):
-        features, centers = _full_precision(features), _full_precision(centers)
-        positive = centers[owner] if positives is None else _full_precision(positives)
-        found = pick >= 0
-        to_negative = _length(features - centers[pick.clamp(min=0)]).where(found, torch.zeros_like(features[:, 0]))
-        hinge = (margin + _length(features - positive) - to_negative).clamp(min=0)
-        if no_negative == "skip":
-            return (hinge * found).sum() / found.sum().clamp(min=1)
-        return hinge.mean()
+    hinge, counted = ipfl_hinges(features, centers, owner, margin=margin, r=r, include_self=include_self,
+                                 max_candidates=max_candidates, no_negative=no_negative, positives=positives)
+    return (hinge * counted).sum() / counted.sum().clamp(min=1)
 
 
 def triplet_loss(embeddings: Tensor, person_ids: Tensor, *, margin: float = 1.0, positive: str = "nearest",

@@ -47,6 +47,8 @@ class PatchMemory(nn.Module):
     Buffers: `bank` [M, N, D] and `filled` [N], true once an image has been seen.
     """
 
+    image_dims = {"bank": 1, "filled": 0}
+
     def __init__(self, num_images: int, num_patches: int, dim: int, rate: float = 0.1, renormalize: bool = False):
         super().__init__()
         if min(num_images, num_patches, dim) < 1:
@@ -87,6 +89,8 @@ class ImageCenters(nn.Module):
 
     Buffers: `centers` [N, D] and `filled` [N].
     """
+
+    image_dims = {"centers": 0, "filled": 0}
 
     def __init__(self, num_images: int, dim: int, rate: float = 0.1):
         super().__init__()

@@ -54,6 +54,16 @@ def _bilinear(position: Tensor, size: int) -> Tensor:
     return (1 - t) * inside[0] + (1 + t) * inside[1]
 
 
+def _sampling_points(theta: Tensor, rows: int, columns: int) -> Tensor:
+    """Where affine matrices [n, 2, 3] sample, row by row: [n, rows * columns, 2] as (x, y); n may be 0."""
+    def between(count):
+        return torch.linspace(-1, 1, count, dtype=theta.dtype, device=theta.device) if count > 1 else theta.new_zeros(1)
+
+    x, y = between(columns).expand(rows, -1), between(rows).unsqueeze(1).expand(-1, columns)
+    points = torch.stack([x, y, torch.ones_like(x)], -1).view(1, rows * columns, 3)
+    return torch.bmm(points.expand(len(theta), -1, -1), theta.mT)
+
+
 def pool_patches(x: Tensor, theta: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     """The mean of every patch of `sample_patches`, without building the patches.
 
@@ -73,7 +83,7 @@ def pool_patches(x: Tensor, theta: Tensor, size: tuple[int, int] | None = None) 
     rows, columns = size or (height, width)
     with torch.autocast(x.device.type, enabled=False):
         theta = theta if theta.dtype == torch.float64 else theta.float()
-        grid = F.affine_grid(theta.flatten(0, 1), [batch * patches, 1, rows, columns], align_corners=True).flatten(1, 2)
+        grid = _sampling_points(theta.flatten(0, 1), rows, columns)
         across = _bilinear((grid[..., 0] + 1) * (width - 1) / 2, width)
         down = _bilinear((grid[..., 1] + 1) * (height - 1) / 2, height)
         weight = torch.bmm(down.mT, across / (rows * columns))
@@ -110,7 +120,7 @@ class PatchGenerator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> theta [B, M, 2, 3]."""
-        return self.fc_loc(self.localization(x).mean((2, 3))).view(len(x), -1, 2, 3)
+        return self.fc_loc(self.localization(x).mean((2, 3))).unflatten(1, (-1, 2, 3))
 
 
 class EqualStripes(nn.Module):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from paul.backbones import build_backbone
 from paul.patches import EqualStripes, PatchGenerator, RandomPatches, WholeMap, pool_patches
+from paul.recompute import recomputed
 
 GENERATORS = {"pgn": PatchGenerator, "equal": EqualStripes, "random": RandomPatches, "image": WholeMap}
 
@@ -85,7 +86,8 @@ class PatchNet(nn.Module):
     `stage` is "source" (features after ReLU, embeddings from a linear layer, logits; ledger 19, 23) or "target"
     (features without ReLU on the unit sphere, embeddings as cosines to the rows of that same layer; ledger 8-10, 19).
     `to_target()` switches and freezes what the target stage does not train. `image_size` holds the rows and columns of
-    the images it was last trained on, None where that is not known; checkpoints keep it.
+    the images it was last trained on, None where that is not known; checkpoints keep it. `low_memory = True` trains
+    with less memory and more time, to the same result (see `paul.recompute`).
 
     Args:
         backbone, num_patches, dim, generator, embedding_dim, pgn_channels, pgn_hidden, freeze_pgn: `PatchNetOptions`.
@@ -100,6 +102,7 @@ class PatchNet(nn.Module):
         self.options = PatchNetOptions(backbone, num_patches, dim, generator, embedding_dim, pgn_channels, pgn_hidden,
                                        freeze_pgn)
         self.stage = "source"
+        self.low_memory = False
         self.num_classes = num_classes
         self.image_size: tuple[int, int] | None = None
         self.backbone, channels = build_backbone(backbone, weights)
@@ -128,15 +131,15 @@ class PatchNet(nn.Module):
         return self.generator(self.backbone(x))
 
     def _branches(self, x: Tensor) -> Tensor:
-        if self.training and len(x) < 2:
+        if self.training and len(x) < 2 and isinstance(self.branch_norm, nn.BatchNorm1d):  # else ranks share their norms
             raise ValueError("batch norm cannot train on a batch of one image: use at least two, or model.eval()")
-        feature_map = self.backbone(x)
+        feature_map = recomputed(self.backbone, x) if self.low_memory and self.training else self.backbone(x)
         theta = self.generator(feature_map)
         if self.stage == "target" and self.options.freeze_pgn == "detach":
             theta = theta.detach()
         y = self.branch(pool_patches(feature_map, theta))
         patches, batch, dim = y.shape
-        return self.branch_norm(y.transpose(0, 1).reshape(batch, -1)).view(batch, patches, dim).transpose(0, 1)
+        return self.branch_norm(y.transpose(0, 1).flatten(1)).view(batch, patches, dim).transpose(0, 1)
 
     def forward(self, x: Tensor) -> PatchNetOutput:
         """Images [B, 3, H, W] -> features [M, B, D], embeddings [M, B, E], logits [M, B, classes] or None."""

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paul.augment import random_flip, random_shift
+from paul import distributed
 from paul.device import batch_of, on_device, pick_device, precision
-from paul.engine import Run, fingerprint
+from paul.engine import Run, fingerprint, within_memory
 from paul.images import normalize
 from paul.losses import triplet_loss
 from paul.patchnet import PatchNet, PatchNetOptions, concatenate
@@ -92,7 +93,7 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, rates: dict[str, float]
 
 def pretrain(images: Tensor, person_ids: np.ndarray, network: PatchNetOptions, options: PretrainOptions, *,
              folder: str | Path, seed: int = 0, weights: str | None = None, device: str | None = None,
-             tensorboard: bool = False) -> PatchNet:
+             tensorboard: bool = False, low_memory: bool = False) -> PatchNet:
     """Train a PatchNet on labelled images; interrupted anywhere, the same call goes on where it was.
 
     The loss is the sum over patches of the cross-entropy, plus a triplet term on the concatenated embedding.
@@ -105,15 +106,19 @@ def pretrain(images: Tensor, person_ids: np.ndarray, network: PatchNetOptions, o
         seed: decides weights, order and augmentation.
         weights: of the backbone, see `paul.backbones.build_backbone`.
         device: "cpu", "cuda", ...; a GPU when there is one by default.
+        tensorboard: also write TensorBoard events into the folder.
+        low_memory: forget activations and compute them again; slower, the same result.
 
     Returns:
         The network after the last epoch, in the source stage (ledger 31).
 
     Raises:
         ValueError: a batch larger than the set, fewer than two people, a folder that holds another training.
-        RuntimeError: another run is writing the folder.
+        RuntimeError: another run is writing the folder; the memory is too small, with what helps.
         FloatingPointError: a loss that is not finite.
     """
+    if distributed.launched():
+        raise ValueError("the source stage trains in one process; torchrun is for the target stage (adapt)")
     device = pick_device(device)
     if len(person_ids) != len(images):
         raise ValueError(f"{len(images)} images but {len(person_ids)} person ids")
@@ -124,41 +129,44 @@ def pretrain(images: Tensor, person_ids: np.ndarray, network: PatchNetOptions, o
         raise ValueError(f"batch {options.batch} is larger than the set of {len(images)} images; lower pretrain.batch")
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    started = (Path(folder) / "checkpoint.pt").is_file()  # then its weights follow, and the first ones may be gone
+    started = any(Path(folder).glob("checkpoint*.pt"))  # then its weights follow, and the first ones may be gone
     model = network.build(num_classes=len(people), weights=None if started else weights).to(device)
     model.image_size = tuple(images.shape[-2:])
+    model.low_memory = low_memory
     optimizer = torch.optim.SGD(parameter_groups(model), lr=0.1, momentum=options.momentum,
                                 weight_decay=options.weight_decay)
     labels, partners = torch.from_numpy(labels), Partners(person_ids)
     spec = {"stage": "source", "network": asdict(network), "options": asdict(options), "seed": seed,
             "weights": content_of(network.backbone, weights), "images": fingerprint(images, labels)}
     images = on_device(images, device)
-    steps = -(-len(images) // options.batch)
     with Run(folder, model, spec, {"optimizer": optimizer}, generator, options.epochs, tensorboard) as run:
         model.train()
-        for epoch, progress in run.epochs(steps, "source"):
-            for step, rows in enumerate(torch.randperm(len(images), generator=generator).split(options.batch)):
+        for epoch, steps in run.epochs(
+                lambda: torch.randperm(len(images), generator=generator).split(options.batch), "source"):
+            for rows in steps:
                 if options.schedule == "paper":
                     rates = source_learning_rates(epoch)
                 else:
-                    rates = cosine_learning_rates((epoch * steps + step) / (options.epochs * steps), options.peak_rate)
+                    rates = cosine_learning_rates((epoch * len(steps) + steps.done) / (options.epochs * len(steps)), options.peak_rate)
                 set_learning_rates(optimizer, rates)
                 rows = torch.cat([rows, partners.draw(rows, generator)])
-                x = random_flip(batch_of(images, rows, device), generator)
-                if options.shift:
-                    x = random_shift(x, generator, options.shift)
-                target = labels[rows].to(device)
-                with precision(device):
-                    output = model(normalize(x))
-                logits = output.logits.float()
-                identity = sum(F.cross_entropy(patch, target, label_smoothing=options.label_smoothing)
-                               for patch in logits)
-                triplet = triplet_loss(concatenate(output.embeddings), target, margin=options.triplet_margin,
-                                       positive=options.positive)
-                loss = identity + options.triplet_weight * triplet
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                progress.add(loss=loss, identity=identity, triplet=triplet)
+                with within_memory(steps, "pretrain.batch"):
+                    x = random_flip(batch_of(images, rows, device), generator)
+                    if options.shift:
+                        x = random_shift(x, generator, options.shift)
+                    target = labels[rows].to(device)
+                    with precision(device):
+                        output = model(normalize(x))
+                    logits = output.logits.float()
+                    identity = sum(F.cross_entropy(patch, target, label_smoothing=options.label_smoothing)
+                                   for patch in logits)
+                    triplet = triplet_loss(concatenate(output.embeddings), target, margin=options.triplet_margin,
+                                           positive=options.positive)
+                    loss = identity + options.triplet_weight * triplet
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                steps.add(loss=loss, identity=identity, triplet=triplet)
+        model.low_memory = False
         model.history = run.history
     return model

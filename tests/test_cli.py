@@ -155,7 +155,7 @@ def test_ctrl_c_says_how_to_go_on(paul, work, start, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine.Progress, "add", interrupt)
+        patched.setattr(engine.Steps, "add", interrupt)
         code, _, err = paul("adapt", *COMMON, "--init", start, "--out", "stopped")
     assert code == 130 and err.endswith("paul adapt: interrupted; the same command goes on from the last whole epoch\n")
     assert paul("adapt", *COMMON, "--init", start, "--out", "stopped")[0] == 0

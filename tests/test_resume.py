@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,7 @@ def same_checkpoints(folder, other):
 
 def at_step(monkeypatch, number, action):
     """Do something when the losses of the number-th step have been computed."""
-    count, add = [0], engine.Progress.add
+    count, add = [0], engine.Steps.add
 
     def counted(self, **losses):
         count[0] += 1
@@ -48,11 +49,23 @@ def at_step(monkeypatch, number, action):
             action()
         return add(self, **losses)
 
-    monkeypatch.setattr(engine.Progress, "add", counted)
+    monkeypatch.setattr(engine.Steps, "add", counted)
 
 
 def interrupt():
     raise KeyboardInterrupt
+
+
+def steps_taken(monkeypatch):
+    """Grows by one with every step."""
+    taken, add = [], engine.Steps.add
+
+    def noted(self, **losses):
+        taken.append(self.done)
+        return add(self, **losses)
+
+    monkeypatch.setattr(engine.Steps, "add", noted)
+    return taken
 
 
 # --- seeds ---
@@ -67,7 +80,7 @@ def test_a_seed_repeats_and_another_differs(source, target, trained, adapted, tm
 
 
 def test_a_finished_folder_is_loaded(source, target, trained, adapted, monkeypatch):
-    monkeypatch.setattr(engine.Progress, "add", None)  # no step is taken
+    monkeypatch.setattr(engine.Steps, "add", None)  # no step is taken
     again = pretrain(*source, NETWORK, PRETRAIN, folder=trained[1])
     assert same_weights(again, trained[0]) and again.history == trained[0].history
     assert same_weights(adapt(again, target, ADAPT, folder=adapted[1]), adapted[0])
@@ -95,6 +108,96 @@ def test_an_interrupted_cell_run_again_ends_the_same(source, target, generator, 
         start = expected
 
 
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_a_run_asked_to_stop_loses_no_step(trained, target, adapted, step, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(engine.Stopped) as stopped:
+        at_step(patched, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        adapt(trained[0], target, ADAPT, folder=tmp_path)
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
+    taken = steps_taken(monkeypatch)
+    again = adapt(trained[0], target, ADAPT, folder=tmp_path)
+    assert len(taken) == ADAPT.epochs * 3 - step
+    assert same_weights(again, adapted[0]) and same_checkpoints(tmp_path, adapted[1])
+
+
+def test_asked_twice_it_stops_at_once(trained, target, tmp_path, monkeypatch):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    at_step(monkeypatch, 2, twice)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        adapt(trained[0], target, ADAPT, folder=tmp_path)
+    assert not isinstance(stopped.value, engine.Stopped)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_within_an_epoch_it_is_saved_as_often_as_the_share_allows(trained, target, adapted, tmp_path, monkeypatch):
+    saves, save = [], engine.Run.save
+    monkeypatch.setattr(engine.Run, "save", lambda run: saves.append(run._steps.done) or save(run))
+    monkeypatch.setattr(engine, "SAVE_SHARE", float("inf"))
+    assert same_weights(adapt(trained[0], target, ADAPT, folder=tmp_path / "often"), adapted[0])
+    assert saves == [1, 2, 3, 1, 2, 3]
+    saves.clear()
+    monkeypatch.setattr(engine, "SAVE_SHARE", 1e-9)
+    assert same_weights(adapt(trained[0], target, ADAPT, folder=tmp_path / "seldom"), adapted[0])
+    assert saves == [3, 3]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(trained, target, adapted, damage, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(engine, "SAVE_SHARE", float("inf"))
+        at_step(patched, 5, interrupt)
+        adapt(trained[0], target, ADAPT, folder=tmp_path)
+    newest = tmp_path / "checkpoint.pt"
+    content = bytearray(newest.read_bytes())
+    if damage == "cut":
+        newest.write_bytes(content[:len(content) // 2])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 0x10
+        newest.write_bytes(content)
+    else:  # killed between two renames
+        newest.unlink()
+    taken = steps_taken(monkeypatch)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        again = adapt(trained[0], target, ADAPT, folder=tmp_path)
+    assert taken == [0, 1, 2]  # after step 4 the newest was written; the one before it, after step 3
+    assert (damage == "gone") != any("checkpoint.previous.pt" in str(warning.message) for warning in said)
+    assert same_weights(again, adapted[0]) and same_checkpoints(tmp_path, adapted[1])
+
+
+@pytest.mark.parametrize("stage", ["source", "target"])
+def test_low_memory_ends_with_the_same_weights(source, target, trained, adapted, stage, tmp_path):
+    if stage == "source":
+        assert same_weights(pretrain(*source, NETWORK, PRETRAIN, folder=tmp_path, low_memory=True), trained[0])
+    else:
+        assert same_weights(adapt(trained[0], target, ADAPT, folder=tmp_path, low_memory=True), adapted[0])
+        assert same_checkpoints(tmp_path, adapted[1])
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+                                   MemoryError()])
+def test_out_of_memory_says_what_helps_and_low_memory_goes_on(trained, target, adapted, error, tmp_path, monkeypatch):
+    def full():
+        raise error
+
+    calls, flip = [0], target_stage.random_flip  # two a step, and two while the bank is filled
+
+    def at_fifth_step(x, generator):
+        calls[0] += 1
+        return full() if calls[0] == 12 else flip(x, generator)
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="epoch 2, step 2: out of memory .*"
+                                                         "--low-memory.*adapt.batch"):
+        patched.setattr(target_stage, "random_flip", at_fifth_step)
+        adapt(trained[0], target, ADAPT, folder=tmp_path)
+    assert same_weights(adapt(trained[0], target, ADAPT, folder=tmp_path, low_memory=True), adapted[0])
+    assert same_checkpoints(tmp_path, adapted[1])
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -120,11 +223,11 @@ model = pretrain(images, split.person_ids, NETWORK, PRETRAIN, folder=out / "sour
 adapt(model, load_images(ReidDataset.load(data / "smoke/market").split("train"), SIZE), ADAPT, folder=out / "target")
 """
 IN_AN_EPOCH = """
-steps, add = [0], engine.Progress.add
+steps, add = [0], engine.Steps.add
 def counted(self, **losses):
     steps[0] += 1
     return add(self, **losses) if steps[0] < 5 else die()
-engine.Progress.add = counted
+engine.Steps.add = counted
 """
 IN_A_WRITE = """
 saves, save = [0], torch.save
@@ -158,7 +261,8 @@ def test_killed_and_run_again_ends_the_same(data, source, target, trained, adapt
     assert same_weights(adapt(model, target, ADAPT, folder=tmp_path / "target"), adapted[0])
     assert same_checkpoints(tmp_path / "target", adapted[1])
     for name in ("source", "target"):
-        assert sorted(path.name for path in (tmp_path / name).iterdir()) == [".lock", "checkpoint.pt", "log.jsonl"]
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == [
+            ".lock", "checkpoint.previous.pt", "checkpoint.pt", "log.jsonl"]
     torch.set_num_threads(torch_threads)
 
 
@@ -245,7 +349,7 @@ def test_the_guilty_loss_is_named(trained, target, tmp_path, monkeypatch):
 
 def test_the_step_is_exact_when_losses_are_read_rarely():
     bar = engine.tqdm(disable=True)
-    progress = engine.Progress("here", bar, every=50)
+    progress = engine.Steps("here", [], bar, every=50)
     for step in range(1, 50):
         progress.add(a=torch.tensor(1.0), b=torch.tensor(float("inf") if step >= 30 else 0.0))
     with pytest.raises(FloatingPointError, match="here, step 30: not finite: b. "):
