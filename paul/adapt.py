@@ -11,7 +11,7 @@ from torch import Tensor
 
 from paul.augment import random_flip, surrogates
 from paul import distributed
-from paul.device import batch_of, on_device, precision
+from paul.device import announce, batch_of, batches, on_device, precision, prepare, sgd
 from paul.engine import Run, fingerprint, within_memory
 from paul.features import refresh_statistics
 from paul.images import normalize
@@ -177,7 +177,8 @@ def fill_bank(loss: PaulLoss, model: PatchNet, images: Tensor, generator: torch.
 
 
 def adapt(model: PatchNet, images: Tensor, options: AdaptOptions, *, folder: str | Path, seed: int = 0,
-          device: str | None = None, tensorboard: bool = False, low_memory: bool = False) -> PatchNet:
+          device: str | None = None, tensorboard: bool = False, low_memory: bool = False,
+          compile: bool = False) -> PatchNet:
     """Adapt a source-trained PatchNet to unlabelled images; interrupted anywhere, the same call goes on.
 
     Under torchrun all processes call it with the same arguments: they share each batch and the memories, and go through
@@ -192,6 +193,7 @@ def adapt(model: PatchNet, images: Tensor, options: AdaptOptions, *, folder: str
         device: a GPU when there is one by default.
         tensorboard: also write TensorBoard events into the folder.
         low_memory: forget activations and compute them again; slower, the same result.
+        compile: `torch.compile` the network.
 
     Returns:
         A new network, in the target stage, after the last epoch (ledger 31).
@@ -210,30 +212,29 @@ def adapt(model: PatchNet, images: Tensor, options: AdaptOptions, *, folder: str
     model.image_size = tuple(images.shape[-2:])
     spec = {"stage": "target", "network": asdict(model.options), "options": asdict(options), "seed": seed,
             "weights": fingerprint(*model.state_dict().values()), "images": fingerprint(images)}
-    model.to(device)
     images = on_device(images, device)
-    trained = distributed.with_synchronised_norms(model, world)
+    trained = prepare(distributed.with_synchronised_norms(model.to(device), world), device, compile)
     trained.low_memory = low_memory
+    if world.is_main:
+        announce(images, device)
     loss = paul_loss(model, len(images), options, world).to(device)
-    optimizer = torch.optim.SGD(parameter_groups(trained), lr=options.lr, momentum=options.momentum,
-                                weight_decay=options.weight_decay)
+    optimizer = sgd(parameter_groups(trained), device, options.lr, options.momentum, options.weight_decay)
     parts = {"optimizer": optimizer, **loss.parts()}
     whole, rest = divmod(len(images), options.batch)
-    batches = whole + (1 if rest and not options.drop_last else 0)
+    count = whole + (1 if rest and not options.drop_last else 0)
     with Run(folder, trained, spec, parts, generator, options.epochs, tensorboard, world) as run:
         if options.loss_c and not run.started:
             fill_bank(loss, trained, images, generator, world)
         trained.train()
         network = distributed.shared_gradients(trained, world)
         for epoch, steps in run.epochs(lambda: torch.randperm(len(images), generator=generator).split(
-                options.batch)[:batches], "target"):
+                options.batch)[:count], "target"):
             set_learning_rates(optimizer, target_learning_rates(epoch, options.lr, options.decay_epoch))
-            for rows in steps:
+            for rows, (_, plain) in zip(steps, batches(images, steps.left(), device)):
                 if len(rows) == 1 and not options.loss_v:
                     continue  # batch norm cannot train on a last batch of one image
                 with within_memory(steps, "adapt.batch"):
                     mine = world.part(len(rows))
-                    plain = batch_of(images, rows, device)
                     x = random_flip(plain, generator)[mine]
                     if options.loss_v:
                         changed = surrogates(plain, generator, mode=options.surrogate, jitter=options.jitter,

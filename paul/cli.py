@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; 0 when it went well, 1 with a one-line message when not, 130 when interrupted."""
+    """Run one command; 0 when it went well, 1 with a one-line message when not, 128 and the signal's number when interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["bench"]:  # bench reads its own options
         return import_module("paul.bench").main(argv[1:]) or 0
@@ -38,6 +38,6 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"paul {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"paul {args.command}: interrupted; the same command goes on from the last whole epoch", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        print(f"paul {args.command}: interrupted; the same command goes on where it was", file=sys.stderr)
+        return getattr(stopped, "exit_code", 130)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -56,6 +57,10 @@ class Steps:
             self.done += 1
             self.bar.update()
             self.after()
+
+    def left(self) -> Sequence[Tensor]:
+        """The batches that are still to come."""
+        return self.batches[self.done:]
 
     def add(self, **losses: Tensor) -> None:
         """Note one step's losses.
@@ -207,12 +212,16 @@ class Run:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._asked_to_stop)
 
-    def __exit__(self, *_):
+    def __exit__(self, _kind, error, _trace):
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self._writer:
             self._writer.close()
         self._lock.release()
+        if self.world.size > 1 and isinstance(error, RuntimeError) and re.search("gloo|nccl", str(error), re.I):
+            reason = str(error).partition("\n")[0]
+            raise RuntimeError(f"another of the {self.world.size} processes has stopped ({reason}); start them all again "
+                               "with the same command: the run goes on from its last checkpoint") from error
 
     def _asked_to_stop(self, number: int, _frame) -> None:
         if self._signal:  # asked twice: at once

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from paul.augment import random_flip, random_shift
 from paul import distributed
-from paul.device import batch_of, on_device, pick_device, precision
+from paul.device import announce, batch_of, on_device, pick_device, precision, prepare, sgd
 from paul.engine import Run, fingerprint, within_memory
 from paul.images import normalize
 from paul.losses import triplet_loss
@@ -93,7 +93,7 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, rates: dict[str, float]
 
 def pretrain(images: Tensor, person_ids: np.ndarray, network: PatchNetOptions, options: PretrainOptions, *,
              folder: str | Path, seed: int = 0, weights: str | None = None, device: str | None = None,
-             tensorboard: bool = False, low_memory: bool = False) -> PatchNet:
+             tensorboard: bool = False, low_memory: bool = False, compile: bool = False) -> PatchNet:
     """Train a PatchNet on labelled images; interrupted anywhere, the same call goes on where it was.
 
     The loss is the sum over patches of the cross-entropy, plus a triplet term on the concatenated embedding.
@@ -108,6 +108,7 @@ def pretrain(images: Tensor, person_ids: np.ndarray, network: PatchNetOptions, o
         device: "cpu", "cuda", ...; a GPU when there is one by default.
         tensorboard: also write TensorBoard events into the folder.
         low_memory: forget activations and compute them again; slower, the same result.
+        compile: `torch.compile` the network.
 
     Returns:
         The network after the last epoch, in the source stage (ledger 31).
@@ -133,12 +134,13 @@ def pretrain(images: Tensor, person_ids: np.ndarray, network: PatchNetOptions, o
     model = network.build(num_classes=len(people), weights=None if started else weights).to(device)
     model.image_size = tuple(images.shape[-2:])
     model.low_memory = low_memory
-    optimizer = torch.optim.SGD(parameter_groups(model), lr=0.1, momentum=options.momentum,
-                                weight_decay=options.weight_decay)
+    prepare(model, device, compile)
+    optimizer = sgd(parameter_groups(model), device, 0.1, options.momentum, options.weight_decay)
     labels, partners = torch.from_numpy(labels), Partners(person_ids)
     spec = {"stage": "source", "network": asdict(network), "options": asdict(options), "seed": seed,
             "weights": content_of(network.backbone, weights), "images": fingerprint(images, labels)}
     images = on_device(images, device)
+    announce(images, device)
     with Run(folder, model, spec, {"optimizer": optimizer}, generator, options.epochs, tensorboard) as run:
         model.train()
         for epoch, steps in run.epochs(

@@ -20,8 +20,8 @@ import torchvision
 from paul.checkpoint import write_atomically
 
 # the files whose code decides a measured number; plots, tables and commands do not
-DECIDING = ("adapt", "augment", "backbones", "device", "engine", "features", "images", "losses", "memory", "metrics",
-            "patches", "patchnet", "pretrain", "schedules", "weights")
+DECIDING = ("adapt", "augment", "backbones", "device", "distributed", "engine", "features", "images", "losses", "memory",
+            "metrics", "patches", "patchnet", "pretrain", "recompute", "schedules", "sharded", "weights")
 _BREAKS = {tokenize.NEWLINE: "\n", tokenize.INDENT: "\t", tokenize.DEDENT: "\b"}
 
 

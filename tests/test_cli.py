@@ -157,7 +157,7 @@ def test_ctrl_c_says_how_to_go_on(paul, work, start, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(engine.Steps, "add", interrupt)
         code, _, err = paul("adapt", *COMMON, "--init", start, "--out", "stopped")
-    assert code == 130 and err.endswith("paul adapt: interrupted; the same command goes on from the last whole epoch\n")
+    assert code == 130 and err.endswith("paul adapt: interrupted; the same command goes on where it was\n")
     assert paul("adapt", *COMMON, "--init", start, "--out", "stopped")[0] == 0
 
 

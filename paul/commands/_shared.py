@@ -120,6 +120,9 @@ def training(command, default_out: str | None = None) -> None:
     command.add_argument("--set", action="append", default=[], metavar="PART.KEY=VALUE",
                          help="change one option of the profile, e.g. adapt.s=10; may be repeated")
     command.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
+    command.add_argument("--low-memory", action="store_true",
+                         help="forget activations and compute them again: less memory, the same result, slower")
+    command.add_argument("--compile", action="store_true", help="torch.compile the network")
     command.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
 
 

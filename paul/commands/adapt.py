@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -46,7 +47,9 @@ def run(args) -> None:
         model.image_size = size
     else:
         model = adapt(model, images, options, folder=out, seed=args.seed, device=args.device,
-                      tensorboard=args.tensorboard)
+                      tensorboard=args.tensorboard, low_memory=args.low_memory, compile=args.compile)
+    if int(os.environ.get("RANK", "0")):  # under torchrun the main process writes
+        return
     spec = {"stage": "target", "data": described(folder, len(split)), "seed": args.seed,
             "options": "batch-norm statistics only" if args.adabn else asdict(options),
             "from": json.loads(before.get("spec", "null")) or args.init or args.released}

@@ -27,5 +27,6 @@ def run(args) -> None:
         raise ValueError(f"--data {args.data}: the source stage needs labelled people, and {(split.person_ids < 1).sum()} "
                          "training images have none (person_id below 1)")
     model = pretrain(images, split.person_ids, network, options, folder=args.out, seed=args.seed,
-                     weights=args.weights or p.weights, device=args.device, tensorboard=args.tensorboard)
+                     weights=args.weights or p.weights, device=args.device, tensorboard=args.tensorboard, low_memory=args.low_memory,
+                     compile=args.compile)
     print(f"{args.out}/checkpoint.pt: {options.epochs} epochs, last loss {model.history[-1]['loss']:.3f}")
