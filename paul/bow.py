@@ -28,6 +28,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from paul.clustering import kmeans
+
 # the eleven basic terms as the survey's people placed them, sRGB
 COLOUR_NAMES = {
     "black": (0, 0, 0), "blue": (3, 67, 223), "brown": (101, 55, 0), "grey": (146, 149, 145), "green": (21, 176, 26),
@@ -115,19 +117,14 @@ class Codebook:
             ValueError: fewer patches than words, or more strips than rows of patches.
             ImportError: scikit-learn is not installed.
         """
-        try:
-            from sklearn.cluster import KMeans
-        except ImportError as error:
-            raise ImportError("BoW's codebook needs scikit-learn: install paul-book[baselines]") from error
         images = images.cpu()  # k-means works there
         patches = torch.cat([patch_names(part, options).flatten(0, 2) for part in images.split(256)])
         if len(patches) < options.words:
             raise ValueError(f"{len(patches)} patches of {len(images)} images make no {options.words} words: give more "
                              "images or lower bow.words")
         generator = torch.Generator().manual_seed(seed)
-        sample = patches[torch.randperm(len(patches), generator=generator)[:100 * options.words]].numpy()
-        found = KMeans(options.words, n_init=1, max_iter=50, random_state=seed).fit(sample)
-        book = cls(torch.from_numpy(found.cluster_centers_).float(), options)
+        sample = patches[torch.randperm(len(patches), generator=generator)[:100 * options.words]]
+        book = cls(kmeans(sample, options.words, seed, max_iter=50)[0], options)
         rows = patch_names(images[:1], options).shape[1]
         if rows < options.strips:
             raise ValueError(f"images of {images.shape[2]} rows have {rows} rows of patches, too few for "

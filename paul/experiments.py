@@ -23,6 +23,7 @@ from paul.images import load_images
 from paul.patchnet import PatchNet
 from paul.pretrain import pretrain
 from paul.profiles import profile
+from paul.pul import pul
 from paul.rows import HAND_CRAFTED, MODELS, ROWS, Places, Spec, seeds_of, specs_of
 from paul.runs import read_records
 
@@ -73,7 +74,8 @@ def target_model(spec: Spec, model: PatchNet, places: Places = Places()) -> Patc
 
     The model given is used up: AdaBN changes it in place.
     """
-    p, row, options = profile(spec.profile), ROWS[spec.row], spec.adapt_options()
+    p, row = profile(spec.profile), ROWS[spec.row]
+    train, options = (pul, spec.pul_options()) if row.method == "pul" else (adapt, spec.adapt_options())
     folder = Path(places.data) / p.folders[spec.target]
     model.history = []
     if row.adabn or options:
@@ -81,9 +83,9 @@ def target_model(spec: Spec, model: PatchNet, places: Places = Places()) -> Patc
     if row.adabn:
         refresh_statistics(model, on_device(images, next(model.parameters()).device))
     if options:
-        key = records.digest({**spec.data(), "code": records.code_hash(), "data": fingerprints(spec, places)})
+        key = records.digest({**spec.data(), "code": spec.code, "data": fingerprints(spec, places)})
         with one_thread(pick_device(places.device)):
-            return adapt(model, images, options, seed=spec.seed, device=places.device,
+            return train(model, images, options, seed=spec.seed, device=places.device,
                          folder=Path(places.models) / spec.profile / f"{spec.name}--{key[:8]}")
     return model
 

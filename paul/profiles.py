@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from paul.adapt import AdaptOptions
 from paul.patchnet import PatchNetOptions
 from paul.pretrain import PretrainOptions
+from paul.pul import PulOptions
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Profile:
         folders: "source" and every target -> folder below the data directory.
         image_size: rows and columns the network sees.
         network, pretrain, adapt: options; `by_target` overrides some of `adapt` per target.
+        pul, pul_by_target: the same for PUL, a method that PAUL is compared with.
         weights: of the backbone.
         reasons: why an option differs from the paper's, by option name.
     """
@@ -31,6 +33,8 @@ class Profile:
     pretrain: PretrainOptions
     adapt: AdaptOptions
     by_target: dict[str, dict] = field(default_factory=dict)
+    pul: PulOptions = field(default_factory=PulOptions)
+    pul_by_target: dict[str, dict] = field(default_factory=dict)
     weights: str | None = None
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -41,6 +45,10 @@ class Profile:
     def adapt_options(self, target: str) -> AdaptOptions:
         """The target stage's options on one target."""
         return replace(self.adapt, **self.by_target.get(target, {}))
+
+    def pul_options(self, target: str) -> PulOptions:
+        """PUL's target stage's options on one target."""
+        return replace(self.pul, **self.pul_by_target.get(target, {}))
 
     def differences(self) -> list[dict]:
         """Every option that is not the paper's: option, paper, this profile, reason.
@@ -76,6 +84,7 @@ PAPER = Profile(
     pretrain=PretrainOptions(),
     adapt=AdaptOptions(),
     by_target={"market": {"s": 30.0, "batch": 42}, "duke": {"s": 10.0, "batch": 40}},
+    pul_by_target={"market": {"clusters": 750}, "duke": {"clusters": 700}},
     weights="imagenet",
 )
 
@@ -109,6 +118,7 @@ MINI = Profile(
                              label_smoothing=0.1, shift=0.06),
     adapt=AdaptOptions(epochs=4, batch=40, lr=0.03, decay_epoch=3, s=5.0, jitter=0.4, padding="border",
                        refresh_statistics=True),
+    pul=PulOptions(clusters=140, rounds=4, epochs=2, batch=32, lr=0.01, shift=0.06, refresh_statistics=True),
     reasons=SMALL,
 )
 

@@ -13,6 +13,7 @@ from paul.bow import BowOptions
 from paul.lomo import LomoOptions
 from paul.patchnet import PatchNetOptions
 from paul.profiles import profile
+from paul.pul import PulOptions
 from paul.weights import content_of
 
 MODELS = "build/models"
@@ -66,6 +67,8 @@ class Row:
 
 
 HAND_CRAFTED = {"lomo": LomoOptions(), "bow": BowOptions()}  # the same at every profile
+# what decides a method's numbers beside the sources that decide every run's
+MODULES = {"paul": (), "lomo": ("lomo",), "bow": ("bow", "clustering"), "pul": ("pul", "clustering")}
 T3, T4 = ("table3",), ("table4",)
 COMPARED = ("table1", "table2")
 BOTH = {"loss_c": "pedal", "loss_v": True}
@@ -90,6 +93,7 @@ ROWS = {
     "pgn8_direct": Row("PGN, 8 patches, direct", T4, num_patches=8),
     "lomo": Row("LOMO", COMPARED, "LOMO", level="image", method="lomo"),
     "bow": Row("BoW", COMPARED, "BoW", level="image", method="bow"),
+    "pul": Row("PUL", COMPARED, "PUL", level="image", method="pul"),
 }
 # Tables 1 and 2 set PAUL on one target beside the other methods; these of them are run here
 RIVALS = tuple(name for name, row in ROWS.items() if row.method != "paul")
@@ -130,12 +134,19 @@ class Spec:
             return None
         return replace(profile(self.profile).adapt_options(self.target), loss_c=row.loss_c, loss_v=row.loss_v)
 
+    def pul_options(self) -> PulOptions | None:
+        """Options of PUL's target stage, None for every other row."""
+        return profile(self.profile).pul_options(self.target) if ROWS[self.row].method == "pul" else None
+
     def data(self) -> dict:
         """All options of the run, as plain data."""
         row = ROWS[self.row]
         if row.hand_crafted:
             return {"method": row.method, "target": profile(self.profile).folders[self.target],
                     "options": json.loads(json.dumps(asdict(HAND_CRAFTED[row.method])))}
+        if row.method == "pul":
+            return {"method": "pul", "source": self.source(), "target": profile(self.profile).folders[self.target],
+                    "options": asdict(self.pul_options())}
         p, options = profile(self.profile), self.adapt_options()
         return {"source": self.source(), "target": p.folders[self.target], "adabn": ROWS[self.row].adabn,
                 "freeze_pgn": p.network.freeze_pgn,
@@ -148,8 +159,7 @@ class Spec:
     @property
     def code(self) -> str:
         """Hash of the sources that decide the run: those of every run, and the row's own module."""
-        method = ROWS[self.row].method
-        return records.code_hash() if method == "paul" else records.code_hash(method)
+        return records.code_hash(*MODULES[ROWS[self.row].method])
 
     @property
     def name(self) -> str:

@@ -4,7 +4,7 @@ import csv
 import json
 import shutil
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -244,9 +244,21 @@ def test_a_hand_crafted_record_holds_the_scores_of_its_descriptor(data, tmp_path
     assert record["metrics"]["map_step"] == pytest.approx(100 * expected["map_step"])
 
 
+def test_pul_starts_from_the_image_level_source_and_records_what_it_kept(data, tmp_path):  # noqa: F811
+    places = Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
+    spec, direct = Spec("pul", "market", 0, "smoke"), Spec("image_direct", "market", 0, "smoke")
+    assert spec.source() == direct.source()
+    record = run_one(spec, places)
+    assert record["source_curve"] == run_one(direct, places)["source_curve"] != []
+    assert [sorted(line) for line in record["curve"]] == [["epoch", "kept", "loss", "seconds"]] * 3
+    assert record["spec"]["options"] == asdict(TINY.pul) and record["spec_hash"] == records.digest(record["spec"])
+    assert record["data"] == {"source": "source-1", "target": "market-2"}
+    assert measured(run_one(spec, replace(places, results=str(tmp_path / "again")))) == measured(record)
+
+
 def test_a_methods_module_decides_its_own_rows_alone(monkeypatch):
-    specs = {row: Spec(row, "market", 0, "smoke") for row in ("paul", "lomo", "bow")}
-    assert len({spec.code for spec in specs.values()}) == 3
+    specs = {row: Spec(row, "market", 0, "smoke") for row in ("paul", "lomo", "bow", "pul")}
+    assert len({spec.code for spec in specs.values()}) == 4
     assert specs["paul"].code == records.code_hash()  # as before there were any such rows
     before = {row: spec.code for row, spec in specs.items()}
     meaning = records._meaning
