@@ -89,9 +89,11 @@ class Work:
 def work_of(spec: Spec, data: str) -> Work:
     """What a run computes. Source: pairs of images. Target: filling the bank, real images and surrogates; testing.
 
+    PUL's rounds are counted as if every image were reliable, so its share is a bound.
+
     A row without a network counts as nothing: minutes on a CPU.
     """
-    p, row, options = profile(spec.profile), ROWS[spec.row], spec.adapt_options()
+    p, row, options, pul = profile(spec.profile), ROWS[spec.row], spec.adapt_options(), spec.pul_options()
     if row.hand_crafted:
         return Work(0.0, 0.0, Cost(0, 0, 0), 0, 0)
     cost = cost_of(row.network(p.network), tuple(p.image_size))
@@ -104,6 +106,8 @@ def work_of(spec: Spec, data: str) -> Work:
     if options:
         passes += train if options.loss_c else 0
         passes += options.epochs * train * (2 if options.loss_v else 1) * (1 + BACKWARD)
+    if pul:
+        passes += pul.rounds * train * (1 + pul.refresh_statistics + pul.epochs * (1 + BACKWARD))
     return Work(p.pretrain.epochs * 2 * source * (1 + BACKWARD) * cost.flops, passes * cost.flops, cost, source, train)
 
 
@@ -114,7 +118,8 @@ def measured_rates(found: list[dict], data: str, device: torch.device) -> dict[s
     seconds = dict.fromkeys(done, 0.0)
     for record in found:
         here = record.get("device") == name and (name != "cpu" or record.get("machine") == records.machine())
-        if not here or record.get("row") not in ROWS or ROWS[record["row"]].hand_crafted or record.get("target") not in profile(record["profile"]).targets:
+        known = record.get("row") in ROWS and record.get("target") in profile(record["profile"]).targets
+        if not here or not known or ROWS[record["row"]].method != "paul":
             continue
         work = work_of(Spec(record["row"], record["target"], record["seed"], record["profile"]), data)
         for stage, parts in (("pretrain", ("pretrain",)), ("adapt", ("adapt", "evaluate"))):
@@ -196,8 +201,8 @@ def plan(specs: list[Spec], places: Places = Places()) -> Plan:
     speed = {stage: rates.get(stage, ASSUMED[kind] * 1e12) for stage in ("pretrain", "adapt")}
     basis = ("at the speed of earlier records of this device" if rates else
              f"assuming {ASSUMED[kind]:g}e12 operations a second (half as fast takes twice as long)")
-    adapted = [spec for spec in specs if spec.adapt_options()]
-    checkpoints = [works[spec].cost.parameters for spec in [*sources, *adapted]]
+    adapted, by_pul = ([spec for spec in specs if options(spec)] for options in (Spec.adapt_options, Spec.pul_options))
+    checkpoints = [works[spec].cost.parameters for spec in [*sources, *adapted, *by_pul]]
     pixels = {spec: profile(spec.profile).image_size[0] * profile(spec.profile).image_size[1] for spec in specs}
     return Plan(
         specs=specs, sources=sources,
