@@ -158,11 +158,10 @@ def pul(model: PatchNet, images: Tensor, options: PulOptions, *, folder: str | P
 
     with Run(folder, model, spec, {"optimizer": optimizer, "pseudo": pseudo}, generator, options.rounds,
              tensorboard) as run:
-        for _, progress in run.epochs(len(images) // options.batch * options.epochs, "PUL, round"):
-            batches = draw()
-            kept = torch.tensor(len(pseudo.kept) / len(images))
+        for _, steps in run.epochs(draw, "PUL, round"):
+            kept = torch.tensor(len(pseudo.kept) / len(images), device=device)
             model.train()
-            for rows in batches:
+            for rows in steps:
                 x = random_shift(random_flip(batch_of(images, rows, device), generator), generator, options.shift)
                 with precision(device):
                     logits = model(normalize(x)).logits
@@ -170,7 +169,7 @@ def pul(model: PatchNet, images: Tensor, options: PulOptions, *, folder: str | P
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                progress.add(loss=loss, kept=kept)
+                steps.add(loss=loss, kept=kept)
             if options.refresh_statistics:
                 refresh_statistics(model, images)
         model.history = run.history

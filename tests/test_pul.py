@@ -1,5 +1,7 @@
 """PUL: which images are kept, by hand; rounds that start from the source again, repeat and resume bit for bit."""
 
+import os
+import signal
 import sys
 from dataclasses import replace
 from functools import partial
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from people import NETWORK, PRETRAIN, PUL, SIZE, data, pretrain, same_weights, source, target  # noqa: F401
 
 from paul import pul as module
+from paul.augment import random_shift
 from paul.clustering import kmeans
 from paul.features import extract
 from paul.profiles import PROFILES, profile
@@ -139,6 +142,23 @@ def test_stopped_between_rounds_it_goes_on_to_the_same_end(trained, target, fini
     out = pul(trained, target, PUL, folder=tmp_path)
     assert same_weights(out, finished)
     assert [line["kept"] for line in out.history] == [line["kept"] for line in finished.history]
+
+
+def test_asked_to_stop_within_a_round_it_goes_on_from_there(trained, target, finished, tmp_path, monkeypatch):  # noqa: F811
+    calls, clusterings = [], []
+
+    def shift(*arguments):
+        calls.append(None)
+        if len(calls) == 7:  # in the middle of a round, whatever was kept
+            os.kill(os.getpid(), signal.SIGTERM)
+        return random_shift(*arguments)
+
+    monkeypatch.setattr(module, "random_shift", shift)
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        pul(trained, target, PUL, folder=tmp_path)
+    monkeypatch.setattr(module, "kmeans", lambda *arguments: clusterings.append(None) or kmeans(*arguments))
+    assert same_weights(pul(trained, target, PUL, folder=tmp_path), finished)
+    assert len(clusterings) < PUL.rounds  # the labels of the round at hand were kept
 
 
 def test_what_cannot_be_trained_is_refused(trained, target, tmp_path, monkeypatch):  # noqa: F811
