@@ -196,4 +196,5 @@ def import_released(path_or_dict: str | Path | dict, stage: str = "target") -> P
     if unfit:
         raise ValueError(f"not a released PAUL checkpoint: {unfit[0]} and {len(unfit) - 1} others do not fit")
     model.load_state_dict(renamed, strict=False)
+    model.image_size = 384, 128  # what their code resizes images to
     return model.to_target() if stage == "target" else model
