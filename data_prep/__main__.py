@@ -24,8 +24,13 @@ def _contact(options):
 
 
 def _bench(options):
-    from data_prep.bench import images_per_second
+    from data_prep.bench import images_per_second, open_long_index
 
+    if options.index:
+        seconds, cpu, peak = open_long_index(options.index)
+        print(f"an index of {options.index:,} rows opens in {seconds:.1f} s ({cpu:.1f} s of processor time), with "
+              f"{peak / 1e9:.2f} GB at the peak")
+        return
     for size in ((128, 64), (256, 128)):
         print(f"{size[0]}x{size[1]}: {images_per_second(size, options.images):.0f} images/s on one core, without JPEG")
 
@@ -87,8 +92,9 @@ def build_parser():
     contact.add_argument("--views", type=_positive, default=4, help="images per person")
     contact.set_defaults(run=_contact)
 
-    bench = commands.add_parser("bench", help="measure the renderer on one core")
+    bench = commands.add_parser("bench", help="measure the renderer on one core, or how a long index opens")
     bench.add_argument("--images", type=_positive, default=640)
+    bench.add_argument("--index", type=_positive, metavar="ROWS", help="write an index of so many rows and open it")
     bench.set_defaults(run=_bench)
     _add_real(commands)
     verify = commands.add_parser("verify", help="check prepared sets: index against files, both against the card")

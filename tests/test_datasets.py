@@ -1,10 +1,14 @@
 """Reading an index: what comes out, and every way in which it can be wrong, named by file and line."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given, strategies as st
 from people import pairs, write_set
 
-from paul.datasets import ReidDataset
+from data_prep.__main__ import build_parser
+from data_prep.bench import open_long_index
+from paul.datasets import ReidDataset, first_repeated
 
 
 @pytest.fixture
@@ -98,3 +102,51 @@ def test_files_that_are_no_index_and_no_card(folder):
         (folder / "card.json").write_text(content)
         with pytest.raises(ValueError, match="card.json is not"):
             ReidDataset.load(folder)
+
+
+def test_ten_million_rows_open_in_half_a_minute_and_four_gigabytes():
+    """From two short indexes, by what each further row takes; `data_prep bench --index 10000000` opens a real one."""
+    few, many = (open_long_index(rows) for rows in (1_000, 400_000))
+    cpu, peak = ((many[i] - few[i]) / 399_000 * 10_000_000 + few[i] for i in (1, 2))
+    assert cpu < 30 and peak < 4e9, (cpu, peak)
+
+
+@pytest.mark.parametrize("storage", ["python", "pyarrow"])
+def test_a_file_listed_twice_is_found_however_texts_are_stored(folder, storage):
+    with pd.option_context("mode.string_storage", storage):
+        file = ReidDataset.load(folder).frame["file"][2]
+        rewrite(folder, lambda lines: [*lines, lines[3], lines[2]])
+        with pytest.raises(ValueError, match=f"line 10: {file} is listed twice"):
+            ReidDataset.load(folder)
+
+
+@given(st.lists(st.text(max_size=2), min_size=1, max_size=12))
+def test_the_first_repeated_text_is_what_a_walk_finds(texts):
+    seen, expected = set(), None
+    for row, text in enumerate(texts):
+        if text in seen and expected is None:
+            expected = row
+        seen.add(text)
+    assert first_repeated(pd.Series(texts, dtype=str)) == expected
+
+
+def test_texts_of_equal_hashes_are_compared(monkeypatch):
+    monkeypatch.setattr(pd.util, "hash_array", lambda values, **_: np.zeros(len(values), np.uint64))
+    assert first_repeated(pd.Series(["a", "b", "c"])) is None
+    assert first_repeated(pd.Series(["a", "b", "a", "b"])) == 2
+
+
+@pytest.mark.parametrize(("folder", "command"), [
+    ("data/market1501", "market1501 --raw ARCHIVE_OR_FOLDER --out data"),
+    ("sets/msmt17", "msmt17 --raw ARCHIVE_OR_FOLDER --out sets"),
+    ("dukemtmc", "dukemtmc --raw ARCHIVE_OR_FOLDER --out . --i-have-the-right"),
+    ("data/cuhk03_detected", "cuhk03 --raw ARCHIVE_OR_FOLDER --splits FOLDER_OF_SPLIT_FILES --out data"),
+    ("data/mini/duke", "synthetic --profile mini --out data"),
+    ("data/mine", "folder --raw FOLDER_OF_IMAGES --name mine --out data"),
+])
+def test_a_missing_set_is_named_with_the_command_that_makes_it(folder, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"{folder}/index.csv does not exist. Make it with") as refused:
+        ReidDataset.load(folder)
+    assert f"'python -m data_prep {command}'" in str(refused.value)
+    build_parser().parse_args(command.split())  # it is one that there is
