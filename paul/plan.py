@@ -170,14 +170,20 @@ class Plan:
             f"target {_size(self.image_bytes['target'])}; on disk where half of the free memory does not hold them)",
             f"device:  {_size(peak)} ({parts}), and {_size(max(self.image_bytes.values()))} of images where half of its "
             "free memory holds them",
-            *(f"missing: {folder}: {how_to_make(folder)}" for folder in self.missing),
+            *(f"missing: {each}" for each in self._commands()),
         ]
 
     def refuse_missing(self, data: str) -> None:
         """Raises FileNotFoundError naming every folder that is not there, each with the command that makes it."""
         if self.missing:
-            each = "; ".join(f"{folder}: {how_to_make(folder)}" for folder in self.missing)
-            raise FileNotFoundError(f"{len(self.missing)} data sets are missing below --data {data}: {each}")
+            raise FileNotFoundError(f"{len(self.missing)} data sets are missing below --data {data}: "
+                                    + "; ".join(self._commands()))
+
+    def _commands(self) -> list[str]:
+        """Missing folders, each with its command, those of one command together."""
+        commands = [how_to_make(folder) for folder in self.missing]
+        return [", ".join(folder for folder in self.missing if how_to_make(folder) == command) + f": {command}"
+                for command in dict.fromkeys(commands)]
 
 
 def plan(specs: list[Spec], places: Places = Places()) -> Plan:

@@ -103,7 +103,7 @@ def test_options_of_pretrain(refused, arguments, words):
 @pytest.mark.parametrize(("arguments", "words"), [
     (["table9"], "unknown table 'table9'"), (["table3", "--seeds", "x"], "seeds must look like 0-2"),
     (["table3", "--rows", "all"], "unknown row 'all'"), (["table3", "--targets", "msmt"], "unknown target 'msmt'"),
-    (["table3", "--data", "nowhere", "--workers", "1"], "nowhere/smoke/source/index.csv does not exist"),
+    (["table3", "--data", "nowhere", "--workers", "1"], "nowhere/smoke/source, nowhere/smoke/market, nowhere/smoke/duke: python -m data_prep synthetic"),
 ])
 def test_options_of_run(refused, arguments, words, tmp_path):
     assert words in refused("run", *arguments, "--results", "results", "--models", "models")
