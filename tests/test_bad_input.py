@@ -25,7 +25,8 @@ def refused(data, tmp_path, capsys, monkeypatch):  # noqa: F811
         assert cli.main([command, *(COMMON if command != "report" else []), *map(str, arguments)]) == 1
         lines = capsys.readouterr().err.split("\r")[-1].strip().splitlines()
         message = lines[-1]
-        assert len(lines) == 1 or "run/s" in lines[0]  # a bar that was left standing
+        # besides it only a bar that was left standing, or where a training had begun
+        assert all("run/s" in line or line.startswith("training on ") for line in lines[:-1])
         assert message.startswith(f"paul {command}: ")
         return message
 
