@@ -169,7 +169,8 @@ def fill_bank(loss: PaulLoss, model: PatchNet, images: Tensor, generator: torch.
     for rows in torch.randperm(len(images), generator=generator).split(2 * loss.options.batch):
         if len(rows) < 2:  # a last single image cannot pass batch norm in train mode: its partner is any other image
             rows = torch.cat([rows, (rows + 1) % len(images)])
-        x = random_flip(batch_of(images, rows, device), generator)[world.part(len(rows))]
+        part = world.part(len(rows))
+        x = random_flip(batch_of(images, rows[part], device), generator, (len(rows), part))
         with precision(device):
             features = model(normalize(x)).features
         loss.fill(features, rows)
@@ -230,17 +231,18 @@ def adapt(model: PatchNet, images: Tensor, options: AdaptOptions, *, folder: str
         for epoch, steps in run.epochs(lambda: torch.randperm(len(images), generator=generator).split(
                 options.batch)[:count], "target"):
             set_learning_rates(optimizer, target_learning_rates(epoch, options.lr, options.decay_epoch))
-            for rows, (_, plain) in zip(steps, batches(images, steps.left(), device)):
+            mine = [rows[world.part(len(rows))] for rows in steps.left()]
+            for rows, (_, plain) in zip(steps, batches(images, mine, device)):
                 if len(rows) == 1 and not options.loss_v:
                     continue  # batch norm cannot train on a last batch of one image
                 with within_memory(steps, "adapt.batch"):
-                    mine = world.part(len(rows))
-                    x = random_flip(plain, generator)[mine]
+                    share = len(rows), world.part(len(rows))
+                    x = random_flip(plain, generator, share)
                     if options.loss_v:
                         changed = surrogates(plain, generator, mode=options.surrogate, jitter=options.jitter,
                                              hue_turn=options.hue_turn, degrees=options.degrees,
-                                             area=options.crop_area, padding=options.padding)
-                        x = torch.cat([x, random_flip(changed, generator)[mine]])
+                                             area=options.crop_area, padding=options.padding, share=share)
+                        x = torch.cat([x, random_flip(changed, generator, share)])
                     with precision(device):
                         output = network(normalize(x))
                     losses = loss(output, rows.to(device) if world.size == 1 else rows)

@@ -23,14 +23,17 @@ def _uniform(generator: torch.Generator, count: int, low: float, high: float) ->
     return low + (high - low) * torch.rand(count, generator=generator)
 
 
-def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image with probability one half."""
-    flip = send(torch.rand(len(x), generator=generator) < 0.5, x.device)
+def random_flip(x: Tensor, generator: torch.Generator, share: tuple[int, slice] | None = None) -> Tensor:
+    """Mirror each image with probability one half; `share` as in `surrogates`."""
+    count, part = share or (len(x), slice(None))
+    flip = send((torch.rand(count, generator=generator) < 0.5)[part], x.device)
     return torch.where(flip.view(-1, 1, 1, 1), x.flip(3), x)
 
 
 def resample(x: Tensor, theta: Tensor, padding: str = "zeros") -> Tensor:
     """Each image seen through its affine matrix theta [B, 2, 3] (pixel *areas*: align_corners=False)."""
+    if not len(x):
+        return x
     grid = F.affine_grid(send(theta, x.device).to(x.dtype), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode=padding, align_corners=False)
 
@@ -128,7 +131,8 @@ def rotation_and_crop(count: int, height: int, width: int, generator: torch.Gene
 
 
 def surrogates(x: Tensor, generator: torch.Generator, *, mode: str = "all", jitter: float = 0.2, hue_turn: float = 0.1,
-               degrees: float = 10.0, area: tuple[float, float] = (0.70, 0.95), padding: str = "zeros") -> Tensor:
+               degrees: float = 10.0, area: tuple[float, float] = (0.70, 0.95), padding: str = "zeros",
+               share: tuple[int, slice] | None = None) -> Tensor:
     """A surrogate of every image (paper Sec. 3.3; ledger 16, 17).
 
     Args:
@@ -138,13 +142,16 @@ def surrogates(x: Tensor, generator: torch.Generator, *, mode: str = "all", jitt
             for each image (as the paper says).
         jitter, hue_turn, degrees, area: strengths.
         padding: what lies outside a rotated image, "zeros" or "border".
+        share: (size of the batch, which of its images x holds) where several processes share a batch; each draws for
+            all of it, and so they draw alike.
 
     Raises:
         ValueError: an unknown mode.
     """
     if mode not in ("all", "one"):
         raise ValueError(f"surrogate mode must be 'all' or 'one', got {mode!r}")
-    count, _, height, width = x.shape
+    height, width = x.shape[2:]
+    count, part = share or (len(x), slice(None))
     drawn = [draw_jitter(count, generator, jitter, hue_turn)]
     if mode == "all":
         drawn.append(rotation_and_crop(count, height, width, generator, degrees, area))
@@ -152,8 +159,8 @@ def surrogates(x: Tensor, generator: torch.Generator, *, mode: str = "all", jitt
         choice = torch.randint(3, (count,), generator=generator)
         drawn += [rotation_and_crop(count, height, width, generator, degrees, area, rotate=choice == 1,
                                     crop=choice == 2), choice == 0]
-    together = send(torch.cat([part.float().view(count, -1) for part in drawn], 1), x.device)
-    slots, theta = together[:, :14].view(count, 7, 2), together[:, 14:20].view(count, 2, 3)
+    together = send(torch.cat([draw.float().view(count, -1) for draw in drawn], 1)[part], x.device)
+    slots, theta = together[:, :14].unflatten(1, (7, 2)), together[:, 14:20].unflatten(1, (2, 3))
     jittered = apply_jitter(x, slots)
     if mode == "all":
         return resample(jittered, theta, padding)

@@ -186,9 +186,9 @@ def test_out_of_memory_says_what_helps_and_low_memory_goes_on(trained, target, a
 
     calls, flip = [0], target_stage.random_flip  # two a step, and two while the bank is filled
 
-    def at_fifth_step(x, generator):
+    def at_fifth_step(*arguments):
         calls[0] += 1
-        return full() if calls[0] == 12 else flip(x, generator)
+        return full() if calls[0] == 12 else flip(*arguments)
 
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="epoch 2, step 2: out of memory .*"
                                                          "--low-memory.*adapt.batch"):

@@ -136,7 +136,7 @@ def test_paul_loss_is_the_papers_sum_with_both_memories():
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_the_bank_starts_as_the_features_of_all_images(trained, target, mode, monkeypatch):
-    monkeypatch.setattr(target_stage, "random_flip", lambda x, generator: x)
+    monkeypatch.setattr(target_stage, "random_flip", lambda x, *_: x)
     model = deepcopy(trained[0]).to_target()
     before = deepcopy(model)
     loss = PaulLoss(model, len(target), replace(ADAPT, bank_init=mode, batch=10))  # all 20 images at once
