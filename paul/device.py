@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import parent_process
+from pathlib import Path
 from threading import RLock
 
 import torch
@@ -165,6 +166,30 @@ def batches(images: Tensor, order: Iterable[Tensor], device: torch.device) -> It
                 current.wait_stream(stream)
                 x.record_stream(current)
             yield rows, unit_range(x)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: what it is bound to, and what its control group grants (Linux)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no control group, or no limit: "max"
+        return cores
+
+
+def default_threads(backbone: str) -> int:
+    """How many threads a single training takes on a CPU; the whole rule for threads is here.
+
+    OMP_NUM_THREADS, where set, is obeyed. Otherwise torch's number, kept within the cores that the process may use:
+    more threads than cores wait for each other, 10 to 100 times as long as they work. The small backbone keeps to one
+    thread: its operators are so short that a second one costs 1.7 times the core seconds, and on a busy machine
+    makes each step slower. Experiments (`paul run`) are one process each, one thread each, whatever the network:
+    see `one_thread`.
+    """
+    if os.environ.get("OMP_NUM_THREADS"):
+        return torch.get_num_threads()
+    return 1 if backbone == "small" else min(torch.get_num_threads(), usable_cores())
 
 
 @contextlib.contextmanager

@@ -4,11 +4,13 @@ import pytest
 import torch
 from people import ADAPT, NETWORK, adapt, pairs, target, trained, source, data, same_weights, write_set  # noqa: F401
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from paul import device, store
 from paul.datasets import ReidDataset
 from paul.device import announce, batch_of, batches, on_device, precision, prepare, send, sgd
 from paul.images import load_images
+from paul.pretrain import parameter_groups
 
 CPU = torch.device("cpu")
 
@@ -140,3 +142,52 @@ def test_precision_is_plain_on_a_cpu_and_bf16_where_asked():
         assert (a @ a).dtype == torch.float32
     with precision(CPU, bf16=True):
         assert (a @ a).dtype == torch.bfloat16
+
+
+def test_threads_stay_within_the_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(device, "usable_cores", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert (device.default_threads("resnet50"), device.default_threads("small")) == (6, 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    assert (device.default_threads("resnet50"), device.default_threads("small")) == (64, 64)
+
+
+@pytest.mark.parametrize("granted, cores", [("max 100000", 4), ("250000 100000", 2), ("50000 100000", 1), (None, 4)])
+def test_usable_cores_are_those_bound_to_and_granted(monkeypatch, tmp_path, granted, cores):
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: {1, 2, 5, 7}, raising=False)
+    if granted:
+        (tmp_path / "cpu.max").write_text(granted + "\n")
+    monkeypatch.setattr(device, "Path", lambda _: tmp_path / "cpu.max")
+    assert device.usable_cores() == cores
+
+
+def test_what_the_target_stage_freezes_takes_no_gradient_and_no_place_in_the_optimiser():
+    torch.manual_seed(0)
+    model = NETWORK.build().to_target().train()
+    frozen = {id(weight) for part in (model.generator, model.embedding) for weight in part.parameters()}
+    groups = parameter_groups(model)
+    output = model(torch.rand(4, 3, 40, 24))
+    assert output.embeddings.requires_grad  # the gradient passes through the frozen layers
+    (output.embeddings.square().sum() + output.features.sum()).backward()
+    assert frozen and all((weight.grad is None) == (id(weight) in frozen) for weight in model.parameters())
+    assert not frozen & {id(weight) for group in groups for weight in group["params"]}
+
+
+def test_no_weight_gradient_of_a_frozen_layer_is_computed():
+    """Not only dropped: on the way back, the localisation's convolution asks for its input's gradient alone."""
+    asked = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func._schema.name == "aten::convolution_backward":
+                asked.append((args[2].shape, args[-1]))
+            return func(*args, **(kwargs or {}))
+
+    model = NETWORK.build().to_target().train()
+    nn.init.normal_(model.generator.fc_loc[2].weight)
+    output = model(torch.rand(4, 3, 40, 24))
+    with Watch():
+        output.features.square().sum().backward()
+    masks = [mask for shape, mask in asked if shape == model.generator.localization[0].weight.shape]
+    assert [mask[:2] for mask in masks] == [[True, False]] and any(mask[1] for _, mask in asked)
