@@ -88,20 +88,14 @@ def send(x: Tensor, device: torch.device) -> Tensor:
     return x.pin_memory().to(device, non_blocking=True)
 
 
-def on_device(images: Tensor, device: torch.device, place: str | None = None) -> Tensor:
-    """A set's uint8 images where training reads them.
+def on_device(images: Tensor, device: torch.device) -> Tensor:
+    """A set's uint8 images where training reads them: where `load_images` was asked to keep them, else on the device
+    if half of its free memory holds them, else where they are.
 
-    Args:
-        images: from `load_images`, in memory or mapped from disk.
-        device: where training runs.
-        place: "device"; "memory" or "disk" to leave them where they are; by default the device where half of its free
-            memory holds them. Batches of images that are left go to the GPU through pinned buffers, ahead of their
-            use (`batches`); pinning the whole set would lock as much memory to save nothing that is waited for.
-
-    Raises:
-        ValueError: an unknown place.
+    Batches of images that stay go to the GPU through pinned buffers, ahead of their use (`batches`); pinning the whole
+    set would lock as much memory to save nothing that is waited for.
     """
-    store.check_place(place)
+    place = store.wanted_place(images)
     if device.type == "cpu" or place in ("memory", "disk"):
         return images
     if place is None and device.type == "cuda" and images.nbytes >= torch.cuda.mem_get_info(device)[0] / 2:

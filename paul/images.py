@@ -59,8 +59,9 @@ def load_images(split: Split, size: tuple[int, int], progress: bool = False, pla
         split: its images.
         size: rows and columns.
         progress: whether a bar shows it.
-        place: "memory", "disk" (a memory map, decoded the first time only; see `paul.store`) or, by default, memory
-            where half of what is free holds the set and disk where not; "device" is for `paul.device.on_device`.
+        place: where training is to read them: the "device", "memory" or "disk" (a memory map, decoded the first time
+            only; see `paul.store`). By default, the first of them of which half of what is free holds the set: here
+            memory or disk, and `paul.device.on_device` takes them further.
         folder: of the memory maps.
 
     Raises:
@@ -80,12 +81,14 @@ def load_images(split: Split, size: tuple[int, int], progress: bool = False, pla
                         bar.update()
                         yield image
 
-        if place == "disk" or (place is None and not fits):
-            return store.mapped(split.files, size, decode, folder)
-        images = torch.empty(len(split), 3, *size, dtype=torch.uint8)
-        for row, image in enumerate(decode(split.files)):
-            images[row] = torch.from_numpy(image)
-        return images
+        if place == "disk" or (place != "memory" and not fits):
+            images = store.mapped(split.files, size, decode, folder)
+        else:
+            images = torch.empty(len(split), 3, *size, dtype=torch.uint8)
+            for row, image in enumerate(decode(split.files)):
+                images[row] = torch.from_numpy(image)
+    images.place = place
+    return images
 
 
 def _planes(path: Path, size: tuple[int, int]) -> np.ndarray:

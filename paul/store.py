@@ -65,6 +65,11 @@ def opened(path: Path, shape: tuple[int, ...]) -> Tensor:
     return images
 
 
+def wanted_place(images: Tensor) -> str | None:
+    """Where `paul.images.load_images` was asked to keep these images, None for wherever they fit."""
+    return getattr(images, "place", None)
+
+
 def file_of(images: Tensor) -> Path | None:
     """The file behind a mapped set of images, None for images in memory."""
     return getattr(images, "file", None)

@@ -20,8 +20,12 @@ def generator(seed=0):
 
 
 @pytest.fixture
-def mapped(tmp_path):
-    split = ReidDataset.load(write_set(tmp_path / "set", {"train": pairs(range(1, 6), 2)})).split("train")
+def split(tmp_path):
+    return ReidDataset.load(write_set(tmp_path / "set", {"train": pairs(range(1, 6), 2)})).split("train")
+
+
+@pytest.fixture
+def mapped(split, tmp_path):
     return load_images(split, (40, 24), place="disk", folder=tmp_path / "cache")
 
 
@@ -56,11 +60,21 @@ def test_training_reads_from_disk_what_it_reads_from_memory(trained, mapped, tmp
     assert same_weights(*models)
 
 
-def test_on_a_cpu_images_stay_where_they_are_and_the_place_is_checked(mapped):
-    for place in (None, "device", "memory", "disk"):
-        assert on_device(mapped, CPU, place) is mapped
-    with pytest.raises(ValueError, match="not in 'tape'"):
-        on_device(mapped, CPU, "tape")
+def test_on_a_cpu_images_stay_where_they_are(mapped):
+    for images in (mapped, mapped.clone()):
+        assert on_device(images, CPU) is images
+
+
+@pytest.mark.parametrize("place, free, moves", [
+    (None, 10 ** 9, True), (None, 100_000, False), ("device", 0, True), ("memory", 10 ** 9, False),
+    ("disk", 10 ** 9, False)])
+def test_images_go_to_a_gpu_that_holds_them_unless_another_place_is_asked_for(split, tmp_path, monkeypatch, place, free,
+                                                                              moves):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 ** 9))
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device: device)
+    images = load_images(split, (40, 24), place=place, folder=tmp_path)
+    gpu = torch.device("cuda:0")
+    assert on_device(images, gpu) is (gpu if moves else images)
 
 
 def test_the_choice_is_one_line_which_tqdm_disable_hushes(mapped, monkeypatch, capsys):

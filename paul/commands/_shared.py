@@ -57,14 +57,24 @@ def check_settings(settings: list[str], prefixes: tuple[str, ...]) -> None:
             raise ValueError(f"--set {setting}: options of this command begin with {' or '.join(prefixes)}")
 
 
-def training_images(folder: str, size, skip: bool):
+def use_cores(device: str | None, backbone: str) -> None:
+    """Give a training on the CPU the threads that suit it, unless OMP_NUM_THREADS says how many."""
+    import torch
+
+    from paul.device import default_threads, pick_device
+
+    if pick_device(device).type == "cpu":
+        torch.set_num_threads(default_threads(backbone))
+
+
+def training_images(folder: str, size, skip: bool, place: str | None = None):
     from paul.datasets import ReidDataset
     from paul.images import load_images, readable
 
     split = ReidDataset.load(folder).split("train")
     if skip:
         split = readable(split, report=lambda line: print(line, file=sys.stderr))
-    return split, load_images(split, size, progress=True)
+    return split, load_images(split, size, progress=True, place=place)
 
 
 def described(folder: str, images: int) -> dict:
@@ -119,6 +129,8 @@ def training(command, default_out: str | None = None) -> None:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--set", action="append", default=[], metavar="PART.KEY=VALUE",
                          help="change one option of the profile, e.g. adapt.s=10; may be repeated")
+    command.add_argument("--images", choices=("device", "memory", "disk"), help="where decoded images are kept: on the "
+                         "GPU, in memory, or in a file below build/images; the first that has room by default")
     command.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
     command.add_argument("--low-memory", action="store_true",
                          help="forget activations and compute them again: less memory, the same result, slower")

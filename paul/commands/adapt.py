@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from paul.commands._shared import (
-    check_settings, common, described, initial_model, network_size, overridden, starting, training, training_images)
+    check_settings, common, described, initial_model, network_size, overridden, starting, training, training_images,
+    use_cores)
 
 HELP = "adapt a source model to unlabelled images of a target set"
 
@@ -33,6 +34,7 @@ def run(args) -> None:
 
     model, before = initial_model(args)
     p, size = network_size(args, model)
+    use_cores(args.device, model.options.backbone)
     check_settings(args.set, ("adapt",))
     target = args.target or (None if args.data else "market")
     if target not in (None, *p.targets):
@@ -40,7 +42,7 @@ def run(args) -> None:
     options = overridden(p.adapt_options(target) if target else p.adapt, "adapt", args.set)
     folder = args.data or f"data/{p.folders[target]}"
     out = Path(args.out or Path("models", Path(folder).resolve().name))
-    split, images = training_images(folder, size, args.skip_unreadable)
+    split, images = training_images(folder, size, args.skip_unreadable, args.images)
     if args.adabn:
         model.to_target().to(pick_device(args.device))
         refresh_statistics(model, images)

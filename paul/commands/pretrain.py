@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paul.commands._shared import check_settings, common, overridden, training, training_images
+from paul.commands._shared import check_settings, common, overridden, training, training_images, use_cores
 
 HELP = "train PatchNet on a labelled source set"
 
@@ -22,7 +22,9 @@ def run(args) -> None:
     p = profile(args.profile)
     check_settings(args.set, ("network", "pretrain"))
     network, options = overridden(p.network, "network", args.set), overridden(p.pretrain, "pretrain", args.set)
-    split, images = training_images(args.data or f"data/{p.folders['source']}", p.image_size, args.skip_unreadable)
+    use_cores(args.device, network.backbone)
+    split, images = training_images(args.data or f"data/{p.folders['source']}", p.image_size, args.skip_unreadable,
+                                    args.images)
     if (split.person_ids < 1).any():
         raise ValueError(f"--data {args.data}: the source stage needs labelled people, and {(split.person_ids < 1).sum()} "
                          "training images have none (person_id below 1)")
