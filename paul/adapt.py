@@ -11,7 +11,7 @@ from torch import Tensor
 
 from paul.augment import random_flip, surrogates
 from paul import distributed
-from paul.device import announce, batch_of, batches, on_device, precision, prepare, sgd
+from paul.device import announce, batch_of, batches, on_device, precision, prepare, send, sgd
 from paul.engine import Run, fingerprint, within_memory
 from paul.features import refresh_statistics
 from paul.images import normalize
@@ -245,7 +245,7 @@ def adapt(model: PatchNet, images: Tensor, options: AdaptOptions, *, folder: str
                         x = torch.cat([x, random_flip(changed, generator, share)])
                     with precision(device):
                         output = network(normalize(x))
-                    losses = loss(output, rows.to(device) if world.size == 1 else rows)
+                    losses = loss(output, send(rows, device) if world.size == 1 else rows)
                     optimizer.zero_grad()
                     losses["loss"].backward()
                     optimizer.step()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from paul.augment import random_flip, random_shift
 from paul import distributed
-from paul.device import announce, batch_of, on_device, pick_device, precision, prepare, sgd
+from paul.device import announce, batch_of, on_device, pick_device, precision, prepare, send, sgd
 from paul.engine import Run, fingerprint, within_memory
 from paul.images import normalize
 from paul.losses import triplet_loss
@@ -156,7 +156,7 @@ def pretrain(images: Tensor, person_ids: np.ndarray, network: PatchNetOptions, o
                     x = random_flip(batch_of(images, rows, device), generator)
                     if options.shift:
                         x = random_shift(x, generator, options.shift)
-                    target = labels[rows].to(device)
+                    target = send(labels[rows], device)
                     with precision(device):
                         output = model(normalize(x))
                     logits = output.logits.float()

@@ -67,6 +67,16 @@ def test_adapt_then_evaluate(paul, work, start):
     assert code == 0 and out.endswith("1 queries; 0 left out: no image of theirs from another camera\n")
 
 
+def test_images_kept_on_disk_train_the_same_network(paul, work, start):
+    for place in ("memory", "disk"):
+        out = f"from {place}"
+        assert paul("adapt", *COMMON, "--init", start, "--out", out, "--images", place)[0] == 0
+    files = list((work / "build/images").glob("*.uint8"))
+    assert [file.stat().st_size for file in files] == [20 * 3 * SIZE[0] * SIZE[1]]
+    one, other = (checkpoint.load(work / f"from {place}/model.pt")[0].state_dict() for place in ("memory", "disk"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_the_checkpoint_knows_the_size_of_its_images(paul, work, start):
     assert paul("adapt", *COMMON, "--init", start, "--out", "sized")[0] == 0
     assert checkpoint.load(work / start)[0].image_size == checkpoint.load(work / "sized/model.pt")[0].image_size == SIZE
