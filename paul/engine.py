@@ -28,6 +28,10 @@ SAVE_SHARE = 0.02  # of the time that may go into checkpoints within an epoch
 FIRST_SAVE_SECONDS = 1.0  # what a checkpoint is thought to cost until one has been written
 
 
+class FolderInUse(RuntimeError):
+    """Another process trains in the folder."""
+
+
 class Stopped(KeyboardInterrupt):
     """A training that was asked to stop, has finished its step and is saved."""
 
@@ -144,7 +148,8 @@ class Run:
         world: the processes that train as one; the main one writes, and any number of them resumes.
 
     Raises (on entering):
-        RuntimeError: another process trains in this folder, or TensorBoard is asked for and not installed.
+        FolderInUse: another process trains in this folder.
+        RuntimeError: TensorBoard is asked for and not installed.
         ValueError: the folder belongs to another spec, or both its checkpoints are unreadable.
     """
 
@@ -188,8 +193,8 @@ class Run:
             self._resume()
             if len(self.history) < self.total:
                 if not locked:
-                    raise RuntimeError(f"another run is writing {self.folder}; wait for it or choose another folder, "
-                                       "then run the same command again")
+                    raise FolderInUse(f"another run is writing {self.folder}; wait for it or choose another folder, "
+                                      "then run the same command again")
                 self._prepare()
         except BaseException:
             self._lock.release()

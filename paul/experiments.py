@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import warnings
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import Executor
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -18,6 +18,8 @@ from paul import bow, checkpoint, lomo, metrics, records
 from paul.adapt import adapt
 from paul.datasets import ReidDataset
 from paul.device import on_device, one_thread, pick_device
+from paul.engine import FolderInUse
+from paul.executors import as_they_end, workers_executor
 from paul.features import extract, refresh_statistics
 from paul.images import load_images
 from paul.patchnet import PatchNet
@@ -26,6 +28,8 @@ from paul.profiles import profile
 from paul.pul import pul
 from paul.rows import HAND_CRAFTED, MODELS, ROWS, Places, Spec, seeds_of, specs_of
 from paul.runs import read_records
+
+PATIENCE = 3600.0  # seconds that another process may hold a model's folder without finishing an epoch
 
 
 @lru_cache(maxsize=8)
@@ -40,15 +44,44 @@ def source_folder(spec: Spec, places: Places = Places()) -> Path:
     return Path(places.models) / spec.profile / f"source--s{spec.seed}--{key[:8]}"
 
 
+def _once_free(folder: Path, train) -> PatchNet:
+    """What train() returns; while another process trains in the folder, wait, and then load or go on with its model.
+
+    Raises:
+        FolderInUse: held for `PATIENCE` seconds without a new checkpoint; a shared file system may keep the lock of a
+            machine that is gone.
+    """
+    def last_epoch():
+        file = folder / "checkpoint.pt"
+        return file.stat().st_mtime_ns if file.is_file() else None
+
+    while True:
+        try:
+            return train()
+        except FolderInUse:
+            warnings.warn(f"waiting for {folder}, where another process trains", stacklevel=2)
+        before = last_epoch()
+        try:
+            with FileLock(folder / ".lock").acquire(timeout=PATIENCE, poll_interval=0.2):
+                pass
+        except Timeout:
+            if last_epoch() == before:
+                raise FolderInUse(f"{folder / '.lock'} has been held for {PATIENCE:.0f} s without a new checkpoint; "
+                                  "delete it if no process trains there any more, and run the same command "
+                                  "again") from None
+
+
 def source_model(spec: Spec, places: Places = Places()) -> PatchNet:
     """The source model of a run, trained or loaded; `history` holds its curve."""
     p = profile(spec.profile)
     folder = Path(places.data) / p.folders["source"]
     images = _images(str(folder), "train", p.image_size)
+    people = ReidDataset.load(folder).split("train").person_ids
+    out = source_folder(spec, places)
     with one_thread(pick_device(places.device)):
-        return pretrain(images, ReidDataset.load(folder).split("train").person_ids,
-                        ROWS[spec.row].network(p.network), p.pretrain, folder=source_folder(spec, places),
-                        seed=spec.seed, weights=places.weights or p.weights, device=places.device)
+        return _once_free(out, lambda: pretrain(
+            images, people, ROWS[spec.row].network(p.network), p.pretrain, folder=out, seed=spec.seed,
+            weights=places.weights or p.weights, device=places.device))
 
 
 def evaluate_model(model: PatchNet, folder: str | Path, image_size: tuple[int, int], query: str = "query",
@@ -84,9 +117,10 @@ def target_model(spec: Spec, model: PatchNet, places: Places = Places()) -> Patc
         refresh_statistics(model, on_device(images, next(model.parameters()).device))
     if options:
         key = records.digest({**spec.data(), "code": spec.code, "data": fingerprints(spec, places)})
+        out = Path(places.models) / spec.profile / f"{spec.name}--{key[:8]}"
         with one_thread(pick_device(places.device)):
-            return train(model, images, options, seed=spec.seed, device=places.device,
-                         folder=Path(places.models) / spec.profile / f"{spec.name}--{key[:8]}")
+            return _once_free(out, lambda: train(model, images, options, seed=spec.seed, device=places.device,
+                                                 folder=out))
     return model
 
 
@@ -177,19 +211,31 @@ def outdated_reason(record: dict, spec: Spec, places: Places) -> str:
     return "" if same_data else "other data"
 
 
-def _source_key(spec: Spec) -> str:
-    return records.digest(spec.source())
+def sources_of(specs: list[Spec]) -> list[Spec]:
+    """One run for every source model that these runs need: the first."""
+    return list({records.digest(spec.source()): spec for spec in reversed(specs) if spec.source()}.values())[::-1]
 
 
 def _train_source(spec: Spec, places: Places) -> None:
     source_model(spec, places)
 
 
-def _waves(specs: list[Spec], places: Places, fresh: bool):
-    """First the source models that these runs need, once each; then the runs."""
-    shared = {_source_key(spec): spec for spec in reversed(specs) if spec.source()}
-    yield _train_source, [spec for spec in reversed(shared.values())], (places,), "source models"
-    yield run_one, specs, (places, fresh), "runs"
+def _elsewhere(work, places: Places, arguments: tuple, expected: tuple[Spec, str, str]):
+    """work(spec, places, *arguments) in a worker process; `expected` is the spec and what the asking process takes for
+    the hashes of its options and sources.
+
+    Raises:
+        ValueError: the worker has other options or sources.
+        FileNotFoundError: it lacks a file; both messages name the worker's machine.
+    """
+    spec = expected[0]
+    if expected[1:] != (spec.hash, spec.code):
+        raise ValueError(f"the worker on {socket.gethostname()} runs another version of paul than this process; "
+                         "install the same one there, and start the worker again")
+    try:
+        return work(spec, places, *arguments)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"the worker on {socket.gethostname()} lacks a file: {error}") from error
 
 
 def needs_computing(spec: Spec, places: Places, fresh: bool = False) -> bool:
@@ -199,14 +245,23 @@ def needs_computing(spec: Spec, places: Places, fresh: bool = False) -> bool:
 
 
 def run_all(specs: list[Spec], executor: Executor | None = None, places: Places = Places(),
-            fresh: bool = False) -> list[dict]:
+            fresh: bool = False, retries: int = 3) -> list[dict]:
     """Run what is missing and return all records, in the order of the specs; shows progress.
+
+    First the source models that the runs need, once each; then the runs.
 
     Args:
         specs: duplicates are computed once.
-        executor: any `concurrent.futures.Executor`; in this process, one after the other, by default.
+        executor: any `concurrent.futures.Executor`; in this process, one after the other, by default. Workers on other
+            machines must see the folders of `places` under the same names.
         places: folders and device.
         fresh: see `run_one`.
+        retries: how often what a broken pool left undone is given to the executor again, where a run goes on from its
+            last checkpoint. A run's own error is not retried.
+
+    Raises:
+        RuntimeError: worker processes died more often than that.
+        ValueError, FileNotFoundError: a worker runs other sources, or lacks the data.
     """
     missing = [spec for spec in dict.fromkeys(specs) if needs_computing(spec, places, fresh)]
     with warnings.catch_warnings(record=True) as outdated:
@@ -214,36 +269,24 @@ def run_all(specs: list[Spec], executor: Executor | None = None, places: Places 
         results = {spec: run_one(spec, places) for spec in dict.fromkeys(specs) if spec not in missing}
     if outdated:
         warnings.warn(f"{len(outdated)} of {len(results)} records are outdated; {outdated[0].message}", stacklevel=2)
-    for work, todo, arguments, label in _waves(missing, places, fresh):
+    for work, todo, arguments, label in ((_train_source, sources_of(missing), (), "source models"),
+                                         (run_one, missing, (fresh,), "runs")):
         with tqdm(total=len(todo), desc=label, unit="run", **({} if todo else {"disable": True})) as bar:
             if executor is None:
-                for spec in todo:
-                    results[spec] = work(spec, *arguments)
-                    bar.update()
-                continue
-            futures = {executor.submit(work, spec, *arguments): spec for spec in todo}
-            try:
-                for future in as_completed(futures):
-                    results[futures[future]] = future.result()
-                    bar.update()
-            except BaseException:
-                for future in futures:
-                    future.cancel()
-                raise
+                ended = ((spec, work(spec, places, *arguments)) for spec in todo)
+            else:
+                expected = [(spec, spec.hash, spec.code) for spec in todo]
+                there = partial(_elsewhere, work, places.absolute(), arguments)
+                ended = ((item[0], result) for item, result in as_they_end(executor, there, expected, retries))
+            for spec, result in ended:
+                results[spec] = result
+                bar.update()
     return [results[spec] for spec in specs]
 
 
-@contextmanager
-def workers_executor(workers: int):
-    """Processes, or None for one worker: then everything happens in this process."""
-    if workers <= 1:
-        yield None
-        return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+def workers_for(todo: list[Spec], workers: int, device: str | None):
+    """Executor of as many processes as there are runs at most; a GPU takes one run at a time."""
+    return workers_executor(1 if pick_device(device).type == "cuda" else min(workers, len(todo)))
 
 
 def run_table(table: str, profile: str = "mini", seeds: str = "0-2", targets: list[str] | None = None,
@@ -265,10 +308,8 @@ def run_table(table: str, profile: str = "mini", seeds: str = "0-2", targets: li
     """
     specs = specs_of(table, profile, seeds_of(seeds), targets, rows, weights)
     places = Places(data_dir, results_dir, models_dir, device, weights)
-    todo = sum(needs_computing(spec, places, fresh) for spec in specs)
-    if pick_device(device).type == "cuda":
-        workers = 1
-    with workers_executor(min(workers, todo)) as executor:
+    todo = [spec for spec in specs if needs_computing(spec, places, fresh)]
+    with workers_for(todo, workers, device) as executor:
         return run_all(specs, executor, places, fresh)
 
 

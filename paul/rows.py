@@ -177,6 +177,11 @@ class Places:
     device: str | None = None
     weights: str | None = None
 
+    def absolute(self) -> Places:
+        """The same folders as a process elsewhere must name them."""
+        names = ("data", "results", "models", "weights")
+        return replace(self, **{name: str(Path(getattr(self, name)).absolute()) for name in names if getattr(self, name)})
+
     def record(self, spec: Spec) -> Path:
         return Path(self.results) / "runs" / spec.profile / f"{spec.name}.json"
 

@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 from paul import records
 from paul.adapt import AdaptOptions, adapt
 from paul.device import one_thread, pick_device
-from paul.experiments import _images, evaluate_model, fingerprints, source_model, workers_executor
+from paul.executors import workers_executor
+from paul.experiments import _images, evaluate_model, fingerprints, source_model
 from paul.rows import Places, Spec
 from paul.profiles import profile
 

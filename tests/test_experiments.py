@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import socket
+import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
 from multiprocessing import get_context
@@ -288,17 +290,50 @@ def test_every_executor_gives_the_same_metrics(data, tmp_path):  # noqa: F811
     assert all(other == found["serial"] for other in found.values())
 
 
-def test_a_source_model_that_another_run_trains_is_waited_for_by_the_user(places):
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(experiments, "adapt", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        run_one(SPEC, places)
-    folder, = (Path(places.models) / "smoke").glob("source--s0--*")
-    with FileLock(folder / ".lock"):
-        run_one(SPEC, places)  # finished: read under the other's eyes
-    (folder / "checkpoint.pt").unlink()
+def hold(folder, seconds):
+    """Another process that trains in the folder for so long, as far as a run can see."""
+    lock = FileLock(folder / ".lock", thread_local=False)
+    lock.acquire()
+    timer = threading.Timer(seconds, lock.release)
+    timer.start()
+    return timer
+
+
+def test_a_model_that_another_run_trains_is_waited_for_then_loaded(places, monkeypatch):
+    """Also when the other run died half-way: then the waiting one goes on from its last epoch."""
+    expected = measured(run_one(SPEC, places))
+    source, = (Path(places.models) / "smoke").glob("source--s0--*")
+    for epochs_left in (0, 2):
+        places.record(SPEC).unlink()
+        if epochs_left:
+            (source / "checkpoint.pt").unlink()
+        timer = hold(source, seconds=1)
+        if not epochs_left:
+            assert measured(run_one(SPEC, places)) == expected  # finished: read under the other's eyes
+        else:
+            with pytest.warns(UserWarning, match="waiting for .*source--s0.*another process trains"):
+                assert measured(run_one(SPEC, places)) == expected
+        timer.join()
+
+
+def test_a_lock_whose_holder_never_writes_is_named_in_the_end(places, monkeypatch):
+    run_one(SPEC, places)
+    source, = (Path(places.models) / "smoke").glob("source--s0--*")
+    (source / "checkpoint.pt").unlink()
     places.record(SPEC).unlink()
-    with FileLock(folder / ".lock"), pytest.raises(RuntimeError, match="another run is writing .*source--s0.*again"):
+    monkeypatch.setattr(experiments, "PATIENCE", 0.3)
+    with FileLock(source / ".lock"), pytest.warns(UserWarning, match="waiting for"), \
+            pytest.raises(RuntimeError, match=r"source--s0.*\.lock has been held for .* delete it"):
         run_one(SPEC, places)
+
+
+def test_a_worker_without_the_data_or_with_other_sources_says_where_it_is(data, places, tmp_path, monkeypatch):  # noqa: F811
+    elsewhere = replace(places, data=str(tmp_path / "nothing"))
+    with ThreadPoolExecutor(1) as pool, \
+            pytest.raises(FileNotFoundError, match=f"worker on {socket.gethostname()} lacks .*nothing/smoke/source"):
+        run_all([SPEC], pool, elsewhere)
+    with pytest.raises(ValueError, match=f"worker on {socket.gethostname()} runs another version"):
+        experiments._elsewhere(run_one, places, (), (SPEC, SPEC.hash, "other sources"))
 
 
 def test_a_failed_run_stops_the_others_and_keeps_what_is_done(places, monkeypatch):

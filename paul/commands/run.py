@@ -1,6 +1,8 @@
-"""`paul run`: run what is missing of the paper's tables, then write tables and claims."""
+"""`paul run`: run what is missing of the paper's tables here or on a cluster, then write tables and claims."""
 
 from __future__ import annotations
+
+import shlex
 
 from paul.commands._shared import common, study
 from paul.commands.report import run as report
@@ -20,10 +22,19 @@ def options(command) -> None:
     command.add_argument("--weights", metavar="FILE",
                          help="weight file of the backbone; by default torchvision downloads what the profile wants")
     command.add_argument("--plan", action="store_true", help="list what would be computed, and stop")
+    cluster = command.add_argument_group("on a cluster, whose machines see the folders under the same names")
+    cluster.add_argument("--executor", default="local", choices=("local", "dask", "slurm"),
+                         help="processes on this machine; workers of --scheduler; or job arrays to submit")
+    cluster.add_argument("--scheduler", help="address of a Dask scheduler, such as tcp://10.0.0.1:8786")
+    cluster.add_argument("--scripts", default="build/slurm", help="folder for the Slurm scripts and their logs")
+    cluster.add_argument("--sbatch", default="", metavar="OPTIONS",
+                         help="more options for Slurm, as one word: --sbatch='--time=4:00:00 --gres=gpu:1'")
+    cluster.add_argument("--task", type=int, metavar="I", help="compute run I of all that the command names, and stop")
+    cluster.add_argument("--source-only", action="store_true", help="with --task: only the source model of that run")
 
 
 def run(args) -> None:
-    from paul.experiments import needs_computing, run_table
+    from paul.experiments import needs_computing, run_all, workers_for
     from paul.plan import plan
     from paul.profiles import profile
     from paul.rows import Places, seeds_of, specs_of
@@ -31,10 +42,12 @@ def run(args) -> None:
     targets = args.targets.split(",") if args.targets else None
     rows = args.rows.split(",") if args.rows else None
     places = Places(args.data, args.results, args.models, args.device, args.weights)
-    specs = [s for table in args.tables for s in specs_of(table, args.profile, seeds_of(args.seeds), targets, rows,
-                                                       args.weights)]
-    todo = [spec for spec in dict.fromkeys(specs) if needs_computing(spec, places, args.fresh)]
-    print(f"profile {profile(args.profile).name}: {len(set(specs))} runs, {len(todo)} to compute")
+    specs = list(dict.fromkeys(spec for table in args.tables for spec in specs_of(
+        table, args.profile, seeds_of(args.seeds), targets, rows, args.weights)))
+    if args.task is not None:
+        return _task(args, specs, places)
+    todo = [spec for spec in specs if needs_computing(spec, places, args.fresh)]
+    print(f"profile {profile(args.profile).name}: {len(specs)} runs, {len(todo)} to compute")
     if todo:
         planned = plan(todo, places)
         print("\n".join(f"  {line}" for line in planned.lines()))
@@ -42,8 +55,45 @@ def run(args) -> None:
             planned.refuse_missing(args.data)
     if args.plan:
         print("\n".join(spec.name for spec in todo))
-        return
-    for table in args.tables:
-        run_table(table, args.profile, args.seeds, targets, args.data, args.results, args.models, args.workers, rows,
-                  args.device, args.fresh, args.weights)
-    report(args)
+        return None
+    if args.executor == "slurm" and todo:
+        return _slurm(args, specs, todo, places)
+    if args.executor == "dask":
+        from paul.cluster import dask_executor
+        if not args.scheduler:
+            raise ValueError("--executor dask needs --scheduler ADDRESS; 'dask scheduler' prints it")
+        executor = dask_executor(args.scheduler)
+    else:
+        executor = workers_for(todo, args.workers, args.device)
+    with executor as running:
+        run_all(specs, running, places, args.fresh)
+    return report(args)
+
+
+def _task(args, specs, places) -> None:
+    """One run of the list; no tables, since other tasks write records at the same time."""
+    from paul.experiments import run_one, source_model
+
+    if not 0 <= args.task < len(specs):
+        raise ValueError(f"--task {args.task}: this command names runs 0 to {len(specs) - 1}")
+    spec = specs[args.task]
+    if args.source_only:
+        source_model(spec, places)
+    else:
+        run_one(spec, places, args.fresh)
+        print(places.record(spec))
+
+
+def _slurm(args, specs, todo, places) -> None:
+    """Write the scripts; print what to type."""
+    from paul.cluster import slurm_scripts
+
+    places = places.absolute()
+    words = ["run", *args.tables, "--profile", args.profile, "--seeds", args.seeds, "--data", places.data,
+             "--results", places.results, "--models", places.models]
+    for name in ("targets", "rows", "device", "weights"):
+        value = getattr(places if name == "weights" else args, name)
+        words += [f"--{name}", value] if value else []
+    words += ["--fresh"] if args.fresh else []
+    print("\n".join(slurm_scripts(specs, todo, words, args.scripts, shlex.split(args.sbatch))))
+    print(f"paul report --results {shlex.quote(places.results)}  # when all have ended")
