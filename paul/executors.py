@@ -71,8 +71,8 @@ def as_they_end(executor: Executor, function, items: list, retries: int):
                 else:
                     yield item, future.result()
             if lost and not retries:
-                raise RuntimeError("worker processes keep dying, perhaps killed by the system for lack of memory; lower "
-                                   "--workers. Finished runs are kept: the same command goes on")
+                raise RuntimeError("worker processes keep dying, perhaps killed by the system for lack of memory; "
+                                   "lower --workers. Finished runs are kept: the same command goes on")
             if lost:
                 retries -= 1
                 waiting.update(submit(lost))

@@ -179,8 +179,8 @@ class Places:
 
     def absolute(self) -> Places:
         """The same folders as a process elsewhere must name them."""
-        names = ("data", "results", "models", "weights")
-        return replace(self, **{name: str(Path(getattr(self, name)).absolute()) for name in names if getattr(self, name)})
+        given = {name: getattr(self, name) for name in ("data", "results", "models", "weights")}
+        return replace(self, **{name: str(Path(path).absolute()) for name, path in given.items() if path})
 
     def record(self, spec: Spec) -> Path:
         return Path(self.results) / "runs" / spec.profile / f"{spec.name}.json"

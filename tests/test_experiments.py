@@ -299,7 +299,7 @@ def hold(folder, seconds):
     return timer
 
 
-def test_a_model_that_another_run_trains_is_waited_for_then_loaded(places, monkeypatch):
+def test_a_model_that_another_run_trains_is_waited_for_then_loaded(places):
     """Also when the other run died half-way: then the waiting one goes on from its last epoch."""
     expected = measured(run_one(SPEC, places))
     source, = (Path(places.models) / "smoke").glob("source--s0--*")
@@ -327,7 +327,7 @@ def test_a_lock_whose_holder_never_writes_is_named_in_the_end(places, monkeypatc
         run_one(SPEC, places)
 
 
-def test_a_worker_without_the_data_or_with_other_sources_says_where_it_is(data, places, tmp_path, monkeypatch):  # noqa: F811
+def test_a_worker_without_the_data_or_with_other_sources_says_where_it_is(places, tmp_path):
     elsewhere = replace(places, data=str(tmp_path / "nothing"))
     with ThreadPoolExecutor(1) as pool, \
             pytest.raises(FileNotFoundError, match=f"worker on {socket.gethostname()} lacks .*nothing/smoke/source"):
