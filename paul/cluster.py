@@ -76,9 +76,10 @@ def slurm_script(name: str, indices: list[int], command: list[str], folder: Path
     """
     folder = Path(folder).absolute()
     header = [f"--job-name=paul-{name}", f"--array={array_of(indices)}", f'--output="{folder}/{name}-%a.log"',
-              "--open-mode=append", "--requeue", "--cpus-per-task=1", *options]
+              "--open-mode=append", "--requeue", "--signal=B:TERM@60", "--cpus-per-task=1", *options]
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in header),
-             "# One process with one thread a task. Submitted or requeued again, it goes on from its last checkpoint.",
+             "# One process with one thread a task. A minute before its time is over it saves and stops; submitted or",
+             "# requeued again, it goes on from there.",
              "set -eu", "export OMP_NUM_THREADS=1", f"cd {shlex.quote(str(Path.cwd()))}",
              f'exec {shlex.join([sys.executable, "-m", "paul", *command])} --task "$SLURM_ARRAY_TASK_ID"']
     folder.mkdir(parents=True, exist_ok=True)
