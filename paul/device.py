@@ -117,7 +117,7 @@ def announce(images: Tensor, device: torch.device) -> None:
 
 def _fetch(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
     if images.device.type != "cpu":
-        return images[send(rows, images.device)]
+        return images[send(rows, images.device)].to(device)
     if device.type != "cuda":
         return images[rows].to(device)
     buffer = torch.empty(len(rows), *images.shape[1:], dtype=images.dtype, pin_memory=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from paul.device import precision
-from paul.images import normalize, unit_range
+from paul.device import batches, precision
+from paul.images import normalize
 from paul.patchnet import PatchNet
 
 
@@ -16,7 +16,8 @@ def extract(model: PatchNet, images: Tensor, batch: int = 256) -> Tensor:
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     with precision(device):
-        parts = [model.describe(normalize(unit_range(part.to(device)))) for part in images.split(batch)]
+        parts = [model.describe(normalize(x))
+                 for _, x in batches(images, torch.arange(len(images)).split(batch), device)]
     model.train(was_training)
     return torch.cat(parts)
 
@@ -43,9 +44,9 @@ def refresh_statistics(model: PatchNet, images: Tensor, batch: int = 64) -> None
     for norm in norms:
         norm.train()
     with precision(device):
-        batches = -(-len(images) // max(batch, 2))
-        for first in range(batches):
-            model.describe(normalize(unit_range(images[first::batches].to(device))))
+        count = -(-len(images) // max(batch, 2))
+        for _, x in batches(images, [torch.arange(first, len(images), count) for first in range(count)], device):
+            model.describe(normalize(x))
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     model.train(was_training)
