@@ -62,9 +62,10 @@ class AdaptationStep:
         o = self.options
         rows = torch.randperm(len(self.images), generator=self.generator)[:self.real]
         plain = batch_of(self.images, rows, self.device)
+        x = random_flip(plain, self.generator)
         changed = surrogates(plain, self.generator, mode=o.surrogate, jitter=o.jitter, hue_turn=o.hue_turn,
                              degrees=o.degrees, area=o.crop_area, padding=o.padding)
-        x = torch.cat([random_flip(plain, self.generator), random_flip(changed, self.generator)])
+        x = torch.cat([x, random_flip(changed, self.generator)])
         return normalize(x), rows.to(self.device)
 
     def learn(self, x: torch.Tensor, index: torch.Tensor) -> None:
@@ -104,7 +105,7 @@ def over_network(bench: Bench, real=4, height=384, width=128, entries=12_936, ne
                   "data_wait_share": data_wait(step)}
 
 
-def data_wait(step: AdaptationStep, steps: int = 3) -> float:
+def data_wait(step: AdaptationStep, steps: int = 2) -> float:
     """Share of some steps' wall time that goes into fetching the images from where the set is kept."""
     waited, begin = 0.0, time.perf_counter()
     for _ in range(steps):
@@ -136,9 +137,9 @@ class ReleasedImagesInAWorker(Dataset):
 
 def batches(images: torch.Tensor, size: int, workers: int):
     """Batches of the literal data set without end; processes of their own are spawned, never forked."""
-    settings = dict(multiprocessing_context="spawn", persistent_workers=True, pin_memory=True) if workers else {}
+    settings = dict(multiprocessing_context="spawn", persistent_workers=True) if workers else {}
     loader = DataLoader(ReleasedImagesInAWorker(images), batch_size=size, shuffle=True, drop_last=True,
-                        num_workers=workers, **settings)
+                        num_workers=workers, pin_memory=torch.cuda.is_available(), **settings)
     while True:
         yield from loader
 

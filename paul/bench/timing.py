@@ -67,9 +67,9 @@ def compare(works: dict[str, Callable[[], object]], device: torch.device, repeat
     for name, work in works.items():
         calls[name] = 1
         if repeats[name] > 1:
-            seconds_of(work, device, wall=wall)
-            once = seconds_of(work, device, wall=wall) if TURN_SECONDS else 1.0
-            calls[name] = max(1, int(TURN_SECONDS / max(once, 1e-6)))
+            once = seconds_of(work, device, wall=wall)
+            if once < TURN_SECONDS:  # the first call of all took longer than the next ones will
+                calls[name] = max(1, int(TURN_SECONDS / max(seconds_of(work, device, wall=wall), 1e-6)))
     for turn in range(max(repeats.values())):
         for name, work in works.items():
             if turn < repeats[name]:
