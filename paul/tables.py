@@ -215,6 +215,27 @@ def table_text(table: str, runs: pd.DataFrame, profile: str, paper_dir=PAPER) ->
     )
 
 
+def on_the_papers_sets(table: str, results_dir, profile: str, paper_dir=PAPER) -> tuple[str, pd.DataFrame | None]:
+    """What the records of profile `paper` say of a table, for a page of any profile: a sentence, and the table as text.
+
+    None in place of the table where there are no such records, or the page shows them already.
+    """
+    runs = current_runs(results_dir, "paper")
+    if profile == "paper":
+        return "The runs above are those on the paper's own sets.", None
+    runs = runs[runs["row"].isin(LINES[table] if table in LINES else (*RIVALS, "paul"))]
+    if table in COMPARED:
+        runs = runs[runs["target"] == COMPARED[table]]
+    if runs.empty:
+        return (f"No runs on the paper's own sets are recorded in `{results_dir}`. Whoever holds the sets computes them "
+                f"with `paul run {table} --profile paper --seeds 0-2`, which prints first what it will take."), None
+    frame = (comparison_table if table in COMPARED else ablation_table)(table, runs, "paper", paper_dir)
+    shown = readable(frame, "paper")
+    if table not in COMPARED:
+        shown.insert(0, "target", [target_name(name, "paper") for name in frame["target"]])
+    return f"{len(runs)} runs at profile `paper`, on the paper's own sets: these values may be compared.", shown
+
+
 def write_tables(results_dir, profile: str, paper_dir=PAPER) -> list[Path]:
     """Write results_dir/tables/<profile>/table1..4 as .csv and .md from the run records; returns the paths."""
     runs = current_runs(results_dir, profile)

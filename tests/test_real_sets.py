@@ -1,5 +1,6 @@
 """Real sets, proved on look-alikes: what is read, what is refused, what an interruption leaves, how paul scores it."""
 
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -231,6 +232,26 @@ def test_cuhk03_from_a_true_matlab_file_or_the_name_of_what_is_missing(tmp_path,
     with h5py.File(path, "w") as file:
         raw_sets.cuhk_matlab(lambda name: file[name].ref, Cells(file))
     check_cuhk03(tmp_path, cuhk)
+    for boxes in ("detected", "labelled"):  # one query, one other image of that person
+        check_evaluation(tmp_path, tmp_path / f"data/cuhk03_{boxes}", 1)
+
+
+def check_evaluation(tmp_path, data, queries):
+    """`paul evaluate` on a prepared set."""
+    torch.manual_seed(0)
+    checkpoint.save(tmp_path / "model.pt", NETWORK.build(num_classes=2))
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert cli.main(["evaluate", "--init", str(tmp_path / "model.pt"), "--data", str(data), "--profile", "smoke",
+                         "--device", "cpu"]) == 0
+    assert f"{queries} queries; 0 left out" in said.getvalue() and "map_trapezoid" in said.getvalue()
+
+
+@pytest.mark.parametrize("version", ["V1", "V2"])
+def test_msmt17_is_a_target_too(tmp_path, version):
+    archive = packed(raw_sets.msmt(tmp_path / "raw", version), tmp_path / "msmt.tar.gz", "MSMT17/")
+    prepare(real.plan_msmt17("train"), archive, tmp_path / "data")
+    check_evaluation(tmp_path, tmp_path / "data/msmt17", 2)
 
 
 def test_a_prepared_set_is_scored_by_paul(tmp_path, capsys):
@@ -273,7 +294,7 @@ def test_own_images_by_a_table_some_unlabelled(tmp_path):
     assert dataset.card["counts"]["train"] == {"images": 1, "people": 0, "junk": 0, "distractors": 0, "unlabelled": 1}
     assert dataset.card["cameras"] == {"1": "north", "2": "south"} and "Åsa" not in json.dumps(dataset.card)
     verify(tmp_path / "data/mine", progress=False)
-    assert evaluate_model(NETWORK.build(num_classes=2).eval(), tmp_path / "data/mine", (96, 48)).queries == 1
+    check_evaluation(tmp_path, tmp_path / "data/mine", 1)
 
 
 def test_own_images_by_a_pattern_or_by_nothing(tmp_path):

@@ -32,7 +32,7 @@ from paul.intervals import mean_interval, student_t_quantile
 from paul.plots import BLUE, COLOURS, drawn
 from paul.published import published
 from paul.runs import METRICS, runs_frame, target_name, values_by_seed
-from paul.tables import comparison_table, current_runs, is_stale, readable
+from paul.tables import comparison_table, current_runs, is_stale, on_the_papers_sets, readable
 
 target = "market"
 here = target_name(target, profile)
@@ -216,6 +216,17 @@ display(Markdown(verdict_text(verdict)))
 #
 # MSMT17 and Market-1501, each requested from its authors and used under their terms; both prepared in the layout that
 # chapter 01 describes; one GPU; three source seeds. Then the same cell as above runs with `profile = "paper"`.
+
+# %% [markdown]
+# ## On the paper's own sets
+#
+# Records of profile `paper` are shown here where the results folder holds them, whatever the profile of this page.
+
+# %%
+text, on_their_sets = on_the_papers_sets("table1", results_dir, profile)
+display(Markdown(text))
+if on_their_sets is not None:
+    display(on_their_sets.style.hide(axis="index"))
 
 # %% [markdown]
 # ## Summary

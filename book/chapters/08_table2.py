@@ -30,7 +30,7 @@ from paul.experiments import run_table
 from paul.plots import BLUE, COLOURS, drawn
 from paul.published import published
 from paul.runs import runs_frame, target_name, values_by_seed
-from paul.tables import comparison_table, current_runs, is_stale, kendall_tau, readable
+from paul.tables import comparison_table, current_runs, is_stale, kendall_tau, on_the_papers_sets, readable
 
 target = "duke"
 here = target_name(target, profile)
@@ -164,7 +164,19 @@ display(Markdown(verdict_text(verdict)))
 
 # %% [markdown]
 # C2 stays open in this book, and should: judging it takes images that their authors have taken back.
+
+# %% [markdown]
+# ## On the paper's own sets
 #
+# Records of profile `paper` are shown here where the results folder holds them, whatever the profile of this page.
+
+# %%
+text, on_their_sets = on_the_papers_sets("table2", results_dir, profile)
+display(Markdown(text))
+if on_their_sets is not None:
+    display(on_their_sets.style.hide(axis="index"))
+
+# %% [markdown]
 # ## Summary
 #
 # - The two sets order the published methods almost alike; a single number, Kendall's tau, says how much so.

@@ -47,7 +47,7 @@ from paul.plots import per_query_ap, ranked_list, save, table_bars, words
 from paul.profiles import PROFILES
 from paul.published import published, published_value
 from paul.runs import METRICS, paired_differences, runs_frame, target_name, values_by_seed
-from paul.tables import ablation_table, is_stale, ordered_pairs, ordering, readable
+from paul.tables import ablation_table, is_stale, on_the_papers_sets, ordered_pairs, ordering, readable
 
 chosen = PROFILES[profile]
 targets = chosen.targets
@@ -491,6 +491,17 @@ if search.is_file():
         "validation people: step mAP, mean of both targets"))
 else:
     print(f"no search was made at profile {profile}")
+
+# %% [markdown]
+# ## On the paper's own sets
+#
+# Records of profile `paper` are shown here where the results folder holds them, whatever the profile of this page.
+
+# %%
+text, on_their_sets = on_the_papers_sets("table3", results_dir, profile)
+display(Markdown(text))
+if on_their_sets is not None:
+    display(on_their_sets.style.hide(axis="index"))
 
 # %% [markdown]
 # ## Summary

@@ -39,7 +39,8 @@ from paul.plots import COLOURS, claims_panel, drawn, ordering_lines, patches_on_
 from paul.profiles import PROFILES
 from paul.published import published
 from paul.runs import METRICS, paired_differences, runs_frame, target_name
-from paul.tables import ablation_table, current_runs, is_stale, ordered_pairs, ordering, readable, write_tables
+from paul.tables import ablation_table, current_runs, is_stale, on_the_papers_sets, ordered_pairs, ordering, readable
+from paul.tables import write_tables
 
 chosen = PROFILES[profile]
 targets = chosen.targets
@@ -316,6 +317,17 @@ verdict_frame(verdicts).style.set_properties(**{"text-align": "left", "vertical-
 # %%
 ledger = ledger_frame(everything, profile)
 ledger.style.set_properties(**{"text-align": "left", "vertical-align": "top"})
+
+# %% [markdown]
+# ## On the paper's own sets
+#
+# Records of profile `paper` are shown here where the results folder holds them, whatever the profile of this page.
+
+# %%
+text, on_their_sets = on_the_papers_sets("table4", results_dir, profile)
+display(Markdown(text))
+if on_their_sets is not None:
+    display(on_their_sets.style.hide(axis="index"))
 
 # %% [markdown]
 # ## Summary
