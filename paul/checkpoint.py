@@ -39,7 +39,8 @@ def write_atomically(path: str | Path, write) -> None:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, (OSError, RuntimeError)):  # torch reports a failing disk as RuntimeError
-            raise OSError(f"could not write {path} ({_first_line(error)}); what was there before is untouched. Free "
+            reason = error.__context__ if isinstance(error.__context__, OSError) else error
+            raise OSError(f"could not write {path} ({_first_line(reason)}); what was there before is untouched. Free "
                           "some space or choose another folder, and run the same command again") from error
         raise
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -151,6 +153,14 @@ class ReidDataset:
         row = first_repeated(frame["file"])
         if row is not None:
             raise ValueError(f"{index}, line {row + 2}: {frame['file'][row]} is listed twice")
+        if sys.getfilesystemencoding() != "utf-8":
+            for row, name in enumerate(frame["file"]):
+                try:
+                    os.fsencode(name)
+                except UnicodeEncodeError as error:
+                    raise ValueError(
+                        f"{index}, line {row + 2}: no file can be called {name!r} in this locale, whose encoding is "
+                        f"{error.encoding}; set PYTHONUTF8=1 and run the same command again") from error
         for column in ("person_id", "camera_id"):
             numbers = pd.to_numeric(frame[column], errors="coerce")
             bad = numbers.isna() | (numbers % 1 != 0) | (numbers.abs() > LARGEST)
