@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import ks_2samp, kstest
-from torchvision.transforms.v2 import ColorJitter
+from torchvision.transforms import ColorJitter, RandomRotation
 from torchvision.transforms import functional as tv
+from torchvision.transforms.v2 import functional as v2
 
 from paul import augment
 
@@ -93,7 +94,7 @@ def parameters(theta, height, width):
 
 
 def test_rotation_and_crop_draw_what_the_paper_says():
-    theta = augment.rotation_and_crop(4000, 128, 64, generator())
+    theta = augment.rotation_and_crop(12_000, 128, 64, generator())
     angle, across, down, centre = parameters(theta, 128, 64)
     limit = math.radians(10)
     assert kstest(angle, "uniform", (-limit, 2 * limit)).pvalue > 1e-3
@@ -131,6 +132,78 @@ def test_rotation_and_crop_move_pixels_as_a_plain_loop_does():
     seen = augment.resample(x, theta.double()).numpy()
     for image, found, values in zip(x.numpy(), seen, zip(*parameters(theta, 12, 7))):
         np.testing.assert_allclose(found, plain_rotation_and_crop(image, *values), atol=1e-6)
+
+
+BILINEAR = tv.InterpolationMode.BILINEAR
+
+
+def through_torchvision(image, angle, across, down, centre):
+    """Torchvision's own sampling of an affine map: crop of float size, then rotation; centre in [-1, 1]."""
+    height, width = image.shape[1:]
+    cos, sin = math.cos(angle), math.sin(angle)
+    left, top = width / 2 * (centre[0] - across), height / 2 * (centre[1] - down)  # from the middle of the image
+    coefficients = [cos * across, -sin * down, cos * left - sin * top + width / 2,
+                    sin * across, cos * down, sin * left + cos * top + height / 2, 0.0, 0.0]
+    return v2.perspective(image, None, None, interpolation=BILINEAR, coefficients=coefficients)
+
+
+def test_rotation_and_crop_are_torchvisions_sampling_of_the_same_map():
+    x = images(8, 48, 24)
+    theta = augment.rotation_and_crop(8, 48, 24, generator(3), degrees=25)
+    expected = torch.stack([through_torchvision(image, *values) for image, values in zip(x, zip(
+        *parameters(theta, 48, 24)))])
+    # coordinates up to 48 in float32 are off by some 1e-6 pixels, and neighbours differ by up to 1
+    torch.testing.assert_close(augment.resample(x, theta), expected, atol=2e-5, rtol=0)
+
+
+def test_rotation_alone_is_torchvisions():
+    x, nothing = images(8, 48, 24), torch.zeros(8)
+    theta = augment.rotation_and_crop(8, 48, 24, generator(4), crop=nothing)
+    angles = np.degrees(parameters(theta, 48, 24)[0])
+    expected = torch.stack([v2.rotate(image, float(angle), interpolation=BILINEAR)
+                            for image, angle in zip(x, angles)])
+    torch.testing.assert_close(augment.resample(x, theta), expected, atol=2e-5, rtol=0)  # as above
+
+
+def test_a_crop_of_whole_pixels_is_torchvisions_but_for_its_outermost_pixels():
+    """Torchvision cuts first and repeats the cut's edge; one sampling sees the image's own pixels beyond it."""
+    x = images(4, 48, 24)
+    for image, (top, left, height, width) in zip(x, ((0, 0, 48, 18), (5, 3, 40, 20), (9, 4, 39, 20), (2, 1, 44, 22))):
+        theta = torch.tensor([[[width / 24, 0, (2 * left + width) / 24 - 1],
+                               [0, height / 48, (2 * top + height) / 48 - 1]]])
+        expected = v2.resized_crop(image, top, left, height, width, [48, 24], interpolation=BILINEAR, antialias=False)
+        seen = augment.resample(image[None], theta)[0]
+        torch.testing.assert_close(seen[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=2e-5, rtol=0)  # as above
+
+
+def test_surrogates_are_distributed_as_torchvisions_transforms_one_image_at_a_time():
+    """10,000 surrogates of one image, jittered, rotated and cropped in a batch, and as many made one by one."""
+    count, picture, rng = 10_000, images(1, 8, 6, seed=9)[0], np.random.default_rng(0)
+    ours = augment.surrogates(picture.expand(count, -1, -1, -1), generator(5))
+    torch.manual_seed(5)
+    jitter, theirs = ColorJitter(0.2, 0.2, 0.2, 0.1), []
+    for _ in range(count):
+        angle = math.radians(RandomRotation.get_params([-10.0, 10.0]))
+        area = rng.uniform(0.70, 0.95)
+        across = rng.uniform(area, 1)
+        down = area / across
+        centre = rng.uniform(-1, 1) * (1 - across), rng.uniform(-1, 1) * (1 - down)
+        theirs.append(through_torchvision(jitter(picture), angle, across, down, centre))
+    theirs = torch.stack(theirs)
+    statistics = {"mean of a channel": lambda x: x.mean((2, 3)), "spread of a channel": lambda x: x.flatten(2).std(2),
+                  "a corner": lambda x: x[:, :, 0, 0], "the middle": lambda x: x[:, :, 4, 3],
+                  "an edge": lambda x: x[:, :, 4, 5], "red less blue": lambda x: (x[:, :1] - x[:, 2:]).mean((2, 3))}
+    for name, statistic in statistics.items():
+        for one, other in zip(statistic(ours).T, statistic(theirs).T):
+            assert ks_2samp(one.numpy(), other.numpy()).pvalue > 1e-3, name
+            assert one.std() > 0.005  # there is something to compare
+
+
+def test_the_flips_of_an_image_and_of_its_surrogate_are_independent():
+    x, draws = torch.tensor([0.0, 1.0]).expand(10_000, 3, 1, 2), generator(6)
+    first, second = (augment.random_flip(x, draws)[:, 0, 0, 0] for _ in range(2))
+    seen = Counter(zip(first.tolist(), second.tolist()))
+    assert len(seen) == 4 and all(abs(n - 2500) < 5 * math.sqrt(2500 * 0.75) for n in seen.values())
 
 
 def test_each_image_draws_its_own_surrogate_and_a_seed_repeats_it():
