@@ -137,6 +137,12 @@ def join(device: str | None = None) -> tuple[World, torch.device]:
     return World(dist.get_rank(), dist.get_world_size()), found
 
 
+def leave() -> None:
+    """Part from the other processes, if there are any."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 class _SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm over the images of all ranks, for CPUs, where torch's own does not go."""
 
@@ -195,5 +201,4 @@ def shared_gradients(model: nn.Module, world: World) -> nn.Module:
     if world.size == 1:
         return model
     device = next(model.parameters()).device
-    return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None,
-                                               broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)

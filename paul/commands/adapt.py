@@ -27,7 +27,7 @@ def options(command) -> None:
 
 
 def run(args) -> None:
-    from paul import checkpoint
+    from paul import checkpoint, distributed
     from paul.adapt import adapt
     from paul.device import pick_device
     from paul.features import refresh_statistics
@@ -50,6 +50,7 @@ def run(args) -> None:
     else:
         model = adapt(model, images, options, folder=out, seed=args.seed, device=args.device,
                       tensorboard=args.tensorboard, low_memory=args.low_memory, compile=args.compile)
+    distributed.leave()
     if int(os.environ.get("RANK", "0")):  # under torchrun the main process writes
         return
     spec = {"stage": "target", "data": described(folder, len(split)), "seed": args.seed,
