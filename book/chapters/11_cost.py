@@ -53,7 +53,7 @@ figures = Path(results_dir) / "figures" / "benchmarks"
 # %%
 with one_thread(cpu):
     peaks = measure_peaks(cpu, quick=True)
-print(f"copy {peaks.bytes_per_second / 1e9:.0f} GB/s (a small array, from the cache), matrix product "
+print(f"copy {peaks.bytes_per_second / 1e9:.0f} GB/s (a small array, from the cache)\nmatrix product "
       f"{peaks.flops_per_second['float32'] / 1e9:.0f} GFLOP/s")
 
 # %% [markdown]
@@ -77,8 +77,9 @@ assert formula == Step(N, B, M, D).pedal_flops == count_flops(step)
 with one_thread(cpu):
     live = compare({"ours": step}, cpu)
 bound = peaks.bound(formula, bank.nbytes + 2 * features.nbytes)
-print(f"{formula / 1e6:.0f} MFLOP: at least {1000 * bound['bound_seconds']:.2f} ms (by {bound['bound_by']}), measured "
-      f"{1000 * live['ours_seconds']:.2f} ms: {bound['bound_seconds'] / live['ours_seconds']:.0%} of the bound")
+least, taken = bound["bound_seconds"], live["ours_seconds"]
+print(f"{formula / 1e6:.0f} MFLOP: at least {1000 * least:.2f} ms (by {bound['bound_by']})\n"
+      f"measured {1000 * taken:.2f} ms: {least / taken:.0%} of the bound")
 
 # %% [markdown]
 # **You should see** a share well below one. The products are not all: each of the $M B N$ similarities is also
@@ -88,8 +89,8 @@ print(f"{formula / 1e6:.0f} MFLOP: at least {1000 * bound['bound_seconds']:.2f} 
 #
 # `python -m paul bench` measures the peaks, then times every case: *ours*, then *other* (most often the literal
 # version in `tests/reference.py`), taking turns. On a CPU it counts the CPU seconds of one thread, so that waiting for
-# other processes doesn't count. `spread` is the range of the repeats over their median; `share` is the bound over our
-# time. A case with an expectation says whether it was met; where `<=` stands, the ratio is ours over other.
+# other processes doesn't count. `ratio` is other over ours, except where `<=` stands: there it is ours over other.
+# `share` is the bound over our time, with what decides the bound; `spread` is the range of our repeats over their median.
 
 # %%
 def read(folder):
@@ -101,17 +102,20 @@ def read(folder):
 
 
 def table(rows):
-    """The rows of a suite, readable."""
+    """The rows of a suite, readable; the case with its size, and what it was measured against."""
+    met = {True: ": yes", False: ": no"}
     return pd.DataFrame([{
-        "case": row["title"], "size": row["size"], "ours, ms": 1000 * row["ours_seconds"], "against": row["other"],
-        "its ms": 1000 * row["other_seconds"], "ratio": row["ratio"], "expected": row.get("expected", ""),
-        "met": {True: "yes", False: "no"}.get(row.get("as_expected"), ""), "share": row["share_of_bound"],
-        "bound by": row["bound_by"], "spread": row["ours_spread"]} for row in rows.values()])
+        "case": f"{row['title']}<br><i>{row['size']}; against: {row['other']}</i>",
+        "ours, ms": 1000 * row["ours_seconds"], "other, ms": 1000 * row["other_seconds"], "ratio": row["ratio"],
+        "expected": row.get("expected", "") + met.get(row.get("as_expected"), ""),
+        "share": f"{row['share_of_bound']:.0%} ({row['bound_by']})", "spread": row["ours_spread"],
+    } for row in rows.values()])
 
 
 def shown(rows):
-    formats = {"ours, ms": "{:,.4g}", "its ms": "{:,.4g}", "ratio": "{:.2f}", "share": "{:.0%}", "spread": "{:.0%}"}
-    return table(rows).style.format(formats).hide(axis="index")
+    formats = {"ours, ms": "{:,.4g}", "other, ms": "{:,.4g}", "ratio": "{:.2f}", "spread": "{:.0%}"}
+    return table(rows).style.format(formats).hide(axis="index").set_properties(
+        subset=["case"], **{"max-width": "16em", "white-space": "normal"})
 
 
 folders = sorted(file.parent for file in Path(results_dir, "benchmarks").glob("*/peaks.json"))
@@ -144,7 +148,7 @@ def show_device(record):
     display(Markdown(origin(record)))
     for suite in SUITES:
         if suite in record:
-            display(Markdown(f"### Suite `{suite}`"), shown(record[suite]))
+            display(Markdown(f"**Suite {suite}**"), shown(record[suite]))
 
 
 # %% [markdown]
@@ -172,8 +176,7 @@ if not cpus:
 
 # %%
 extras = {"peak_mb": "peak, MB", "imports_mb": "of it imports, MB", "gpu_mb": "on the GPU, MB",
-          "images_per_second": "images a second", "data_wait_share": "waiting for data", "save_share": "saving",
-          "build_seconds": "index built, s"}
+          "images_per_second": "images a second", "data_wait_share": "waiting for data", "save_share": "saving"}
 for name, record in records.items():
     lines = {case: {words: row[key] for key, words in extras.items() if row.get(key)}
              for case, row in all_rows(record).items()}
@@ -184,8 +187,8 @@ for name, record in records.items():
 # %% [markdown]
 # ## The roofline
 #
-# Every case whose operations are counted, under the roof of its device. To the left of the bend more operations a byte
-# would help; to the right only fewer operations do.
+# Every case whose operations are counted, under the roof of its device. Left of the bend time goes into moving bytes,
+# right of it into operations.
 
 # %%
 SHOWN = ("ops", "step", "epoch", "eval")
@@ -195,7 +198,7 @@ for name, record in cpus.items():
     display(picture)
 
 # %% [markdown]
-# **You should see** the network's cases and $L_c$ high, near a roof, and IPFL low: its ranking takes direct differences,
+# **You should see** the network's cases high, $L_c$ not far below them, and IPFL low: its ranking takes direct differences,
 # because a matrix product would lose the digits that decide between near-equal distances (chapter 05). A network can lie
 # above the roof of the matrix product: for 3x3 kernels Winograd's algorithm takes fewer products than are counted,
 # hence a roof of its own.
