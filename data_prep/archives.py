@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
 
-from tqdm import tqdm
-
 from data_prep.market_layout import DataError
+from data_prep.progress import bar
 
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, NotImplementedError)
 HEADER_BYTES = 2**20  # a tar header that carries a long name is read whole into memory
@@ -122,8 +121,8 @@ def unpack(archive, folder, limits=Limits(), progress=True):
 
 
 def _write(members, folder, archive, number, progress):
-    for parts, kind, size, opened in tqdm(members, desc=f"unpacking {archive.name}", total=number, unit="file",
-                                          disable=not progress):
+    members = bar(members, progress, desc=f"unpacking {archive.name}", total=number, unit="file")
+    for parts, kind, size, opened in members:
         target = folder.joinpath(*parts)
         try:
             if kind == "folder":

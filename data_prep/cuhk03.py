@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from data_prep.market_layout import DataError
+from data_prep.progress import bar
 from data_prep.raw import Found, find_top
 
 IMAGES = "cuhk-03.mat"
@@ -82,8 +82,8 @@ def read(raw, work, beside, boxes, splits=None, progress=True):
     with open_images(top / IMAGES) as mat:
         if FIELDS[boxes] not in mat:
             raise DataError(f"{top / IMAGES}: holds no images called {FIELDS[boxes]!r}")
-        for name, pixels in tqdm(images_of(mat, FIELDS[boxes]), desc=f"decoding {boxes}", total=len(wanted),
-                                 unit="image", disable=not progress):
+        for name, pixels in bar(images_of(mat, FIELDS[boxes]), progress, desc=f"decoding {boxes}", total=len(wanted),
+                                unit="image"):
             if name not in wanted:
                 found.extra.append(name)
                 continue

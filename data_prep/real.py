@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Callable
 
 from PIL import Image
-from tqdm import tqdm
 
 from data_prep import bounding_boxes, cuhk03, folder, msmt17
 from data_prep.archives import unpack
 from data_prep.market_layout import DataError, write_card, write_index
+from data_prep.progress import bar
 from data_prep.published import PUBLISHED, Published, counts_of, differences
 from data_prep.raw import first
 from data_prep.store import locked, replace_folder
@@ -158,7 +158,7 @@ class _Writing:
         })
 
     def _bar(self, items, what):
-        return tqdm(items, desc=f"{what} {self.plan.name}", unit="image", disable=not self.progress)
+        return bar(items, self.progress, desc=f"{what} {self.plan.name}", unit="image")
 
     def _check(self, found):
         """What is not as published, accepted; raises DataError unless --accept-counts was given."""

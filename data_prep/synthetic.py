@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from data_prep.camera import Shot, sample_camera, sample_shot
 from data_prep.market_layout import (FOLDERS, ImageName, count, fingerprint, write_card, write_index)
 from data_prep.people import describe, sample_people
 from data_prep.photograph import render
+from data_prep.progress import bar
 from data_prep.seeding import rng_for
 from data_prep.store import replace_folder
 
@@ -194,12 +194,12 @@ def write_set(folder, name, profile, seed, workers, progress=True):
         (folder / FOLDERS[split]).mkdir(parents=True)
     files = iter(plan.rows)
     tasks = _batches(plan)
-    with tqdm(total=len(plan.rows), desc=f"{name} ({profile})", unit="image", disable=not progress) as bar:
+    with bar(show=progress, total=len(plan.rows), desc=f"{name} ({profile})", unit="image") as shown:
         with _pool(workers) as spread:
             for encoded in spread(_encode, tasks):
                 for data, row in zip(encoded, itertools.islice(files, len(encoded))):
                     (folder / row["file"]).write_bytes(data)
-                bar.update(len(encoded))
+                shown.update(len(encoded))
     write_index(folder, plan.rows)
     write_card(folder, {
         **recipe(name, profile, seed),

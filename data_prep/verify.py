@@ -4,10 +4,9 @@ import hashlib
 import os
 from pathlib import Path
 
-from tqdm import tqdm
-
 from data_prep.archives import safe_parts
 from data_prep.market_layout import FOLDERS, INDEX_COLUMNS, DataError, read_card, read_index
+from data_prep.progress import bar
 from data_prep.published import counts_of
 from data_prep.raw import first, images_below
 from data_prep.real import readable
@@ -38,7 +37,7 @@ def verify(folder, progress=True):
         wrong.append(f"counts: {counts} in the index, {card.get('counts')} in the card")
     if not missing:
         digest = hashlib.sha256((folder / "index.csv").read_bytes())
-        for file in tqdm(files, desc=f"verifying {folder.name}", unit="image", disable=not progress):
+        for file in bar(files, progress, desc=f"verifying {folder.name}", unit="image"):
             digest.update((folder / file).read_bytes())
         if digest.hexdigest() != card.get("fingerprint"):
             broken = [file for file in files if not readable(folder / file)]
