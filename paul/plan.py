@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from paul import records, store
+from paul.backbones import build_backbone
 from paul.costs import Step
 from paul.datasets import ReidDataset, how_to_make
 from paul.device import pick_device
@@ -178,6 +179,16 @@ class Plan:
         if self.missing:
             raise FileNotFoundError(f"{len(self.missing)} data sets are missing below --data {data}: "
                                     + "; ".join(self._commands()))
+
+    def fetch_weights(self, places: Places) -> None:
+        """Have the weights that source models start from at hand before hours go into images: found, fetched, checked.
+
+        Raises what `paul.backbones.build_backbone` does.
+        """
+        for backbone, weights in {(profile(spec.profile).network.backbone, places.weights or profile(spec.profile).weights)
+                                  for spec in self.sources}:
+            if weights:
+                build_backbone(backbone, weights)
 
     def _commands(self) -> list[str]:
         """Missing folders, each with its command, those of one command together."""

@@ -9,7 +9,7 @@ from urllib.error import URLError
 import pytest
 import torch
 import torchvision
-from people import SIZE, TINY, data, tiny_smoke  # noqa: F401
+from people import SIZE, TINY, data, pairs, tiny_smoke, write_set  # noqa: F401
 
 from paul import checkpoint, cli, weights
 from paul.backbones import build_backbone
@@ -186,3 +186,18 @@ def test_a_training_goes_on_without_loading_what_it_began_with(data, small_weigh
     pretrain(*arguments, **{**options, "weights": str(moved)})
     with pytest.raises(ValueError, match="holds another training .other weights"):
         pretrain(*arguments, **{**options, "weights": None})
+
+
+@pytest.mark.parametrize("command", [["run", "table1", "--rows", "paul", "--seeds", "0"], ["pretrain", "--out", "model"]])
+def test_missing_weights_are_told_before_images_are_decoded(command, hub, tmp_path, monkeypatch, capsys):
+    def decode(*_, **__):
+        raise AssertionError("images were read before the weights were there")
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("msmt17", "market1501", "dukemtmc"):
+        write_set(tmp_path / "data" / name, {"train": pairs(range(1, 4)), "query": [(7, 1)], "gallery": [(7, 2)]})
+    monkeypatch.setattr("paul.images.load_images", decode)
+    monkeypatch.setattr("paul.experiments.load_images", decode)
+    assert cli.main([*command, "--profile", "paper"]) == 1
+    err = capsys.readouterr().err
+    assert "ImageNet weights of resnet50 could not be downloaded" in err and "resnet50-0676ba61.pth" in err

@@ -53,6 +53,7 @@ def run(args) -> None:
         print("\n".join(f"  {line}" for line in planned.lines()))
         if not args.plan:
             planned.refuse_missing(args.data)
+            planned.fetch_weights(places)
     if args.plan:
         print("\n".join(spec.name for spec in todo))
         return None
