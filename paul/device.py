@@ -104,7 +104,7 @@ def on_device(images: Tensor, device: torch.device) -> Tensor:
 
 
 def announce(images: Tensor, device: torch.device) -> None:
-    """Say in one line of stderr where training runs and its images live; TQDM_DISABLE=1 and worker processes hush it."""
+    """Say in one line of stderr where training runs and its images live; hushed by TQDM_DISABLE=1 and in workers."""
     if os.environ.get("TQDM_DISABLE") or parent_process() is not None:
         return
     file = store.file_of(images)
@@ -132,7 +132,8 @@ def batch_of(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
 def batches(images: Tensor, order: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """(rows, `batch_of` these rows) for every `rows` in `order`, the next ones being read while one is used.
 
-    `order` is walked ahead of its use: draw it beforehand. Images on the device, or in memory when the device is the CPU, need no reading ahead and get none.
+    `order` is walked ahead of its use: draw it beforehand. Images on the device, or in memory when the device is the
+    CPU, need no reading ahead and get none.
     """
     if images.device.type != "cpu" or (device.type == "cpu" and not store.file_of(images)):
         for rows in order:

@@ -73,7 +73,8 @@ WAITING = {
     "mask": lambda x: x[x > 0], "unique": lambda x: x.unique(), "tolist": lambda x: x.tolist(),
     "cpu": lambda x: x.cpu(), "copy back": lambda x: torch.rand(4, device="cpu").copy_(x, non_blocking=True)}
 BLOCKING = {
-    "constants": lambda x: x.new_tensor([1.0, 2.0]), "constant": lambda x: x / x.new_tensor(2), "to": lambda x: torch.rand(4, device="cpu").to(x.device),
+    "constants": lambda x: x.new_tensor([1.0, 2.0]), "constant": lambda x: x / x.new_tensor(2),
+    "to": lambda x: torch.rand(4, device="cpu").to(x.device),
     "copy_": lambda x: x.copy_(torch.rand(4, device="cpu"))}
 
 
