@@ -1,15 +1,26 @@
 """On a GPU, where there is one, the core gives what it gives on the CPU."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
+from people import ADAPT, NETWORK, SIZE, pairs, write_set
 
+from paul.adapt import PaulLoss
+from paul.augment import random_flip, random_shift, surrogates
+from paul.datasets import ReidDataset
+from paul.device import batches, on_device, prepare, sgd
+from paul.images import load_images
 from paul.losses import cyclic_ranking, ipfl_loss, pedal_loss, triplet_loss
 from paul.memory import ImageCenters, PatchMemory
 from paul.metrics import evaluate
 from paul.patches import pool_patches, sample_patches
+from paul.pretrain import parameter_groups
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 g = torch.Generator().manual_seed(0)
+CUDA = torch.device("cuda:0")
 
 
 def draw(*shape):
@@ -64,3 +75,59 @@ def test_scores_ties_included():
             for device in ("cpu", "cuda")]
     assert ours[0].percent() == pytest.approx(ours[1].percent(), rel=1e-12)
     assert torch.equal(ours[0].cmc, ours[1].cmc) and ours[1].cmc.device.type == "cpu"
+
+
+@pytest.mark.parametrize("place", ["device", "memory", "disk"])
+def test_batches_are_the_cpus_wherever_images_live(place, tmp_path):
+    split = ReidDataset.load(write_set(tmp_path / "set", {"train": pairs(range(1, 9), 3)})).split("train")
+    kept = on_device(load_images(split, SIZE, place=place, folder=tmp_path), CUDA)
+    assert kept.device.type == ("cuda" if place == "device" else "cpu")
+    images = load_images(split, SIZE, place="memory")
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1)).split(5)
+    seen = list(batches(kept, order, CUDA))  # all at once: a buffer used again too early would show
+    assert len(seen) == len(order)
+    for rows, x in seen:
+        assert x.device.type == "cuda" and torch.equal(x.cpu(), images[rows].float() / 255)
+
+
+def test_transformations_are_the_cpus():
+    x = torch.rand(20, 3, 40, 24, generator=torch.Generator().manual_seed(2))
+    for change in (random_flip, random_shift, surrogates, partial(surrogates, mode="one", padding="border")):
+        ours, theirs = (change(x.to(device), torch.Generator().manual_seed(3)).cpu() for device in ("cuda", "cpu"))
+        # sums in another order and fused multiply-adds; sampling coordinates up to 40 pixels in float32
+        torch.testing.assert_close(ours, theirs, atol=5e-5, rtol=0)
+
+
+def test_a_network_is_set_up_for_a_gpu():
+    model = prepare(NETWORK.build().to_target(), CUDA)
+    weight = model.backbone[0].weight
+    assert weight.is_cuda and weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.backends.cudnn.benchmark and not torch.backends.cudnn.allow_tf32
+    optimizer = sgd(parameter_groups(model), CUDA, 0.1, 0.9, 1e-4)
+    assert optimizer.defaults["fused"]
+    again = NETWORK.build().to_target()
+    again.load_state_dict(model.state_dict())
+    assert all(torch.equal(value, model.state_dict()[name].cpu()) for name, value in again.state_dict().items())
+
+
+def test_some_steps_in_float32_are_the_cpus():
+    """Network, losses and fused optimiser together; two steps, since small differences grow with training."""
+    ends = []
+    for device in (torch.device("cpu"), CUDA):
+        torch.manual_seed(0)
+        model = prepare(NETWORK.build().to_target(), device).train()
+        loss = PaulLoss(model, 12, replace(ADAPT, s=5.0)).to(device)
+        optimizer = sgd(parameter_groups(model), device, 0.01, 0.9, 1e-4)
+        images = torch.rand(12, 3, *SIZE, generator=torch.Generator().manual_seed(4))
+        loss.memory.update(torch.arange(12).to(device), torch.nn.functional.normalize(torch.randn(
+            2, 12, 8, generator=torch.Generator().manual_seed(5)), dim=2).to(device))
+        for rows in torch.arange(12).split(6):
+            x = torch.cat([images[rows], images[rows].flip(3)])
+            losses = loss(model(x.to(device)), rows.to(device))
+            optimizer.zero_grad()
+            losses["loss"].backward()
+            optimizer.step()
+        ends.append({name: value.cpu() for name, value in model.state_dict().items()} | {
+            name: value.detach().cpu() for name, value in losses.items()})
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-3, atol=1e-4)
