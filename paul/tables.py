@@ -147,6 +147,26 @@ def comparison_table(table: str, runs: pd.DataFrame, profile: str, paper_dir=PAP
     return frame
 
 
+def places_of_methods(table: str, runs: pd.DataFrame, paper_dir=PAPER) -> pd.DataFrame:
+    """The methods of Table 1 or 2 that were run here, in the paper's order and in ours: places, never values.
+
+    Columns: row, method, and for each published metric place_paper_<metric> and place_here_<metric>, 1 the best among
+    these methods. attrs["kendall_tau"] holds tau per metric, NaN below two methods.
+    """
+    cited = published(table, paper_dir).set_index("method")
+    means = runs[runs["target"] == COMPARED[table]].groupby("row")[list(PUBLISHED_METRICS)].mean()
+    rows = [row for row in (*RIVALS, "paul") if row in means.index]
+    names = [ROWS[row].label if row in RIVALS else "PAUL" for row in rows]
+    frame = pd.DataFrame({"row": rows, "method": names})
+    for metric, printed in PUBLISHED_METRICS.items():
+        paper, ours = cited.loc[names, printed].to_numpy(), means.loc[rows, metric].to_numpy()
+        for name, values in (("paper", paper), ("here", ours)):
+            places = pd.Series(values).rank(ascending=False, method="min").astype("Int64")
+            frame[f"place_{name}_{metric}"] = places
+        frame.attrs.setdefault("kendall_tau", {})[metric] = kendall_tau(paper, ours)
+    return frame
+
+
 def figure_text(mean: float, low: float, high: float) -> str:
     """'45.1 [40.2, 50.0]'; the mean alone when there is no interval, a dash when there is nothing."""
     if pd.isna(mean):
@@ -190,6 +210,17 @@ def markdown(frame: pd.DataFrame) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in cells)
 
 
+def places_text(table: str, runs: pd.DataFrame, paper_dir=PAPER) -> str:
+    """`places_of_methods` as Markdown, Kendall's tau below it."""
+    frame = places_of_methods(table, runs, paper_dir)
+    shown = frame[["method"]].copy()
+    for metric in PUBLISHED_METRICS:
+        both = zip(frame[f"place_paper_{metric}"], frame[f"place_here_{metric}"])
+        shown[f"place by {METRICS[metric].split()[0]}: paper, here"] = [f"{a}, {b}" for a, b in both]
+    taus = ", ".join(f"{METRICS[metric].split()[0]} {tau:.2f}" for metric, tau in frame.attrs["kendall_tau"].items())
+    return markdown(shown) + f"\nKendall's tau: {taus}.\n"
+
+
 def table_text(table: str, runs: pd.DataFrame, profile: str, paper_dir=PAPER) -> str:
     """One table as a Markdown page, with the rule by which it may be read."""
     text = f"# {TITLES[table]} (profile {profile})\n\n"
@@ -201,7 +232,8 @@ def table_text(table: str, runs: pd.DataFrame, profile: str, paper_dir=PAPER) ->
     if table in COMPARED:
         here = ", ".join(ROWS[row].label for row in RIVALS)
         text += f"Run here on the same images by the same protocol: {here} and PAUL. The other methods are cited only.\n"
-        return text + "\n" + markdown(readable(comparison_table(table, runs, profile, paper_dir), profile))
+        text += "\n" + markdown(readable(comparison_table(table, runs, profile, paper_dir), profile))
+        return text + "\n## The paper's order of these methods, and ours\n\n" + places_text(table, runs, paper_dir)
     frame = ablation_table(table, runs, profile, paper_dir)
     for target, part in frame.groupby("target", sort=False):
         text += f"\n## {target_name(target, profile)}\n\n" + markdown(readable(part, profile))

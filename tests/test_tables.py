@@ -25,6 +25,7 @@ from paul.tables import (
     kendall_tau,
     ordered_pairs,
     ordering,
+    places_of_methods,
     readable,
     table_text,
     write_tables,
@@ -148,6 +149,22 @@ def test_methods_run_here_stand_beside_paul_and_the_others_are_marked_as_cited()
     assert "cited only" in table_text("table1", runs_frame(runs), "mini", PAPER)
     sorted_in = comparison_table("table1", runs_frame([{**run, "profile": "paper"} for run in runs]), "paper", PAPER)
     assert sorted_in["rank1"].is_monotonic_increasing and sorted_in["method"].iloc[0] == "LOMO, ours (paper)"
+
+
+def test_the_order_of_the_methods_run_here_is_set_beside_the_papers():
+    values = {"lomo": 10.0, "bow": 20.0, "pul": 30.0, "paul": 40.0}  # the paper's order on either set
+    runs = [record(row, "market", s, value + s, value + s) for row, value in values.items() for s in range(2)]
+    frame = places_of_methods("table1", runs_frame(runs), PAPER).set_index("method")
+    assert (frame["place_here_rank1"] == frame["place_paper_rank1"]).all()
+    assert frame["place_here_rank1"].to_dict() == {"LOMO": 4, "BoW": 3, "PUL": 2, "PAUL": 1}
+    assert frame.attrs["kendall_tau"] == {"rank1": 1, "map_trapezoid": 1}
+    turned = [{**run, "metrics": {**run["metrics"], "rank1": 100 - run["metrics"]["rank1"]}} for run in runs]
+    assert places_of_methods("table1", runs_frame(turned), PAPER).attrs["kendall_tau"]["rank1"] == -1
+    text = table_text("table1", runs_frame(runs), "mini", PAPER)
+    assert "| PAUL | 1, 1 | 1, 1 |" in text and "Kendall's tau: Rank-1 1.00, mAP 1.00" in text
+    two = [run for run in turned if run["row"] in ("lomo", "paul")]
+    assert sorted(places_of_methods("table1", runs_frame(two), PAPER)["place_here_rank1"]) == [1, 2]
+    assert "Kendall's tau: Rank-1 nan" in table_text("table2", runs_frame(runs), "mini", PAPER)
 
 
 def test_text_says_the_profile_and_the_rule():
