@@ -22,6 +22,9 @@ class Workers(Executor):
         try:
             return self._pool.submit(function, *arguments, **named)
         except BrokenExecutor:
+            # the pool has asked the others to stop, upon which a training saves and would go on to its next run
+            for process in (self._pool._processes or {}).values():
+                process.kill()
             self._pool = self._new()
             return self._pool.submit(function, *arguments, **named)
 

@@ -7,6 +7,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import BrokenExecutor
 from functools import partial
 from pathlib import Path
 
@@ -97,6 +99,25 @@ def test_workers_that_keep_dying_end_the_work_and_errors_are_not_retried():
     with pytest.raises(ValueError, match="'one'"):
         list(as_they_end(pool, int, ["one"], retries=1))
     assert list(as_they_end(pool, abs, [-1], retries=0)) == [(-1, 1)]  # as good as new
+    pool.shutdown()
+
+
+def test_a_replaced_pool_leaves_no_process_behind(tmp_path):
+    stubborn = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); " \
+               "open(name + '~', 'w').write(str(os.getpid())); os.rename(name + '~', name); time.sleep(100)"
+    pool = Workers(2)
+    pool.submit(exec, stubborn, {"name": str(tmp_path / "pid")})
+    while not (tmp_path / "pid").exists():
+        time.sleep(0.05)
+    # two, since a pool listens to a process that it has just started from the next submission on
+    first, _ = [pool.submit(signal.raise_signal, signal.SIGKILL) for _ in range(2)]
+    with pytest.raises(BrokenExecutor):
+        first.result()
+    assert pool.submit(abs, -1).result() == 1
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.kill(int((tmp_path / "pid").read_text()), 0)
+            time.sleep(0.1)
     pool.shutdown()
 
 
