@@ -103,18 +103,22 @@ class Step:
 
     @property
     def loss_bytes_sent(self) -> int:
-        """Bytes that a rank receives in a step for the sharded bank; N is not among its arguments.
+        """Bytes that a rank receives in a step for the sharded memories (`paul.sharded`); N is not among its arguments.
 
-        All batch features (all-gather), every other rank's k largest similarities (all-gather), and the sum of the
-        ranks' shares of the gradient (reduce-scatter).
+        Sums over ranks: three of all batch features [M, B, D] (put together, their gradient, and that gradient on its
+        way back), one of [M, B], three of the batch's centres [B, M E]; and every other rank's k largest similarities.
         """
-        batch = FLOAT * self.patches * self.batch * self.dim
-        others = FLOAT * self.patches * self.batch * self.nearest * (self.ranks - 1)
-        return 2 * batch * (self.ranks - 1) // self.ranks + others
+        features, centres = self.patches * self.batch * self.dim, self.batch * self.centre_dim
+        others = self.patches * self.batch * self.nearest * (self.ranks - 1)
+        return self._summed(3 * features + self.patches * self.batch + 3 * centres) + FLOAT * others
+
+    def _summed(self, numbers: int) -> int:
+        """Bytes that a rank receives while numbers are summed over all ranks around a ring."""
+        return 2 * FLOAT * numbers * (self.ranks - 1) // self.ranks
 
     def gradient_bytes_sent(self, trained: int) -> int:
         """Bytes that a rank receives in a step to average the gradient of `trained` weights (ring all-reduce)."""
-        return 2 * FLOAT * trained * (self.ranks - 1) // self.ranks
+        return self._summed(trained)
 
     def checkpoint_bytes(self, total: int, trained: int) -> int:
         """All weights, the momentum of the trained ones, and both memories whole, whatever the number of ranks."""
@@ -183,8 +187,8 @@ def ranks_table(images: int = 10_000_000, ranks=(1, 2, 4, 8, 16)) -> str:
     rows = [[str(r), _bytes(step.bank_bytes), _bytes(step.centre_bytes), _bytes(step.similarity_bytes),
              _bytes(step.loss_bytes_sent), _bytes(step.gradient_bytes_sent(trained))]
             for r in ranks for step in [Step(images, ranks=r)]]
-    return _table([f"R, at N = {images:,}", "bank a rank", "centres", "similarities", "received for L_c a step",
-                   "received for gradients"], rows)
+    return _table([f"R, at N = {images:,}", "bank a rank", "centres", "similarities", "losses: received a step",
+                   "gradients: received a step"], rows)
 
 
 if __name__ == "__main__":

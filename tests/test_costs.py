@@ -5,11 +5,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from paul import checkpoint, costs
+from paul import checkpoint, costs, distributed
 from paul.adapt import AdaptOptions, PaulLoss
 from paul.costs import Step
 from paul.losses import pedal_loss
-from paul.patchnet import PatchNetOptions
+from paul.patchnet import PatchNetOptions, PatchNetOutput
+from paul.sharded import ShardedPaulLoss
 
 SMALL = PatchNetOptions(backbone="small", num_patches=3, dim=8, pgn_channels=8, pgn_hidden=8)
 STEP = Step(images=50, batch=5, patches=3, dim=8, centre_dim=12)
@@ -57,6 +58,21 @@ def test_bytes_are_those_of_the_tensors():
     assert STEP.similarity_bytes == torch.zeros(STEP.patches, STEP.batch, STEP.images).nbytes
     ranks = Step(images=50, patches=3, dim=8, ranks=4)
     assert ranks.bank_bytes == torch.zeros(3, 13, 8).nbytes  # the largest share of 50 over 4
+
+
+def test_ranks_exchange_the_bytes_that_are_said(monkeypatch):
+    """Of every exchange of a step its size is noted; none takes place, since the other ranks are not there."""
+    step = Step(images=50, batch=6, patches=3, dim=8, centre_dim=12, nearest=4, ranks=2)
+    summed, gathered = [], []
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda x: summed.append(x.nbytes))
+    monkeypatch.setattr(distributed.dist, "all_gather", lambda all, x: gathered.append(x.nbytes))
+    model = SMALL.build().to_target()
+    loss = ShardedPaulLoss(model, step.images, AdaptOptions(k=4), distributed.World(0, 2))
+    half = PatchNetOutput(torch.randn(3, 6, 8, requires_grad=True), torch.randn(3, 6, 4, requires_grad=True), None)
+    loss(half, torch.arange(6))["loss"].backward()  # 3 of the 6 images with their surrogates are here
+    small = 4 * 1  # the number of anchors that count
+    received = sum(2 * size // 2 for size in summed if size != small) + sum(gathered)
+    assert received == step.loss_bytes_sent
 
 
 def test_a_checkpoint_has_the_size_that_is_said(tmp_path):
