@@ -96,6 +96,10 @@ class Step:
         """Image centres of L_v, per rank."""
         return FLOAT * self._held * self.centre_dim
 
+    def image_bytes(self, image_size: tuple[int, int] = (384, 128)) -> int:
+        """All decoded images, three bytes a pixel."""
+        return 3 * image_size[0] * image_size[1] * self.images
+
     @property
     def similarity_bytes(self) -> int:
         """The one array of size [M, B, N/R] that L_c needs while it is computed."""
@@ -126,9 +130,12 @@ class Step:
         return FLOAT * (total + trained) + whole.bank_bytes + whole.centre_bytes
 
     def ranks_for(self, bytes_per_rank: float) -> int:
-        """The fewest ranks on which bank, centres and similarities take no more than these bytes each."""
+        """The fewest ranks on which a step's bank, twice, centres and similarities take no more than these bytes each.
+
+        Twice, since a step squares the bank, and a checkpoint is put together from one rank's share after the other.
+        """
         whole = replace(self, ranks=1)
-        return max(1, -(-(whole.bank_bytes + whole.centre_bytes + whole.similarity_bytes) // int(bytes_per_rank)))
+        return max(1, -(-(2 * whole.bank_bytes + whole.centre_bytes + whole.similarity_bytes) // int(bytes_per_rank)))
 
 
 def crossing(flops_per_image: float, step: Step = Step(), slower: float = 1.0) -> float:
@@ -150,7 +157,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _bytes(number: float) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= size:
             return f"{number / size:.3g} {unit}" if number < 100 * size else f"{number / size:,.0f} {unit}"
     return f"{number:.0f} B"
@@ -172,13 +179,13 @@ def growth_table(sizes=(12_936, 100_000, 1_000_000, 10_000_000)) -> str:
     rows = []
     for images in sizes:
         step = Step(images)
-        rows.append([f"{images:,}", f"{step.pedal_flops / 1e12:,.2f}",
+        rows.append([f"{images:,}", f"{step.pedal_flops / 1e12:,.3g}",
                      f"{step.pedal_flops / (2 * step.batch * backbone):.3g}",
-                     f"{step.steps * (2 * step.batch * backbone + step.pedal_flops) / 1e15:,.0f}",
+                     f"{step.steps * (2 * step.batch * backbone + step.pedal_flops) / 1e15:,.4g}",
                      _bytes(step.bank_bytes), _bytes(step.centre_bytes), _bytes(step.similarity_bytes),
-                     _bytes(step.checkpoint_bytes(total, trained))])
+                     _bytes(step.checkpoint_bytes(total, trained)), _bytes(step.image_bytes())])
     return _table(["N", "L_c, TFLOP a step", "times the backbone's", "both, PFLOP an epoch", "bank", "centres",
-                   "similarities", "checkpoint"], rows)
+                   "similarities", "checkpoint", "images"], rows)
 
 
 def ranks_table(images: int = 10_000_000, ranks=(1, 2, 4, 8, 16)) -> str:
@@ -191,5 +198,5 @@ def ranks_table(images: int = 10_000_000, ranks=(1, 2, 4, 8, 16)) -> str:
                    "gradients: received a step"], rows)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # the tables of book/pages/from_laptop_to_cluster.md
     print("\n".join([network_table(), growth_table(), ranks_table()]))
