@@ -159,8 +159,8 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 def _bytes(number: float) -> str:
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= size:
-            return f"{number / size:.3g} {unit}" if number < 100 * size else f"{number / size:,.0f} {unit}"
-    return f"{number:.0f} B"
+            return f"{number / size:.3g}\N{NO-BREAK SPACE}{unit}"
+    return f"{number:.0f}\N{NO-BREAK SPACE}B"
 
 
 def network_table() -> str:

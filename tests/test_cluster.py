@@ -233,3 +233,12 @@ def test_a_script_keeps_odd_words_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/echo")
     script = slurm_script("runs", [4], ["run", str(said)], said, [])
     assert submit(script, dict(os.environ)) == [f"-m paul run {said} --task 4"]
+
+
+def test_the_commands_of_the_page_are_understood():
+    page = (ROOT / "book/pages/from_laptop_to_cluster.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r"^    (?:paul|torchrun .*-m paul) (.*)$", page, re.MULTILINE)
+    assert len(commands) == 7
+    for command in commands:
+        arguments = cli.parser().parse_args(shlex.split(command))
+        assert arguments.command in ("run", "adapt")
