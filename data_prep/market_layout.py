@@ -56,12 +56,15 @@ def write_index(folder, rows):
 
 
 def read_index(folder):
-    """Read `index.csv` back as a list of dictionaries of strings."""
+    """Read `index.csv` back as a list of dictionaries of strings; raises DataError where it cannot be read."""
     path = Path(folder) / "index.csv"
     if not path.is_file():
         raise DataError(f"{path}: missing; is {folder} a prepared set?")
-    with open(path, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path}: not readable as a table ({error}); prepare the set again with --overwrite") from error
 
 
 def fingerprint(folder):
@@ -100,6 +103,9 @@ def read_card(folder):
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(card, dict):
+            raise ValueError("no object")
+        return card
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON ({error}); prepare the set again with --overwrite") from error

@@ -42,7 +42,7 @@ def check_kept(folder, recipe, overwrite):
         raise DataError(f"{folder}: holds another set ({details}); give --overwrite to replace it, or another --out")
     try:
         intact = fingerprint(folder) == card["fingerprint"]
-    except (OSError, KeyError, DataError):
+    except (OSError, KeyError, TypeError, ValueError, DataError):
         intact = False
     if not intact:
         raise DataError(f"{folder}: its files no longer match the fingerprint in card.json; "

@@ -21,7 +21,7 @@ import torch  # noqa: F401
 from torch import _weights_only_unpickler as unpickler
 
 # the readers and the parsers below them are watched for new branches; other code of the libraries is not
-with atheris.instrument_imports(include=["paul", "book", "tomllib"]):
+with atheris.instrument_imports(include=["paul", "book", "data_prep", "tomllib"]):
     from tests.hostile import TARGETS
 
 unpickler.Unpickler.load = atheris.instrument_func(unpickler.Unpickler.load)

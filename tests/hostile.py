@@ -14,6 +14,9 @@ from pathlib import Path
 import torch
 
 from book.toc import BookError, load_book
+from data_prep.market_layout import DataError
+from data_prep.store import check_kept
+from data_prep.verify import verify
 from paul import checkpoint, records, runs
 from paul.claims import CLAIMS, ClaimsError, load_claims
 from paul.datasets import ReidDataset
@@ -72,6 +75,16 @@ def read_card(content: bytes, folder: Path) -> None:
     dataset = expect(folder / "card.json", ValueError, lambda: ReidDataset.load(folder))
     if dataset is not None:
         assert isinstance(dataset.name, str) and isinstance(dataset.fingerprint, str)
+
+
+def read_prepared(content: bytes, folder: Path) -> None:
+    """The index and, after a line of dashes, the card, as `data_prep verify` reads them."""
+    index, _, card = content.partition(b"\n----\n")
+    (folder / "index.csv").write_bytes(index)
+    (folder / "card.json").write_bytes(card)
+    expect(folder, DataError, lambda: verify(folder, progress=False))
+    assert check_kept(folder, {"name": "market1501"}, overwrite=True) is False
+    expect(folder, DataError, lambda: check_kept(folder, {"name": "market1501"}, overwrite=False))
 
 
 def read_run(content: bytes, folder: Path) -> None:
@@ -173,6 +186,7 @@ def pickles() -> list[bytes]:
 TARGETS = {
     "index": (read_index, lambda: [INDEX]),
     "card": (read_card, lambda: [CARD]),
+    "prepared": (read_prepared, lambda: [INDEX + b"\n----\n" + CARD, INDEX[:47] + b"\n----\n{}"]),
     "record": (read_run, lambda: [RECORD]),
     "claims": (read_claims, lambda: [CLAIMS.read_bytes()[-3000:], CLAIMS.read_bytes()[1000:2500]]),
     "book": (read_book, lambda: [BOOK]),

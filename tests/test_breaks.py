@@ -51,7 +51,8 @@ def end_of(folder):
     state = checkpoint.read(Path(folder) / "checkpoint.pt")
     training = state["training"]
     memories = {f"{part}/{name}": value for part in ("memory", "centers") for name, value in training[part].items()}
-    curve = [{key: value for key, value in line.items() if key != "seconds"} for line in json.loads(training["history"])]
+    history = json.loads(training["history"])
+    curve = [{key: value for key, value in line.items() if key != "seconds"} for line in history]
     return {**state["model"], **memories}, curve
 
 
@@ -105,7 +106,8 @@ def slowly(self, *arguments):  # time enough to be killed in the middle
     time.sleep({seconds})
     step(self, *arguments)
 torch.optim.SGD.step = slowly
-model = adapt(checkpoint.load({start!r})[0], torch.from_numpy(np.load({images!r})), ADAPT, folder={folder!r}, device="cpu")
+start, images = checkpoint.load({start!r})[0], torch.from_numpy(np.load({images!r}))
+model = adapt(start, images, ADAPT, folder={folder!r}, device="cpu")
 print(len(model.history), "epochs")
 """
 
@@ -180,8 +182,8 @@ def test_files_that_may_not_grow_stop_the_run_and_leave_the_last_checkpoint(
     assert ends_alike(tmp_path, adapted[1])
 
 
-def test_images_unreadable_in_the_middle_are_named_and_can_be_left_out(data, tmp_path, capsys, monkeypatch,  # noqa: F811
-                                                                       tiny_smoke):  # noqa: F811
+def test_images_unreadable_in_the_middle_are_named_and_can_be_left_out(
+        tmp_path, capsys, monkeypatch, tiny_smoke):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     folder = write_set(tmp_path / "set", {"train": pairs(range(1, 7), 2)})
     images = sorted((folder / "bounding_box_train").iterdir())
