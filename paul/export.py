@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from paul import checkpoint
 from paul.checkpoint import write_atomically
 from paul.engine import fingerprint
-from paul.images import MEAN, STD, normalize, unit_range
+from paul.images import MEAN, STD
 from paul.patchnet import PatchNet, PatchNetOptions
 
 FORMAT = "paul-1"
@@ -78,9 +78,11 @@ class _Descriptor(nn.Module):
     def __init__(self, model: PatchNet):
         super().__init__()
         self.model = model
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model.describe(normalize(unit_range(images)))
+        return self.model.describe((images.float() / 255 - self.mean) / self.std)
 
 
 def save_onnx(model: PatchNet, path: str | Path) -> None:
@@ -133,7 +135,7 @@ A PatchNet (Yang et al., *Patch-based Discriminative Feature Learning for Unsupe
 |---|---|
 | backbone | {o.backbone}, {count:,} weights in all |
 | input | RGB, {shape}, resized bilinearly |
-| values | divided by 255, then minus {list(MEAN)}, divided by {list(STD)} (inside the ONNX file, which takes 0 to 255) |
+| values | divided by 255, then minus {list(MEAN)}, divided by {list(STD)} (ONNX: done inside) |
 | output | {o.num_patches * o.dim} numbers: {o.num_patches} patches of {o.dim}, each of unit length |
 | compare by | cosine, or Euclidean distance: the order is the same |
 | weights | {fingerprint(*model.state_dict().values())} |
@@ -166,7 +168,8 @@ def _stages(spec) -> list[str]:
         return [f"- Starting from `{spec}`."] if spec else []
     data, options = spec.get("data"), spec.get("options")
     if isinstance(data, dict):
-        kept = [f"{key} {data[key]}" for key in ("images", "title", "source", "licence", "fingerprint") if data.get(key)]
+        known = ("images", "title", "source", "licence", "fingerprint")
+        kept = [f"{key} {data[key]}" for key in known if data.get(key)]
         where = f"{data.get('name')} ({'; '.join(kept)})"
     else:
         where = f"images with hash {spec.get('images', 'unknown')}, in a set that the checkpoint does not name"

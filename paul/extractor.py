@@ -29,7 +29,8 @@ class Extractor:
     Items may differ in kind and size. Whatever the kind, the same pixels give the same descriptor.
 
     Args:
-        model: the path of a checkpoint or of an exported .safetensors file, or a PatchNet, which is used as it is and not copied.
+        model: the path of a checkpoint or of an exported .safetensors file, or a PatchNet, which is used as it is and
+            not copied.
         image_size: rows and columns that images are resized to; by default what the checkpoint says. Any other than
             the training's costs accuracy.
         device: where the network runs: a GPU when there is one, for a PatchNet where it lies.

@@ -118,7 +118,7 @@ class Index:
 
     def _exact(self, queries: Tensor, k: int) -> Found:
         device = self.gallery.device if isinstance(self.gallery, Tensor) else queries.device
-        best = [Found(torch.empty(len(part), 0, device=device), torch.empty(len(part), 0, dtype=torch.long, device=device))
+        best = [Found(torch.empty(len(part), 0, device=device), torch.empty(len(part), 0, device=device).long())
                 for part in queries.split(1024)]
         for first, block, norms in self._blocks():
             for place, part in enumerate(queries.to(device).split(1024)):

@@ -207,8 +207,9 @@ def test_from_crops_to_a_ranked_page_as_a_user_types_it(paul, trained, tmp_path,
     code, _, err = paul("rank", "--query", one, "--gallery", "crops.parquet", "--init", trained[1] / "checkpoint.pt",
                         "-o", "other.html", "--device", "cpu")
     assert code == 1 and "was described by another network" in err and not (tmp_path / "other.html").exists()
-    for arguments, message in ((("rank", "--query", one, "--gallery", "gone", *use, "-o", "a.png"), "gone: no such file"),
-                               (("rank", "--query", one, "--gallery", "crops", *use, "-o", "a.gif"), ".png or .html"),
+    asked = ["rank", "--query", one, *use]
+    for arguments, message in (((*asked, "--gallery", "gone", "-o", "a.png"), "gone: no such file"),
+                               ((*asked, "--gallery", "crops", "-o", "a.gif"), ".png or .html"),
                                (("export", "models/mine/model.pt", "-o", "model.pt"), ".safetensors or .onnx"),
                                (("export", "gone.pt", "-o", "model.onnx"), "gone.pt")):
         code, _, err = paul(*arguments)

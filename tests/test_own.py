@@ -189,12 +189,10 @@ def test_listing_takes_files_folders_patterns_and_sets_and_knows_their_ids(folde
     (loose.parent / ".hidden.png").write_bytes(b"")
     frame = listed([tmp_path])
     assert frame.values.tolist() == [[str(loose), -1, -1]]
-    for name, message in (("nothing*.png", "no file fits it"), (tmp_path / "gone", "no such file"),
-                          (loose.parent / "notes*", None)):
-        if message:
-            with pytest.raises(ValueError, match=message):
-                listed([name])
-    Image.new("RGB", (9, 9)).save(os.path.join(os.fsencode(tmp_path), b"\xff.png").decode(errors="surrogateescape"), "PNG")
+    for name, message in (("nothing*.png", "no file fits it"), (tmp_path / "gone", "no such file")):
+        with pytest.raises(ValueError, match=message):
+            listed([name])
+    loose.rename(os.path.join(tmp_path, os.fsdecode(b"\xff.png")))
     with pytest.raises(ValueError, match="not valid text; rename it"):
         listed([tmp_path])
     (tmp_path / "empty").mkdir()

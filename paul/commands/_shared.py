@@ -117,8 +117,8 @@ def network_size(args, model):
 def common(command, profile: str | None = "mini") -> None:
     """Options of every command that computes; with profile None the network's file may decide."""
     command.add_argument("--profile", default=profile, help="smoke, mini, gpu or paper" + (
-        "" if profile else "; by default mini for the small backbone and paper for others, with images of the size that "
-        "the checkpoint was trained on"))
+        "" if profile else "; by default mini for the small backbone and paper for others, with images of the size "
+        "that the checkpoint was trained on"))
     command.add_argument("--device", help="cpu, cuda, cuda:1; a GPU when there is one")
 
 

@@ -11,7 +11,7 @@ def options(command) -> None:
     """Of the command line."""
     command.add_argument("images", nargs="+", help="files, folders (a prepared set among them) and patterns")
     describing(command)
-    command.add_argument("-o", "--out", required=True, help="features.parquet or features.npz; the same command goes on")
+    command.add_argument("-o", "--out", required=True, help="features.parquet or .npz; the same command goes on")
     command.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
 
 

@@ -40,6 +40,7 @@ def run(args) -> None:
     else:
         gallery = listed(args.gallery)
         vectors = extractor(gallery["file"]).numpy()
-    ranking = rank(extractor(queries["file"]).numpy(), queries, vectors, gallery, args.k, args.other_cameras, args.method)
+    asked = extractor(queries["file"]).numpy()
+    ranking = rank(asked, queries, vectors, gallery, args.k, args.other_cameras, args.method)
     write_ranking(ranking, out, args.init)
     print(f"{out}: {len(queries)} queries against {len(gallery)} images, {ranking.method} search")
