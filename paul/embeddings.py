@@ -150,12 +150,12 @@ def _describe(extractor: Extractor, frame: pd.DataFrame, folder: Path, skip: boo
             files, part = frame["file"].iloc[first:first + PART].tolist(), folder / f"{first:09d}.npz"
             if not part.is_file():
                 places = [place for place, file in enumerate(files) if not skip or _readable(file)]
-                features = extractor([files[place] for place in places]).numpy()
+                features = extractor([files[place] for place in places], bar).numpy()
                 rows = first + np.array(places, dtype=np.int64)
                 write_atomically(part, lambda file: np.savez(file, rows=rows, features=features))
             with np.load(part, allow_pickle=False) as saved:
                 kept.append(saved["rows"])
-            bar.update(len(files))
+            bar.update(first + len(files) - bar.n)  # parts made before, images left out
     if not sum(map(len, kept)):
         raise ValueError("none of the images can be read")
     return np.concatenate(kept)

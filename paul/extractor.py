@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import nullcontext
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -63,12 +64,13 @@ class Extractor:
         self.width = model.options.num_patches * model.options.dim
         self.fingerprint = fingerprint(torch.tensor(self.image_size), *model.state_dict().values())
 
-    def __call__(self, images) -> Tensor:
+    def __call__(self, images, bar: tqdm | None = None) -> Tensor:
         """Descriptors of one item or of many -> float32 [N, M*D] on the CPU, rows of norm sqrt(M) (paper Sec. 3.1).
 
         Args:
             images: one item; a list or any other iterable of items, read as it goes; a tensor [N, 3, H, W]; an array
                 uint8 [N, H, W, 3].
+            bar: a progress bar to move in place of its own.
 
         Raises:
             ValueError, TypeError: an item cannot be read; the message says which, counted from 0.
@@ -76,17 +78,18 @@ class Extractor:
         if isinstance(images, Tensor):
             images = _as_bytes(images[None] if images.ndim == 3 else images, 0)
             if images.shape[2:] == self.image_size:  # stays on its device
-                return self._describe(images.split(self.batch), len(images))
+                return self._describe(images.split(self.batch), len(images), bar)
         elif isinstance(images, (str, Path, Image.Image)) or isinstance(images, np.ndarray) and images.ndim == 3:
             images = [images]
-        return self._describe(self._decoded(images), len(images) if hasattr(images, "__len__") else None)
+        return self._describe(self._decoded(images), len(images) if hasattr(images, "__len__") else None, bar)
 
-    def _describe(self, batches, total: int | None) -> Tensor:
+    def _describe(self, batches, total: int | None, bar: tqdm | None) -> Tensor:
         parts = [torch.empty(0, self.width)]
-        with tqdm(total=total, desc="describing", unit="image", leave=False, delay=1) as bar:
+        own = {"total": total, "desc": "describing", "unit": "image", "leave": False, "delay": 1}
+        with nullcontext(bar) if bar is not None else tqdm(**own) as moving:
             for images in batches:
                 parts.append(extract(self.model, images, self.batch).float().cpu())
-                bar.update(len(images))
+                moving.update(len(images))
         return torch.cat(parts)
 
     def _decoded(self, items):

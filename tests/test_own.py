@@ -234,7 +234,7 @@ def test_interrupted_embedding_goes_on_and_a_finished_one_is_left_alone(extracto
         class Stopped:
             width, fingerprint = extractor.width, extractor.fingerprint
 
-            def __call__(self, items):
+            def __call__(self, items, bar):
                 return counted(items, stop_at)  # noqa: B023
 
         with pytest.raises(KeyboardInterrupt):
