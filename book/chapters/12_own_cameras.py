@@ -305,7 +305,8 @@ display(Markdown("\n".join(f"- {line}" for line in lines)))
 #
 # - agreement and purity rise together from source over AdaBN to the epochs, and stay far above the untrained network.
 #   That is weaker evidence than its correlation looks: the epochs lie on one path, and all that moves along a path moves
-#   together. Exercise 1 has a network whose patches agree fully and know nothing.
+#   together. Exercise 1 has a network whose patches agree fully and know nothing, and at `smoke`, with a source that
+#   hardly learned, agreement fell while purity rose.
 # - across images a moderate correlation, and a purity of the third that agrees most far above that of the third that
 #   agrees least. So agreement can sort answers by how far to believe them. But a good part even of the best third is
 #   wrong, and without labels nobody knows how large that part is.
