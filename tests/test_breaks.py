@@ -126,7 +126,7 @@ def test_a_notebook_whose_kernel_was_killed_goes_on_when_the_cell_is_run_again(
         clients = [kernel.client() for kernel in kernels]
         for client in clients:
             client.start_channels()
-            client.wait_for_ready(timeout=60)
+            client.wait_for_ready(timeout=180)
         clients[0].execute(CELL.format(**paths, seconds=0.3))
         while not (tmp_path / "run/checkpoint.previous.pt").is_file():
             assert kernels[0].is_alive()
@@ -136,7 +136,7 @@ def test_a_notebook_whose_kernel_was_killed_goes_on_when_the_cell_is_run_again(
             time.sleep(0.02)
         assert len(json.loads(checkpoint.read(tmp_path / "run/checkpoint.pt")["training"]["history"])) < ADAPT.epochs
         said = []
-        answer = clients[1].execute_interactive(CELL.format(**paths, seconds=0), timeout=60,
+        answer = clients[1].execute_interactive(CELL.format(**paths, seconds=0), timeout=180,
                                                 output_hook=lambda message: said.append(message["content"]))
         assert answer["content"]["status"] == "ok", said
         assert any(content.get("text") == "2 epochs\n" for content in said)
