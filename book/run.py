@@ -114,12 +114,16 @@ def missing_need(chapter: Chapter, data_error: str | None) -> str | None:
     """Why the chapter can't run here, or None."""
     if "data" in chapter.needs and data_error:
         return data_error
-    if "gpu" in chapter.needs:
-        import torch
-
-        if not torch.cuda.is_available():
-            return "needs a GPU, and there is none here"
+    if "gpu" in chapter.needs and not has_gpu():
+        return "needs a GPU, and there is none here"
     return None
+
+
+def has_gpu() -> bool:
+    """Whether torch sees one."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def make_data(data: Path, profile: str) -> str | None:
@@ -200,6 +204,9 @@ def run_book(
     notebooks = {chapter.slug: read_chapter(chapter) for chapter in selected}
     common = {"profile": profile, "data_dir": _from_root(data), "results_dir": _from_root(results)}
     parameters = choose_parameters(notebooks, book, common, asked or {})
+    if profile not in ("smoke", "mini") and not has_gpu():
+        say(f"warning: profile {profile} is meant for a GPU, and there is none here. Runs that are recorded in {results} "
+            "are shown; one that is missing would take days.")
     with locked(out):
         recorder = Recorder(book, selected, out, results, profile, command)
         try:

@@ -9,8 +9,15 @@ from data_prep.market_layout import DataError
 
 
 def _synthetic(options):
-    from data_prep.synthetic import prepare
+    from data_prep.expected import rendering
+    from data_prep.synthetic import WORLDS, prepare
 
+    for name in options.sets or WORLDS:
+        folder = Path(options.out) / options.profile / name
+        if options.plan or not (folder / "card.json").is_file():
+            print(f"{folder}: {rendering(options.profile, name, options.workers)}", flush=True)
+    if options.plan:
+        return
     states = prepare(options.out, options.profile, options.seed, options.workers, options.sets, options.overwrite)
     for name, state in states.items():
         print(f"{Path(options.out) / options.profile / name}: {state}")
@@ -83,6 +90,7 @@ def build_parser():
                            if hasattr(os, "sched_getaffinity") else os.cpu_count(), help="processes")
     synthetic.add_argument("--sets", nargs="+", choices=("source", "market", "duke"), help="only these (default: all)")
     synthetic.add_argument("--overwrite", action="store_true", help="replace sets that differ")
+    synthetic.add_argument("--plan", action="store_true", help="say what rendering will take, and stop")
     synthetic.set_defaults(run=_synthetic)
 
     contact = commands.add_parser("contact", help="draw people by cameras, for looking at")

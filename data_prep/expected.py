@@ -5,6 +5,8 @@ from pathlib import PurePath
 from data_prep.published import PUBLISHED
 from data_prep.synthetic import PROFILES, WORLDS
 
+BYTES_PER_PIXEL = 0.55  # of a JPEG, as the mini profile's came out
+PIXELS_PER_SECOND = 3.5e6  # of one process, JPEG included; `data_prep bench` measures it without
 WALKS = 4  # each rendered person walks past 3 to 5 cameras
 
 
@@ -26,3 +28,12 @@ def expected_images(folder):
     if name == "msmt17":
         return {"train": sum(published.images.values())}
     return {**published.images, "gallery": published.images["gallery"] + published.junk}
+
+
+def rendering(profile, name, workers):
+    """What rendering a set will take, in words: images, size on disk and time."""
+    images, (height, width) = sum(expected_images(f"{profile}/{name}").values()), PROFILES[profile].size
+    seconds = images * height * width / PIXELS_PER_SECOND / workers
+    time = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} s"
+    return (f"about {images:,} images of {height}x{width}, {images * height * width * BYTES_PER_PIXEL / 1e6:,.0f} MB, "
+            f"{time} on {workers} {'process' if workers == 1 else 'processes'}")

@@ -132,6 +132,7 @@ def test_chapter_07_shows_them(study, monkeypatch, tmp_path):
     code = run_book(load_book(), chapters="07", profile="paper", data=study / "data", results=study / "results",
                     out=tmp_path / "executed", asked={"seeds": "0-1"}, say=lambda *words, **_: said.append(words))
     assert code == 0, said
+    assert "profile paper is meant for a GPU, and there is none here" in "\n".join(" ".join(words) for words in said)
     text = text_of(papermill.iorw.load_notebook_node(str(tmp_path / "executed/07_table1.ipynb")))
     assert "PAUL, ours (paper)" in text and "its values may be compared" in text
     assert "The runs above are those on the paper's own sets" in text

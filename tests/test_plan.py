@@ -110,6 +110,16 @@ def test_rendered_sizes_are_close_to_what_is_rendered(name, role):
     assert all(abs(said[split] / real[split] - 1) < 0.15 for split in real)
 
 
+def test_rendering_says_first_what_it_will_take(capsys, tmp_path):
+    from data_prep.__main__ import main
+
+    assert main(["synthetic", "--profile", "gpu", "--out", str(tmp_path), "--workers", "4", "--plan"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # 1,040 people x 4 cameras x 5 images and 100 x 4 x 5, with 150 others; at 3.5 million pixels a second and process
+    assert lines[0] == f"{tmp_path}/gpu/source: about 22,950 images of 256x128, 414 MB, 54 s on 4 processes"
+    assert len(lines) == 3 and not list(tmp_path.iterdir())
+
+
 def test_the_papers_study(tmp_path):
     own = [name for name, row in ROWS.items() if row.method == "paul"]
     specs = [spec for table in ("table3", "table4") for spec in specs_of(table, "paper", [0, 1, 2])]

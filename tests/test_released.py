@@ -63,8 +63,7 @@ def test_it_evaluates_to_what_its_equations_say(released, file, market, capsys):
 
 def test_it_adapts(file, market, tmp_path, capsys):
     settings = [part for setting in ("adapt.epochs=1", "adapt.batch=3", "adapt.k=1") for part in ("--set", setting)]
-    command = ["adapt", "--released", str(file), "--data", str(market), "--out", str(tmp_path), "--device", "cpu",
-               "--profile", "paper"]
+    command = ["adapt", "--released", str(file), "--data", str(market), "--out", str(tmp_path), "--device", "cpu"]
     assert cli.main([*command, *settings]) == 0, capsys.readouterr().err
     before, (after, _) = checkpoint.import_released(file), checkpoint.load(tmp_path / "model.pt")
     assert after.stage == "target" and after.image_size == (384, 128) and after.options.num_patches == PATCHES
@@ -72,5 +71,6 @@ def test_it_adapts(file, market, tmp_path, capsys):
     same = {name for name, value in before.named_parameters() if torch.equal(value, now[name])}
     assert {name for name in now if name.startswith(("generator.", "embedding."))} <= same
     assert not same & {"branch.weight", "backbone.conv1.weight", "backbone.layer4.2.conv3.weight"}
+    # the paper's options, since nothing else was asked for
     spec = checkpoint.read(tmp_path / "checkpoint.pt")["training"]["spec"]
     assert '"lr": 0.0001' in spec and '"s": 30.0' in spec and '"decay_epoch": 50' in spec
