@@ -87,7 +87,8 @@ def name_table(width: float) -> Tensor:
 def patch_names(images: Tensor, options: BowOptions) -> Tensor:
     """Mean colour-name distribution of every patch: uint8 [B, 3, H, W] -> [B, H // patch, W // patch, 11]."""
     level = images.long() * LEVELS // 256
-    names = name_table(options.name_width).to(images.device)[(level[:, 0] * LEVELS + level[:, 1]) * LEVELS + level[:, 2]]
+    names = name_table(options.name_width).to(images.device)[
+        (level[:, 0] * LEVELS + level[:, 1]) * LEVELS + level[:, 2]]
     return F.avg_pool2d(names.permute(0, 3, 1, 2), options.patch).permute(0, 2, 3, 1)
 
 

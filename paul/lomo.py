@@ -69,7 +69,7 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
 
 
 def retinex(x: Tensor, surrounds: tuple[float, ...]) -> Tensor:
-    """Multi-scale Retinex of images in [0, 1] (Jobson et al., 1997): each pixel against its surround, stretched to [0, 1].
+    """Multi-scale Retinex (Jobson et al., 1997) of images in [0, 1]: each pixel against its surround, stretched to that.
 
     A light that is even over the surround cancels.
     """

@@ -144,7 +144,7 @@ def pul(model: PatchNet, images: Tensor, options: PulOptions, *, folder: str | P
     pseudo = PseudoLabels(len(images))
 
     def draw() -> list[Tensor]:
-        """Begin a round: labels from the features as they are, the source's weights again; the batches of all epochs."""
+        """Begin a round: labels from the features as they are, the source's weights again; batches of all epochs."""
         features = extract(model if run.history else describing.to(device), images).cpu()
         means, labels = kmeans(features, options.clusters, seed + len(run.history))
         pseudo.labels = reliable_labels(features, means, labels, options.reliability)

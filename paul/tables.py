@@ -123,8 +123,8 @@ def ordering(table: str, runs: pd.DataFrame, paper_dir=PAPER) -> pd.DataFrame:
 def comparison_table(table: str, runs: pd.DataFrame, profile: str, paper_dir=PAPER) -> pd.DataFrame:
     """Table 1 or 2 as published, and the methods run here after it; sorted in by Rank-1 in profile `paper` alone.
 
-    Columns: method, year, kind, profile ("published" or ours), n, seeds ("none" for a method in which nothing is drawn);
-    rank1, rank5, rank10, map_trapezoid, map_step, each with _low and _high for ours. The published mAP stands in the
+    Columns: method, year, kind, profile ("published" or ours), n, seeds ("none" where nothing is drawn); rank1,
+    rank5, rank10, map_trapezoid, map_step, each with _low and _high for ours. The published mAP stands in the
     trapezoid's column (ledger 28).
     """
     frame = published(table, paper_dir).rename(columns={"mAP": "map_trapezoid"}).assign(profile="published")

@@ -152,8 +152,8 @@ for strip, code in [(8, int(codes[0, 45, 24])), (15, int(codes[0, 80, 24])), (0,
     assert counts[0, strip, code] == most_in_strip(codes[0], 5 * strip, code)
 dark = gray(pictures).squeeze(1)
 assert torch.equal(lomo.siltp(dark / 2, 3, 0.3), lomo.siltp(dark, 3, 0.3))  # half the light, the same texture
-print(f"{counts.shape[1]} strips at the first of three scales; {lomo.describe(load_images(people, (128, 48))).shape[1]:,}"
-      " numbers describe an image of 128x48")
+length = lomo.describe(load_images(people, LomoOptions().size)).shape[1]
+print(f"{counts.shape[1]} strips at the first of three scales; {length:,} numbers describe an image of 128x48")
 
 # %%
 @drawn
@@ -354,9 +354,9 @@ readable(ours, profile).style.hide(axis="index")
 if profile == "paper":
     text = "Ours was trained and tested on the paper's own sets: its values may be compared. It is sorted in by Rank-1."
 else:
-    text = (f"The rows marked *run here* are **not rivals of the cited rows above them**. They were trained and tested on "
-            f"rendered people (profile `{profile}`, {here}), whose difficulty has nothing to do with Market-1501's. Among "
-            "themselves they may be compared in every digit: same images, same queries, same protocol.")
+    text = ("The rows marked *run here* are **not rivals of the cited rows above them**. They were trained and tested "
+            f"on rendered people (profile `{profile}`, {here}), whose difficulty has nothing to do with Market-1501's. "
+            "Among themselves they may be compared in every digit: same images, same queries, same protocol.")
 display(Markdown(text))
 
 # %% [markdown]
