@@ -71,7 +71,8 @@ def mapped(bench: Bench, batch=40, count=400, height=384, width=128) -> dict:
 
 def surrogate(bench: Bench, batch=40, height=384, width=128, workers=0) -> dict:
     """Jitter, rotation, crop of a batch on the device; torchvision takes image after image."""
-    pictures, generator = input_images(8 * batch, height, width), torch.Generator().manual_seed(0)
+    pictures = input_images((64 if workers else 1) * batch, height, width)
+    generator = torch.Generator().manual_seed(0)
     placed = pictures.to(bench.device)
     if workers:
         made = batches(pictures, batch, min(workers, os.cpu_count()))
@@ -92,10 +93,13 @@ def surrogate(bench: Bench, batch=40, height=384, width=128, workers=0) -> dict:
 
 
 def loader(bench: Bench, real=40, height=96, width=48, network=SMALL, entries=12_936) -> dict:
-    """All that makes a batch, against all that learns from it: the smaller side is never waited for."""
+    """All that makes a batch, against all that learns from it: the smaller side is never waited for.
+
+    Bytes: an image is read in 8 bits, it and its surrogate are written as float32.
+    """
     step = AdaptationStep(bench, real, height, width, entries, network)
     x, index = step.batch()
-    row = bench.compare(step.batch, lambda: step.learn(x, index), 0, 2 * 5 * x.nbytes // 4, repeats=3)
+    row = bench.compare(step.batch, lambda: step.learn(x, index), 0, 9 * x.nbytes // 8, repeats=3)
     return row | {"size": describe_size(step.model, f"{real} + {real} images", height, width)}
 
 

@@ -13,15 +13,19 @@ from paul.adapt import adapt
 from paul.bench.case import Bench, Case
 from paul.bench.data import people
 from paul.bench.peaks import count_flops
-from paul.bench.step import SMALL, TINY, AdaptationStep, batches, describe_size, target_network
-from paul.bench.timing import seconds_of, spent_in, summary, synchronize
+from paul.bench.step import SMALL, TINY, WORKERS, AdaptationStep, batches, describe_size, target_network
+from paul.bench.timing import seconds_of, spent_in, summary
 from paul.device import batch_of, on_device
 from paul.engine import Run
 from paul.profiles import PROFILES
 
 
-def epoch(bench: Bench, real=40, height=96, width=48, network=SMALL, epochs=3, literal_steps=5, count=None) -> dict:
-    """Wall seconds of a step, over whole epochs with their checkpoints; the literal step on the same images."""
+def epoch(bench: Bench, real=40, height=96, width=48, network=SMALL, epochs=3, literal_steps=5, count=None,
+          workers=0) -> dict:
+    """Wall seconds of a step, over whole epochs with their checkpoints; the literal step on the same images.
+
+    Waiting for data is at most what fetching all batches takes on its own.
+    """
     images, whose = people(bench, height, width, count)
     model = target_network(bench, network)
     options = replace(PROFILES["mini"].adapt, epochs=epochs, batch=real, refresh_statistics=False)
@@ -32,21 +36,21 @@ def epoch(bench: Bench, real=40, height=96, width=48, network=SMALL, epochs=3, l
         total = time.perf_counter() - begin
 
     placed = on_device(images, bench.device)
-    reading = seconds_of(lambda: [batch_of(placed, rows, bench.device) for rows in torch.arange(len(images)).split(real)],
-                         bench.device, wall=True)
+    order = torch.arange(len(images)).split(real)
+    reading = seconds_of(lambda: [batch_of(placed, rows, bench.device) for rows in order], bench.device, wall=True)
+
+    one = AdaptationStep(bench, real, height, width, len(images), network)
     literal = bench.reference.ReleasedStep(target_network(bench, network).train(), len(images), s=options.s)
-    literal.memory.update(torch.arange(len(images)), AdaptationStep(bench, real, height, width, len(images),
-                                                                    network).loss.memory.bank.cpu())
-    made = batches(images, real, workers=0)
-    others = []
-    for _ in range(literal_steps):
-        synchronize(bench.device)
-        start = time.perf_counter()
+    literal.memory.update(torch.arange(len(images)), one.loss.memory.bank.cpu())
+    made = batches(images, real, workers)
+
+    def released():
         plain, changed, index = next(made)
         literal(plain.to(bench.device), changed.to(bench.device), index)
-        synchronize(bench.device)
-        others.append(time.perf_counter() - start)
-    one = AdaptationStep(bench, real, height, width, len(images), network)
+
+    released()  # workers start, if there are any
+    others = [seconds_of(released, bench.device, wall=True) for _ in range(literal_steps)]
+    made.close()
     mean = statistics.mean(each["seconds"] for each in history)
     return {**summary([each["seconds"] / steps for each in history], "ours"), **summary(others, "other"),
             **bench.peaks.bound(count_flops(one), one.bytes_at_least(), bench.network),
@@ -57,5 +61,5 @@ def epoch(bench: Bench, real=40, height=96, width=48, network=SMALL, epochs=3, l
 CASES = {
     "adapt": Case("a step within whole epochs, wall time", epoch, other="literal step",
                   quick=dict(real=4, network=TINY, epochs=1, literal_steps=1, count=12),
-                  cuda=dict(real=42, height=384, width=128, network=None)),
+                  cuda=dict(real=42, height=384, width=128, network=None, workers=WORKERS)),
 }

@@ -145,8 +145,11 @@ def batches(images: torch.Tensor, size: int, workers: int):
 
 
 def over_released(bench: Bench, real=40, height=96, width=48, entries=12_936, network=SMALL, workers=0) -> dict:
-    """Images included on both sides: ours are made on the device, theirs one at a time (by `workers` processes)."""
-    step = AdaptationStep(bench, real, height, width, entries, network, images=8 * real)
+    """Images included on both sides: ours are made on the device, theirs one at a time.
+
+    Worker processes get ahead while ours takes its turn, which is to the literal step's advantage.
+    """
+    step = AdaptationStep(bench, real, height, width, entries, network, images=(64 if workers else 8) * real)
     literal = bench.reference.ReleasedStep(target_network(bench, network).train(), entries)
     bank = step.loss.memory.bank.cpu()
     literal.memory.update(torch.arange(entries), bank)
