@@ -176,6 +176,6 @@ def test_a_full_disk(refused, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint.torch, "save", full)
         message = refused("pretrain", *arguments)
-    assert "could not write new/checkpoint.pt ([Errno 28] No space left on device)" in message
+    assert "could not write new/checkpoint.next.pt ([Errno 28] No space left on device)" in message
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [".lock", "log.jsonl"]
     assert (tmp_path / "kept.pt").read_bytes() == kept
