@@ -109,7 +109,7 @@ mine.frame.head(3)
 #
 #     paul adapt --data data/mine --init CHECKPOINT
 #
-# writes to `models/mine`, and goes on from the last whole epoch when it was stopped. `CHECKPOINT` is a source network,
+# writes to `models/mine`, and goes on where it was stopped. `CHECKPOINT` is a source network,
 # trained by `paul pretrain` on a labelled set. Here the same call is made from Python. To watch the bank, this cell
 # keeps bank and weights whenever an epoch is saved. "Epoch 0" is the bank as it was filled, by the source's weights.
 
