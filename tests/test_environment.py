@@ -1,5 +1,6 @@
 """Set-up: lists of packages and versions agree, make does what it says, the library imports no plot and no notebook."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -56,6 +57,16 @@ def test_the_library_imports_no_plot_no_notebook_and_none_of_its_users():
     loaded = modules_after("import " + ", ".join(f"paul.{name}" if name != "__init__" else "paul" for name in plain))
     assert not loaded & {"matplotlib", "IPython", "nbformat", "papermill", "jupytext", "scipy", "sklearn"}
     assert not loaded & {"book", "data_prep"}
+
+
+def test_imports_point_one_way():
+    """book -> paul, book -> data_prep, data_prep -> paul at most; inside functions, too."""
+    for folder, users in (("paul", {"book", "data_prep", "tests"}), ("data_prep", {"book", "tests"})):
+        for path in (ROOT / folder).rglob("*.py"):
+            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+            named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+            named |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+            assert not {name.partition(".")[0] for name in named} & users, path
 
 
 def test_rendering_people_needs_no_torch():

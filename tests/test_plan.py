@@ -10,7 +10,7 @@ from torch import nn
 from paul import cli, plan, records
 from paul.patchnet import PatchNetOptions
 from paul.plan import cost_of, images_of, measured_rates, work_of
-from paul.profiles import profile
+from paul.profiles import PROFILES, profile
 from paul.rows import ROWS, Places, Spec, specs_of
 
 
@@ -96,6 +96,15 @@ def test_sizes_are_published_where_the_set_is_not_there(data, tmp_path):  # noqa
     assert images_of(str(tmp_path / "msmt17")) == {"train": 126_441}
     assert images_of(str(tmp_path / "market1501"))["gallery"] == 15_913 + 3_819
     assert images_of(str(tmp_path / "mine")) == {}
+
+
+def test_expected_sizes_are_those_of_data_prep(tmp_path):
+    from data_prep.expected import expected_images
+
+    for folder in {folder for p in PROFILES.values() for folder in p.folders.values()}:
+        said = expected_images(f"data/{folder}")
+        assert images_of(str(tmp_path / folder)) == {split: said[split] for split in ("train", "query", "gallery")
+                                                     if split in said}, folder
 
 
 @pytest.mark.parametrize(("name", "role"), [("mini", "source"), ("mini", "duke"), ("smoke", "market")])
