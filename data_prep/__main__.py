@@ -96,7 +96,7 @@ def build_parser():
     contact = commands.add_parser("contact", help="draw people by cameras, for looking at")
     contact.add_argument("--data", default="data/mini", help="folder that holds the sets")
     contact.add_argument("--out", default="contact.png")
-    contact.add_argument("--people", type=_positive, default=8, help="people per set")
+    contact.add_argument("--people", type=_positive, default=5, help="people per set")
     contact.add_argument("--views", type=_positive, default=4, help="images per person")
     contact.set_defaults(run=_contact)
 

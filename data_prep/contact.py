@@ -8,7 +8,7 @@ from PIL import Image
 from data_prep.market_layout import DataError, read_index
 
 
-def contact_sheet(data, people=8, views=4, split="train"):
+def contact_sheet(data, people=5, views=4, split="train"):
     """Per set two rows of people, `views` images each from as many cameras as there are; a PIL image."""
     folders = sorted(p.parent for p in Path(data).glob("*/index.csv"))
     if not folders:

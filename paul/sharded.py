@@ -96,6 +96,7 @@ class ShardedPaulLoss(PaulLoss):
         self.world, self.num_images, self.start, self.stop = world, num_images, part.start, part.stop
 
     def parts(self) -> dict[str, Shard]:
+        """What a checkpoint keeps: both memories, whole."""
         return {"memory": Shard(self.memory, self.world, self.num_images),
                 "centers": Shard(self.centers, self.world, self.num_images)}
 
@@ -114,6 +115,7 @@ class ShardedPaulLoss(PaulLoss):
         self.memory.update(places[new], features[:, rows[new]])
 
     def patch_level(self, features: Tensor, index: Tensor) -> Tensor:
+        """L_c of the whole batch, index [B]; features [M, b, D] of this rank's part (ledger 1-4)."""
         o = self.options
         with torch.autocast(features.device.type, enabled=False):
             everyone = self.world.gather(features.float(), len(index), 1)
@@ -123,6 +125,7 @@ class ShardedPaulLoss(PaulLoss):
                                            o.loss_c == "pedal")
 
     def image_level(self, output: PatchNetOutput, index: Tensor) -> Tensor:
+        """L_v of this rank's b real images and their b surrogates among all B of index [B] (ledger 9-13)."""
         o, world, count = self.options, self.world, len(index)
         f = concatenate(output.embeddings if o.ipfl_space == "embedding" else output.features).float()
         real, surrogate = f.chunk(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 
 import torch
 from torch.nn.functional import normalize as unit
@@ -17,8 +18,9 @@ from paul.device import batch_of, on_device, precision, prepare, sgd
 from paul.images import normalize
 from paul.patchnet import PatchNet, PatchNetOptions
 from paul.pretrain import parameter_groups
+from paul.profiles import profile
 
-SMALL = dict(backbone="small", dim=48, pgn_channels=192, pgn_hidden=64)  # the network of the mini profile
+SMALL = asdict(profile("mini").network)
 TINY = dict(backbone="small", dim=16, pgn_channels=16, pgn_hidden=16)
 WORKERS = 8
 UPDATE = 5  # a weight is read, its gradient written, its momentum read and written, and it is written

@@ -52,6 +52,7 @@ def overridden(options, prefix: str, settings: list[str]):
 
 
 def check_settings(settings: list[str], prefixes: tuple[str, ...]) -> None:
+    """Raises ValueError for a --set that belongs to another command."""
     for setting in settings:
         if setting.partition(".")[0] not in prefixes:
             raise ValueError(f"--set {setting}: options of this command begin with {' or '.join(prefixes)}")
@@ -68,6 +69,7 @@ def use_cores(device: str | None, backbone: str) -> None:
 
 
 def training_images(folder: str, size, skip: bool, place: str | None = None):
+    """The training split of a set and its images uint8 [n, 3, H, W]; `skip` leaves out what cannot be decoded."""
     from paul.datasets import ReidDataset
     from paul.images import load_images, readable
 
@@ -87,6 +89,11 @@ def described(folder: str, images: int) -> dict:
 
 
 def initial_model(args):
+    """The network of --init or --released, and what its file says about its training.
+
+    Raises:
+        ValueError: neither is given, or both.
+    """
     from paul.checkpoint import import_released
     from paul.export import open_model
 
@@ -169,6 +176,7 @@ def describing(command) -> None:
 
 
 def extractor_of(args):
+    """The `Extractor` that the options of `describing` ask for."""
     from paul.extractor import Extractor
 
     size = image_size(args.image_size) if args.image_size else None
