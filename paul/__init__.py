@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str):
     if name == "Extractor":  # on demand: `import paul` alone does not wait for torch
-        from paul.extractor import Extractor
+        from paul.retrieval.extractor import Extractor
 
         return Extractor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

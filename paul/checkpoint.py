@@ -2,82 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import secrets
-import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from paul.patchnet import PatchNet, PatchNetOptions
+from paul.engine.files import first_line, read, write_atomically
+from paul.options import PatchNetOptions
+from paul.patchnet import PatchNet
 
 FORMAT = 1
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
-
-
-def write_atomically(path: str | Path, write) -> None:
-    """Call write(file object) on a temporary sibling, then rename: readers see the old file or the new one, whole.
-
-    Raises:
-        OSError: the disk is full or not writable; the message names the file, and what stood there still does.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, (OSError, RuntimeError)):  # torch reports a failing disk as RuntimeError
-            reason = error.__context__ if isinstance(error.__context__, OSError) else error
-            raise OSError(f"could not write {path} ({_first_line(reason)}); what was there before is untouched. Free "
-                          "some space or choose another folder, and run the same command again") from error
-        raise
+def describe(model: PatchNet) -> dict:
+    """What a file says of a network beside its weights: enough to build it again."""
+    return {"format": FORMAT, "options": asdict(model.options), "stage": model.stage,
+            "num_classes": model.num_classes, "image_size": model.image_size}
 
 
 def save(path: str | Path, model: PatchNet, **training) -> None:
     """Write a network, its options, image size and any training state (tensors, numbers, strings, dicts and lists)."""
-    state = {"format": FORMAT, "options": asdict(model.options), "stage": model.stage,
-             "num_classes": model.num_classes, "image_size": model.image_size, "model": model.state_dict(),
-             "training": training}
+    state = {**describe(model), "model": model.state_dict(), "training": training}
     write_atomically(path, lambda file: torch.save(state, file))
-
-
-def read(path: str | Path) -> dict:
-    """The contents of a checkpoint file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: truncated, damaged, no checkpoint, or a pickle that would run code (refused).
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        if zipfile.is_zipfile(path):  # torch itself does not look at the checksums
-            with zipfile.ZipFile(path) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-                    raise zipfile.BadZipFile("it claims to unpack to more than it holds")
-                damaged = archive.testzip()
-            if damaged:
-                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is refused: it is no checkpoint, or holds more than tensors and numbers, and loading "
-                         "it could run code") from error
-    except Exception as error:  # there is no list of what reading a damaged file can raise
-        raise ValueError(f"{path} is truncated, damaged or no checkpoint ({_first_line(error)}); use an earlier one or "
-                         "train again") from error
 
 
 def _holds(state: dict, name: str, wanted: Tensor) -> bool:
@@ -97,7 +44,7 @@ def _build(path: str | Path, state: dict) -> PatchNet:
     try:
         options = PatchNetOptions(**state["options"])
     except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} comes from another version of paul ({_first_line(error)})") from error
+        raise ValueError(f"{path} comes from another version of paul ({first_line(error)})") from error
     try:
         with torch.device("meta"):  # shapes without memory
             shapes = options.build(num_classes=state["num_classes"])
@@ -112,7 +59,7 @@ def _build(path: str | Path, state: dict) -> PatchNet:
         if size is not None and not (len(size) == 2 and all(type(side) is int and 0 < side < 2**15 for side in size)):
             raise ValueError(f"image size {size!r}")
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"{path} does not fit its own options ({_first_line(error)})") from error
+        raise ValueError(f"{path} does not fit its own options ({first_line(error)})") from error
     model = options.build(num_classes=state["num_classes"])
     if state["stage"] == "target":
         model.to_target()

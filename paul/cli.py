@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import warnings
 from importlib import import_module
@@ -25,18 +26,33 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+# how the library's arguments are called on the command line
+FLAGS = {"low_memory=True": "--low-memory", "skip_unreadable=True": "--skip-unreadable", "fresh=True": "--fresh",
+         "other_cameras=True": "--other-cameras", "image_size=(rows, columns)": "--image-size ROWSxCOLUMNS",
+         "weights=FILE": "--weights FILE", "take fewer workers": "lower --workers"}
+
+
+def in_flags(text: str) -> str:
+    """A message of the library in the words of the command line, on one line."""
+    for argument, flag in FLAGS.items():
+        text = text.replace(argument, flag)
+    return " ".join(re.sub(r"\bdevice='([^']*)'", r"--device \1", text).split())
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; 0 when it went well, 1 with a one-line message when not, 128 and the signal's number when interrupted."""
+    """Run one command; 0 when it went well, 1 with a one-line message when not, 128 and the signal's number when
+    interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["bench"]:  # bench reads its own options
         return import_module("paul.bench").main(argv[1:]) or 0
     args = parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: print(f"paul {args.command}: {message}", file=sys.stderr)
+            warnings.showwarning = lambda message, *_: print(f"paul {args.command}: {in_flags(str(message))}",
+                                                             file=sys.stderr)
             return args.function(args) or 0
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-        print(f"paul {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"paul {args.command}: {in_flags(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
         print(f"paul {args.command}: interrupted; the same command goes on where it was", file=sys.stderr)

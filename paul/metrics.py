@@ -18,7 +18,6 @@ and, for n right images, every score is a closed form in those ranks:
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
 

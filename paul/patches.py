@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paul.device import send
+from paul.engine.device import send
 
 
 def stripes(num_patches: int) -> Tensor:

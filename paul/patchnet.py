@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -10,53 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paul.backbones import build_backbone
+from paul.engine.recompute import recomputed
+from paul.options import PatchNetOptions
 from paul.patches import EqualStripes, PatchGenerator, RandomPatches, WholeMap, pool_patches
-from paul.recompute import recomputed
 
 GENERATORS = {"pgn": PatchGenerator, "equal": EqualStripes, "random": RandomPatches, "image": WholeMap}
-
-
-@dataclass(frozen=True)
-class PatchNetOptions:
-    """Everything that decides a PatchNet's shape; records and checkpoints carry it.
-
-    Attributes:
-        backbone: see `paul.backbones.build_backbone`.
-        num_patches: M.
-        dim: D of a patch feature.
-        generator: "pgn", "equal", "random" (paper Table 4) or "image" (one patch, the whole map).
-        embedding_dim: E per patch, half of `dim` by default (256 -> 128; ledger 9).
-        pgn_channels, pgn_hidden: widths of the localisation network (ledger 21).
-        freeze_pgn: on the target the PGN takes no weight update; "lr0": its batch norm still follows the batches and
-            theta's gradient reaches the backbone (as released), "eval": its batch norm is fixed too, "detach": no
-            gradient through theta (ledger 18).
-    """
-
-    backbone: str = "resnet50"
-    num_patches: int = 6
-    dim: int = 256
-    generator: str = "pgn"
-    embedding_dim: int | None = None
-    pgn_channels: int = 4096
-    pgn_hidden: int = 512
-    freeze_pgn: str = "lr0"
-
-    def __post_init__(self):
-        if self.generator not in GENERATORS:
-            raise ValueError(f"generator must be one of {sorted(GENERATORS)}, got {self.generator!r}")
-        if self.freeze_pgn not in ("lr0", "eval", "detach"):
-            raise ValueError(f"freeze_pgn must be 'lr0', 'eval' or 'detach', got {self.freeze_pgn!r}")
-        if self.num_patches < 1 or self.dim < 1:
-            raise ValueError(f"num_patches and dim must be at least 1, got {self.num_patches} and {self.dim}")
-
-    def image_level(self) -> PatchNetOptions:
-        """The twin that compares whole images: one patch, features as wide as all patches together (paper Table 3)."""
-        embedding = self.num_patches * (self.embedding_dim or self.dim // 2)
-        return replace(self, generator="image", num_patches=1, dim=self.num_patches * self.dim, embedding_dim=embedding)
-
-    def build(self, num_classes: int | None = None, weights: str | None = None) -> PatchNet:
-        """The network with these options."""
-        return PatchNet(**asdict(self), num_classes=num_classes, weights=weights)
 
 
 class PatchNetOutput(NamedTuple):
@@ -86,8 +43,7 @@ class PatchNet(nn.Module):
     `stage` is "source" (features after ReLU, embeddings from a linear layer, logits; ledger 19, 23) or "target"
     (features without ReLU on the unit sphere, embeddings as cosines to the rows of that same layer; ledger 8-10, 19).
     `to_target()` switches and freezes what the target stage does not train. `image_size` holds the rows and columns of
-    the images it was last trained on, None where that is not known; checkpoints keep it. `low_memory = True` trains
-    with less memory and more time, to the same result (see `paul.recompute`).
+    the images it was last trained on, None where that is not known; checkpoints keep it.
 
     Args:
         backbone, num_patches, dim, generator, embedding_dim, pgn_channels, pgn_hidden, freeze_pgn: `PatchNetOptions`.
@@ -102,7 +58,6 @@ class PatchNet(nn.Module):
         self.options = PatchNetOptions(backbone, num_patches, dim, generator, embedding_dim, pgn_channels, pgn_hidden,
                                        freeze_pgn)
         self.stage = "source"
-        self.low_memory = False
         self.num_classes = num_classes
         self.image_size: tuple[int, int] | None = None
         self.backbone, channels = build_backbone(backbone, weights)
@@ -130,10 +85,10 @@ class PatchNet(nn.Module):
         """Where the patches of images [B, 3, H, W] lie: [B, M, 2, 3]."""
         return self.generator(self.backbone(x))
 
-    def _branches(self, x: Tensor) -> Tensor:
+    def _branches(self, x: Tensor, low_memory: bool = False) -> Tensor:
         if self.training and len(x) < 2 and isinstance(self.branch_norm, nn.BatchNorm1d):  # else ranks share their norms
             raise ValueError("batch norm cannot train on a batch of one image: use at least two, or model.eval()")
-        feature_map = recomputed(self.backbone, x) if self.low_memory and self.training else self.backbone(x)
+        feature_map = recomputed(self.backbone, x) if low_memory and self.training else self.backbone(x)
         theta = self.generator(feature_map)
         if self.stage == "target" and self.options.freeze_pgn == "detach":
             theta = theta.detach()
@@ -141,9 +96,12 @@ class PatchNet(nn.Module):
         patches, batch, dim = y.shape
         return self.branch_norm(y.transpose(0, 1).flatten(1)).view(batch, patches, dim).transpose(0, 1)
 
-    def forward(self, x: Tensor) -> PatchNetOutput:
-        """Images [B, 3, H, W] -> features [M, B, D], embeddings [M, B, E], logits [M, B, classes] or None."""
-        y = self._branches(x)
+    def forward(self, x: Tensor, low_memory: bool = False) -> PatchNetOutput:
+        """Images [B, 3, H, W] -> features [M, B, D], embeddings [M, B, E], logits [M, B, classes] or None.
+
+        `low_memory` trains with less memory and more time, to the same result (see `paul.engine.recompute`).
+        """
+        y = self._branches(x, low_memory)
         if self.stage == "source":
             y = y.relu()
             return PatchNetOutput(y, self.embedding(y), self.classifier(y) if self.classifier else None)

@@ -1,7 +1,7 @@
 """The book's pictures. Every function returns a closed matplotlib Figure, which a notebook shows once.
 
 Colours are Okabe and Ito's, told apart by every common kind of colour vision; right and wrong are never told by colour
-alone. Images are uint8 tensors [..., 3, H, W] as `paul.images.load_images` gives them.
+alone. Images are uint8 tensors [..., 3, H, W] as `paul.data.images.load_images` gives them.
 """
 
 import functools
@@ -14,7 +14,8 @@ import torch
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 
-from paul.runs import METRICS, TARGETS, target_name, write_text
+from paul.engine.files import write_text
+from paul.report.frames import METRICS, TARGETS, target_name
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#8A8A8A"
@@ -256,7 +257,7 @@ def per_query_ap(scores: dict):
 
 @drawn
 def table_bars(frame, profile: str, metric: str = "rank1"):
-    """An ablation table (`paul.tables.ablation_table`) as bars with 95 % intervals, a panel per target.
+    """An ablation table (`paul.report.tables.ablation_table`) as bars with 95 % intervals, a panel per target.
 
     Rows that the paper prints are filled, controls hatched. Values belong to `profile` and to nothing else.
     """
@@ -310,7 +311,7 @@ def ordering_lines(frame, profile: str, metric: str = "rank1"):
 
 @drawn
 def claims_panel(verdicts, labels=None):
-    """Every comparison behind the verdicts (`paul.claims.judge_all`): mean difference, 95 % interval and its border.
+    """Every comparison behind the verdicts (`paul.report.claims.judge_all`): mean difference, 95 % interval and its border.
 
     Green circles hold, red crosses point the other way, grey squares are undecided; a claim without runs has no marks.
     """

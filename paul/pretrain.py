@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,48 +10,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from paul.augment import random_flip, random_shift
-from paul import distributed
-from paul.device import announce, batch_of, on_device, pick_device, precision, prepare, send, sgd
-from paul.engine import Run, fingerprint, within_memory
-from paul.images import normalize
+from paul import checkpoint
+from paul.data.augment import random_flip, random_shift
+from paul.data.batches import announce, batch_of, on_device
+from paul.data.images import normalize
+from paul.data.pixels import Pixels
+from paul.engine import distributed
+from paul.engine.device import pick_device, precision, send
+from paul.engine.files import fingerprint
+from paul.engine.optim import parameter_groups, prepare, set_learning_rates, sgd
+from paul.engine.run import Run
+from paul.engine.steps import within_memory
 from paul.losses import triplet_loss
-from paul.patchnet import PatchNet, PatchNetOptions, concatenate
+from paul.options import PatchNetOptions, PretrainOptions
+from paul.patchnet import PatchNet, PatchNetOutput, concatenate
 from paul.schedules import cosine_learning_rates, source_learning_rates
 from paul.weights import content_of
-
-
-@dataclass(frozen=True)
-class PretrainOptions:
-    """How the source stage trains; the defaults are the paper's and the released code's.
-
-    Attributes:
-        epochs, batch: a batch is `batch` images and as many partners of the same people (48 pairs; ledger 22).
-        schedule: "paper" (steps at fixed epochs, see `schedules`) or "cosine" (one cycle up to `peak_rate`).
-        peak_rate: for "cosine".
-        momentum, weight_decay: of SGD.
-        label_smoothing: of the cross-entropy.
-        triplet_weight, triplet_margin, positive: the triplet term (ledger 23).
-        shift: random shift and scale, as a share of the image; flips are always on.
-    """
-
-    epochs: int = 60
-    batch: int = 48
-    schedule: str = "paper"
-    peak_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    label_smoothing: float = 0.0
-    triplet_weight: float = 0.1
-    triplet_margin: float = 1.0
-    positive: str = "nearest"
-    shift: float = 0.0
-
-    def __post_init__(self):
-        if self.schedule not in ("paper", "cosine"):
-            raise ValueError(f"schedule must be 'paper' or 'cosine', got {self.schedule!r}")
-        if self.epochs < 1 or self.batch < 1:
-            raise ValueError(f"epochs and batch must be at least 1, got {self.epochs} and {self.batch}")
 
 
 class Partners:
@@ -68,38 +42,37 @@ class Partners:
         of_image[self.sorted] = group
         self.start, self.count, self.place = start[of_image], count[of_image], place
 
-    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """rows [B] -> partners [B]."""
-        count, place = self.count[rows], self.place[rows]
-        step = 1 + (torch.rand(len(rows), generator=generator) * (count - 1)).long()
-        return self.sorted[self.start[rows] + (place + step) % count]
+    def draw(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """index [B] -> partners [B]."""
+        count, place = self.count[index], self.place[index]
+        step = 1 + (torch.rand(len(index), generator=generator) * (count - 1)).long()
+        return self.sorted[self.start[index] + (place + step) % count]
 
 
-def parameter_groups(model: PatchNet) -> list[dict]:
-    """Trainable parameters by the name of their learning rate: backbone, new, patch_generator."""
-    groups = {"backbone": model.backbone, "patch_generator": model.generator}
-    taken = {id(p) for module in groups.values() for p in module.parameters()}
-    members = {name: list(module.parameters()) for name, module in groups.items()}
-    members["new"] = [p for p in model.parameters() if id(p) not in taken]
-    return [{"params": [p for p in params if p.requires_grad], "name": name}
-            for name, params in members.items() if any(p.requires_grad for p in params)]
+def source_losses(output: PatchNetOutput, person_ids: Tensor, options: PretrainOptions) -> dict[str, Tensor]:
+    """The sum over patches of the cross-entropy, plus the triplet term on the concatenated embedding (ledger 23).
+
+    Args:
+        output: of a batch of B images, with logits.
+        person_ids: [B] classes.
+        options: weights and margins.
+    """
+    identity = sum(F.cross_entropy(patch, person_ids, label_smoothing=options.label_smoothing)
+                   for patch in output.logits.float())
+    triplet = triplet_loss(concatenate(output.embeddings), person_ids, margin=options.triplet_margin,
+                           positive=options.positive)
+    return {"loss": identity + options.triplet_weight * triplet, "identity": identity, "triplet": triplet}
 
 
-def set_learning_rates(optimizer: torch.optim.Optimizer, rates: dict[str, float]) -> None:
-    """Give each group the rate that bears its name."""
-    for group in optimizer.param_groups:
-        group["lr"] = rates[group["name"]]
-
-
-def pretrain(images: Tensor, person_ids: np.ndarray, network: PatchNetOptions, options: PretrainOptions, *,
+def pretrain(images: Tensor | Pixels, person_ids: np.ndarray, network: PatchNetOptions, options: PretrainOptions, *,
              folder: str | Path, seed: int = 0, weights: str | None = None, device: str | None = None,
-             tensorboard: bool = False, low_memory: bool = False, compile: bool = False) -> PatchNet:
+             tensorboard: bool = False, low_memory: bool = False, compile: bool = False) -> tuple[PatchNet, list[dict]]:
     """Train a PatchNet on labelled images; interrupted anywhere, the same call goes on where it was.
 
     The loss is the sum over patches of the cross-entropy, plus a triplet term on the concatenated embedding.
 
     Args:
-        images: uint8 [n, 3, H, W] of the source.
+        images: uint8 [n, 3, H, W] of the source; `Pixels` say where they are to be kept.
         person_ids: [n] who they show.
         network, options: what to train and how.
         folder: checkpoint.pt and log.jsonl go there.
@@ -111,7 +84,8 @@ def pretrain(images: Tensor, person_ids: np.ndarray, network: PatchNetOptions, o
         compile: `torch.compile` the network.
 
     Returns:
-        The network after the last epoch, in the source stage (ledger 31).
+        The network after the last epoch, in the source stage (ledger 31), and a line per epoch: its number, the mean of
+        each loss, its seconds.
 
     Raises:
         ValueError: a batch larger than the set, fewer than two people, a folder that holds another training.
@@ -120,55 +94,52 @@ def pretrain(images: Tensor, person_ids: np.ndarray, network: PatchNetOptions, o
     """
     if distributed.launched():
         raise ValueError("the source stage trains in one process; torchrun is for the target stage (adapt)")
-    device = pick_device(device)
-    if len(person_ids) != len(images):
-        raise ValueError(f"{len(images)} images but {len(person_ids)} person ids")
+    device, pixels = pick_device(device), Pixels.of(images)
+    if len(person_ids) != len(pixels):
+        raise ValueError(f"{len(pixels)} images but {len(person_ids)} person ids")
     people, labels = np.unique(person_ids, return_inverse=True)
     if len(people) < 2:
         raise ValueError("the source stage needs at least two people")
-    if options.batch > len(images):
-        raise ValueError(f"batch {options.batch} is larger than the set of {len(images)} images; lower pretrain.batch")
+    if options.batch > len(pixels):
+        raise ValueError(f"batch {options.batch} is larger than the set of {len(pixels)} images; lower pretrain.batch")
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     started = any(Path(folder).glob("checkpoint*.pt"))  # then its weights follow, and the first ones may be gone
     model = network.build(num_classes=len(people), weights=None if started else weights).to(device)
-    model.image_size = tuple(images.shape[-2:])
-    model.low_memory = low_memory
+    model.image_size = tuple(pixels.images.shape[-2:])
     prepare(model, device, compile)
     optimizer = sgd(parameter_groups(model), device, 0.1, options.momentum, options.weight_decay)
     labels, partners = torch.from_numpy(labels), Partners(person_ids)
     spec = {"stage": "source", "network": asdict(network), "options": asdict(options), "seed": seed,
-            "weights": content_of(network.backbone, weights), "images": fingerprint(images, labels)}
-    images = on_device(images, device)
-    announce(images, device)
-    with Run(folder, model, spec, {"optimizer": optimizer}, generator, options.epochs, tensorboard) as run:
+            "weights": content_of(network.backbone, weights), "images": fingerprint(pixels.images, labels),
+            "numerics": PretrainOptions.NUMERICS}
+    pixels = on_device(pixels, device)
+    announce(pixels, device)
+
+    def draw() -> list[Tensor]:
+        return torch.randperm(len(pixels), generator=generator).split(options.batch)
+
+    with Run(folder, {"model": model, "optimizer": optimizer}, spec, generator, options.epochs, device=device,
+             about=checkpoint.describe(model), tensorboard=tensorboard) as run:
         model.train()
-        for epoch, steps in run.epochs(
-                lambda: torch.randperm(len(images), generator=generator).split(options.batch), "source"):
-            for rows in steps:
+        for epoch, steps in run.epochs(draw, "source"):
+            for index in steps:
                 if options.schedule == "paper":
                     rates = source_learning_rates(epoch)
                 else:
-                    rates = cosine_learning_rates((epoch * len(steps) + steps.done) / (options.epochs * len(steps)), options.peak_rate)
+                    progress = (epoch * len(steps) + steps.done) / (options.epochs * len(steps))
+                    rates = cosine_learning_rates(progress, options.peak_rate)
                 set_learning_rates(optimizer, rates)
-                rows = torch.cat([rows, partners.draw(rows, generator)])
+                index = torch.cat([index, partners.draw(index, generator)])
                 with within_memory(steps, "pretrain.batch"):
-                    x = random_flip(batch_of(images, rows, device), generator)
+                    x = random_flip(batch_of(pixels, index, device), generator)
                     if options.shift:
                         x = random_shift(x, generator, options.shift)
-                    target = send(labels[rows], device)
                     with precision(device):
-                        output = model(normalize(x))
-                    logits = output.logits.float()
-                    identity = sum(F.cross_entropy(patch, target, label_smoothing=options.label_smoothing)
-                                   for patch in logits)
-                    triplet = triplet_loss(concatenate(output.embeddings), target, margin=options.triplet_margin,
-                                           positive=options.positive)
-                    loss = identity + options.triplet_weight * triplet
+                        output = model(normalize(x), low_memory)
+                    losses = source_losses(output, send(labels[index], device), options)
                     optimizer.zero_grad()
-                    loss.backward()
+                    losses["loss"].backward()
                     optimizer.step()
-                steps.add(loss=loss, identity=identity, triplet=triplet)
-        model.low_memory = False
-        model.history = run.history
-    return model
+                steps.add(**losses)
+    return model, run.history

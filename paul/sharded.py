@@ -13,9 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from paul.adapt import AdaptOptions, PaulLoss
-from paul.distributed import World
+from paul.engine.distributed import World
 from paul.losses import ipfl_hinges
+from paul.objective import PaulLoss
+from paul.options import AdaptOptions
 from paul.patchnet import PatchNet, PatchNetOutput, concatenate
 
 
@@ -95,7 +96,7 @@ class ShardedPaulLoss(PaulLoss):
         super().__init__(model, part.stop - part.start, options)
         self.world, self.num_images, self.start, self.stop = world, num_images, part.start, part.stop
 
-    def parts(self) -> dict[str, Shard]:
+    def memories(self) -> dict[str, Shard]:
         """What a checkpoint keeps: both memories, whole."""
         return {"memory": Shard(self.memory, self.world, self.num_images),
                 "centers": Shard(self.centers, self.world, self.num_images)}
@@ -121,8 +122,8 @@ class ShardedPaulLoss(PaulLoss):
             everyone = self.world.gather(features.float(), len(index), 1)
             rows, places = self._held(index)
             self.memory.update(places, everyone.detach()[:, rows])
-            return _ShardedPatchLoss.apply(everyone, self.memory.bank, (rows, places), self.world, self.num_images, o.s, o.k,
-                                           o.loss_c == "pedal")
+            return _ShardedPatchLoss.apply(everyone, self.memory.bank, (rows, places), self.world, self.num_images,
+                                           o.s, o.k, o.loss_c == "pedal")
 
     def image_level(self, output: PatchNetOutput, index: Tensor) -> Tensor:
         """L_v of this rank's b real images and their b surrogates among all B of index [B] (ledger 9-13)."""
@@ -143,3 +144,8 @@ class ShardedPaulLoss(PaulLoss):
         hinge, counted = terms
         everyone_counted = world.sum(counted.sum().to(hinge.dtype))
         return (hinge * counted).sum() * world.size / everyone_counted.clamp(min=1)
+
+
+def objective_of(model: PatchNet, num_images: int, options: AdaptOptions, world: World) -> PaulLoss:
+    """The losses for one process, or for one of several that share the memories."""
+    return PaulLoss(model, num_images, options) if world.size == 1 else ShardedPaulLoss(model, num_images, options, world)

@@ -116,7 +116,6 @@ def load_imagenet(network: nn.Module, backbone: str) -> None:
             state = best.get_state_dict(progress=not quiet, check_hash=True, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, HTTPException) as error:
             raise OSError(f"the ImageNet weights of {backbone} could not be downloaded from {best.url} ({error}). "
-                          f"Fetch that file elsewhere and put it at {place}, or pass its path as weights "
-                          "(--weights FILE)") from error
+                          f"Fetch that file elsewhere and put it at {place}, or name it: weights=FILE") from error
         return _fit(network, state, place)
     load_file(network, place)

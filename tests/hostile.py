@@ -17,12 +17,15 @@ from book.toc import BookError, load_book
 from data_prep.market_layout import DataError
 from data_prep.store import check_kept
 from data_prep.verify import verify
-from paul import checkpoint, records, runs
-from paul.claims import CLAIMS, ClaimsError, load_claims
-from paul.datasets import ReidDataset
-from paul.patchnet import PatchNetOptions
-from paul.tables import is_stale
+from paul import checkpoint
+from paul.data.datasets import ReidDataset
+from paul.experiments import records
+from paul.options import PatchNetOptions
+from paul.report import frames as runs
+from paul.report.claims import ClaimsError, load_claims
+from paul.report.tables import is_stale
 
+CLAIMS = Path(__file__).parents[1] / "book/claims.toml"
 INDEX = b"""file,split,person_id,camera_id,sequence,frame
 bounding_box_train/0002_c1s1_000151_01.jpg,train,2,1,1,151
 query/0003_c2s1_000151_01.jpg,query,3,2,1,151
@@ -95,7 +98,7 @@ def read_run(content: bytes, folder: Path) -> None:
     assert record is None or isinstance(record["metrics"], dict)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = runs.read_records(folder, "mini")
+        found = records.read_records(folder, "mini")
         frame = runs.runs_frame(found, is_stale)
         runs.summarise(frame)
     assert len(found) <= 1 and len(frame) <= len(found)

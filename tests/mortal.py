@@ -23,10 +23,11 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from people import ADAPT  # noqa: E402
+from people import ADAPT
 
-from paul import checkpoint, engine  # noqa: E402
+from paul import checkpoint
 from paul.adapt import adapt  # noqa: E402
+from paul.engine import run as engine  # noqa: E402
 
 START, IMAGES = sys.argv[1:]
 STEPS = 3  # of an epoch: 20 images, 8 a batch

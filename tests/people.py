@@ -7,19 +7,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 from paul import adapt as target_stage
 from paul import pretrain as source_stage
-from paul.adapt import AdaptOptions
-from paul.datasets import ReidDataset
-from paul.images import load_images
-from paul.patchnet import PatchNetOptions
-from paul.pretrain import PretrainOptions
-from paul.profiles import PROFILES
-from paul.pul import PulOptions
+from paul.experiments.profiles import PROFILES
+from paul.options import AdaptOptions, PatchNetOptions, PretrainOptions
+from paul.rivals import pul
+from paul.rivals.pul import PulOptions
 
 SIZE = (40, 24)  # the small backbone makes maps of 5x3, the least that the PGN takes
 NETWORK = PatchNetOptions(backbone="small", num_patches=2, dim=8, pgn_channels=8, pgn_hidden=8)
@@ -27,8 +23,18 @@ PRETRAIN = PretrainOptions(epochs=2, batch=8, schedule="cosine", peak_rate=0.05,
 ADAPT = AdaptOptions(epochs=2, batch=8, lr=0.01, decay_epoch=1, s=10.0, k=3)
 PUL = PulOptions(clusters=4, reliability=0.8, rounds=3, epochs=2, batch=4, lr=0.01, shift=0.05)
 # bit for bit holds on a CPU
-pretrain = partial(source_stage.pretrain, device="cpu")
-adapt = partial(target_stage.adapt, device="cpu")
+with_history = {"pretrain": partial(source_stage.pretrain, device="cpu"),
+                "adapt": partial(target_stage.adapt, device="cpu")}
+
+
+def pretrain(*given, **named):
+    """The network of `paul.pretrain.pretrain`."""
+    return with_history["pretrain"](*given, **named)[0]
+
+
+def adapt(*given, **named):
+    """The network of `paul.adapt.adapt`."""
+    return with_history["adapt"](*given, **named)[0]
 
 
 def picture(person: int, camera: int, rng: np.random.Generator, size=SIZE) -> np.ndarray:
@@ -75,35 +81,6 @@ def write_study(data: Path, size=SIZE, profile: str = "smoke") -> Path:
     return data
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_study(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def source(data):
-    split = ReidDataset.load(data / "smoke/source").split("train")
-    return load_images(split, SIZE), split.person_ids
-
-
-@pytest.fixture(scope="module")
-def target(data):
-    return load_images(ReidDataset.load(data / "smoke/market").split("train"), SIZE)
-
-
-@pytest.fixture(scope="module")
-def trained(source, tmp_path_factory):
-    """A source model and the folder it was trained in, never stopped."""
-    folder = tmp_path_factory.mktemp("source")
-    return pretrain(*source, NETWORK, PRETRAIN, folder=folder), folder
-
-
-@pytest.fixture(scope="module")
-def adapted(trained, target, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("target")
-    return adapt(trained[0], target, ADAPT, folder=folder), folder
-
-
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
@@ -112,15 +89,10 @@ def same_weights(a, b):
     return same(a.state_dict(), b.state_dict())
 
 
-TINY = replace(PROFILES["smoke"], image_size=SIZE, network=NETWORK, pretrain=PRETRAIN, adapt=ADAPT, pul=PUL)
+TINY = replace(PROFILES["smoke"], image_size=SIZE, network=NETWORK, pretrain=PRETRAIN, adapt=ADAPT)
 
 
 def use_tiny_smoke() -> None:
     """Make the smoke profile the tiny one in a worker process."""
     PROFILES["smoke"] = TINY
-
-
-@pytest.fixture
-def tiny_smoke(monkeypatch):
-    """The profile `smoke` for images of this size."""
-    monkeypatch.setitem(PROFILES, "smoke", TINY)
+    pul.AT["smoke"] = PUL

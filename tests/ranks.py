@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from paul import checkpoint, distributed
+from paul import checkpoint
+from paul.engine import distributed
 
 
 def _rank(work, rank, size, port, arguments):

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 from filelock import FileLock
-from people import NETWORK, data, pairs, tiny_smoke, write_set  # noqa: F401
+from people import NETWORK, pairs, write_set
 
 from paul import checkpoint, cli
 
@@ -14,7 +14,7 @@ COMMON = ["--profile", "smoke", "--device", "cpu"]
 
 
 @pytest.fixture
-def refused(data, tmp_path, capsys, monkeypatch):  # noqa: F811
+def refused(data, tmp_path, capsys, monkeypatch):
     """Run a command that must fail; returns its one line."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(data)
@@ -174,7 +174,7 @@ def test_a_full_disk(refused, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint.torch, "save", full)
+        patched.setattr(torch, "save", full)
         message = refused("pretrain", *arguments)
     assert "could not write new/checkpoint.next.pt ([Errno 28] No space left on device)" in message
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [".lock", "log.jsonl"]

@@ -4,21 +4,22 @@ import json
 import subprocess
 import sys
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import reference
 import torch
 
-from paul import bench, costs
-from paul.adapt import AdaptOptions, PaulLoss, adapt, fill_bank
+from paul import bench
 from paul.bench import case, scale, timing
+from paul.bench import literal as reference
 from paul.bench.approximation import Index, candidate_loss
 from paul.bench.peaks import Peaks, count_flops, measure_peaks
 from paul.bench.scale import exponent
-from paul.bench.step import AdaptationStep, batches
+from paul.bench.step import batches
+from paul.experiments import costs
 from paul.losses import pedal_loss
+from paul.objective import PaulLoss
+from paul.options import AdaptOptions
 from paul.patchnet import PatchNet
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,12 +65,6 @@ def test_what_was_measured_before_an_interruption_is_kept(tmp_path, capsys, monk
     assert bench.main(["--quick", "--suite", "ops", "--out", str(tmp_path)]) == 130
     (file,) = tmp_path.glob("*/ops.json")
     assert list(bench.read_rows(file)) == ["pedal", "memory"] and "interrupted" in capsys.readouterr().err
-
-
-def test_without_the_repository_it_says_so(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(case, "repository", lambda: tmp_path)
-    assert bench.main(["--quick", "--out", str(tmp_path / "out")]) == 1
-    assert "reference.py" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("arguments", [["--suite", "everything"], ["--only", "everything"]])
@@ -262,21 +257,6 @@ def test_the_literal_step_is_the_same_step(two_steps):
     torch.testing.assert_close(ours.branch_norm.running_var, literal.model.branch_norm.running_var)
 
 
-def test_the_measured_step_is_the_step_that_adapt_takes(tmp_path):
-    sizes = dict(real=6, height=48, width=24, entries=6, network=dict(backbone="small", dim=8, pgn_channels=8,
-                                                                      pgn_hidden=8))
-    step = AdaptationStep(case.Bench(CPU), **sizes)
-    options = replace(step.options, epochs=1)
-    adapted = adapt(step.model, step.on_host, options, folder=tmp_path, seed=0, device="cpu")
-    torch.manual_seed(0)
-    step.generator.manual_seed(0)
-    step.loss = PaulLoss(step.model, 6, options)
-    fill_bank(step.loss, step.model, step.on_host, step.generator)
-    step()
-    for (name, mine), theirs in zip(step.model.state_dict().items(), adapted.state_dict().values()):
-        assert torch.equal(mine, theirs), name
-
-
 def test_batches_of_the_literal_data_set_come_from_workers_too():
     images = torch.randint(0, 256, (4, 3, 48, 24), dtype=torch.uint8)
     made = batches(images, 4, workers=1)
@@ -306,7 +286,7 @@ def test_literal_descriptors_are_those_of_the_network(two_steps):
 
 
 def test_literal_images_are_prepared_as_ours():
-    from paul.images import normalize, unit_range
+    from paul.data.images import normalize, unit_range
 
     images = torch.randint(0, 256, (3, 3, 48, 24), dtype=torch.uint8)
     torch.testing.assert_close(reference.prepared(images), normalize(unit_range(images)))

@@ -10,8 +10,9 @@ from matplotlib.colors import XKCD_COLORS, to_rgb
 from people import picture
 from skimage.color import rgb2lab
 
-from paul import bow
-from paul.bow import BowOptions, Codebook
+from paul.rivals.bow import BowOptions
+from paul.rivals.bow import descriptor as bow
+from paul.rivals.bow.descriptor import Codebook
 
 SMALL = BowOptions(size=(40, 24), words=12, assigned=3, strips=4)
 

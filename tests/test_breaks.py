@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from people import (  # noqa: F401
-    ADAPT, NETWORK, PRETRAIN, SIZE, adapt, adapted, data, pairs, same, same_weights, source, target, tiny_smoke,
-    trained, write_set)
+from people import ADAPT, SIZE, adapt, pairs, same, same_weights, with_history, write_set
 
-from paul import checkpoint, cli, records, runs
-from paul.datasets import ReidDataset
-from paul.images import load_images
+from paul import checkpoint, cli
+from paul.data.datasets import ReidDataset
+from paul.data.pixels import load_images
+from paul.experiments import records
 
 ROOT = Path(__file__).parents[1]
 COMMON = ["--profile", "smoke", "--device", "cpu"]
@@ -28,7 +27,7 @@ QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TQDM
 
 
 @pytest.fixture(scope="module")
-def mortal(trained, target, tmp_path_factory):  # noqa: F811
+def mortal(trained, target, tmp_path_factory):
     """Run a scenario of tests/mortal.py in a folder and return its answer."""
     folder = tmp_path_factory.mktemp("mortal")
     np.save(folder / "images.npy", target.numpy())
@@ -73,7 +72,7 @@ def test_killed_at_random_moments_twenty_times_it_ends_the_same(mortal, tmp_path
         ".lock", "checkpoint.previous.pt", "checkpoint.pt", "log.jsonl"]
 
 
-def test_of_two_processes_in_one_folder_the_second_is_told_to_wait(mortal, adapted, tmp_path):  # noqa: F811
+def test_of_two_processes_in_one_folder_the_second_is_told_to_wait(mortal, adapted, tmp_path):
     found = mortal("two_at_once", tmp_path / "run")
     assert found["second"][0] == 1 and "another run is writing" in found["second"][1]
     assert found["first"] == found["afterwards"] == [0, ""]
@@ -96,8 +95,9 @@ sys.path[:0] = {paths!r}
 import numpy as np, torch
 from dataclasses import replace
 from people import ADAPT
-from paul import checkpoint, engine
+from paul import checkpoint
 from paul.adapt import adapt
+from paul.engine import run as engine
 torch.set_num_threads(1)
 engine.SAVE_SHARE = float("inf")
 step = torch.optim.SGD.step
@@ -107,13 +107,13 @@ def slowly(self, *arguments):  # time enough to be killed in the middle
     step(self, *arguments)
 torch.optim.SGD.step = slowly
 start, images = checkpoint.load({start!r})[0], torch.from_numpy(np.load({images!r}))
-model = adapt(start, images, ADAPT, folder={folder!r}, device="cpu")
-print(len(model.history), "epochs")
+model, history = adapt(start, images, ADAPT, folder={folder!r}, device="cpu")
+print(len(history), "epochs")
 """
 
 
 def test_a_notebook_whose_kernel_was_killed_goes_on_when_the_cell_is_run_again(
-        trained, target, adapted, tmp_path):  # noqa: F811
+        trained, target, adapted, tmp_path):
     from jupyter_client import KernelManager
 
     np.save(tmp_path / "images.npy", target.numpy())
@@ -161,7 +161,7 @@ def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(mortal, tmp_path)
 
 
 def test_files_that_may_not_grow_stop_the_run_and_leave_the_last_checkpoint(
-        trained, target, adapted, tmp_path, monkeypatch):  # noqa: F811
+        trained, target, adapted, tmp_path, monkeypatch):
     step, steps = torch.optim.SGD.step, [0]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -183,7 +183,7 @@ def test_files_that_may_not_grow_stop_the_run_and_leave_the_last_checkpoint(
 
 
 def test_images_unreadable_in_the_middle_are_named_and_can_be_left_out(
-        tmp_path, capsys, monkeypatch, tiny_smoke):  # noqa: F811
+        tmp_path, capsys, monkeypatch, tiny_smoke):
     monkeypatch.chdir(tmp_path)
     folder = write_set(tmp_path / "set", {"train": pairs(range(1, 7), 2)})
     images = sorted((folder / "bounding_box_train").iterdir())
@@ -216,20 +216,20 @@ def test_a_run_record_half_written_is_made_again_and_left_out_of_the_tables(tmp_
         path.write_bytes(whole[:length])
         assert records.read_record(path) is None  # then `paul run` computes it
         with pytest.warns(UserWarning, match="paul--market--s0.json is not a run record .*left out"):
-            assert runs.read_records(tmp_path, "mini") == []
+            assert records.read_records(tmp_path, "mini") == []
     with pytest.raises(ValueError):  # a record that JSON can't hold leaves the old one whole
         records.write_record(path, {"metrics": {"rank1": float("nan")}})
     path.write_bytes(whole)
     script = f"""
 import os, signal, sys
 from pathlib import Path
-from paul import checkpoint, records
+from paul.experiments import records
 os.replace = os.fsync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 records.write_record(Path({str(path)!r}), {{"metrics": {{}}}})
 """
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=QUIET).returncode == -signal.SIGKILL
     assert records.read_record(path) == json.loads(whole)
-    assert len(runs.read_records(tmp_path, "mini")) == 1  # what the killed process left is no record
+    assert len(records.read_records(tmp_path, "mini")) == 1  # what the killed process left is no record
 
 
 def only(folder, image):
@@ -240,7 +240,7 @@ def only(folder, image):
 # --- numbers ---
 
 
-def test_black_and_constant_images_train_to_finite_weights(trained, target, tmp_path):  # noqa: F811
+def test_black_and_constant_images_train_to_finite_weights(trained, target, tmp_path):
     for name, value in (("black", 0), ("white", 255)):
         images = target.clone()
         images[3:7] = value  # what a failed camera delivers
@@ -250,7 +250,7 @@ def test_black_and_constant_images_train_to_finite_weights(trained, target, tmp_
         assert all(part.isfinite().all() for part in model.state_dict().values())
 
 
-def test_a_value_that_is_no_number_among_the_images_stops_the_run(trained, target, tmp_path):  # noqa: F811
+def test_a_value_that_is_no_number_among_the_images_stops_the_run(trained, target, tmp_path):
     images = target.float()
     images[5, 1, 3, 3] = float("nan")
     with pytest.raises(FloatingPointError, match="target, epoch 1, step 1: not finite: .*look at the images"):
@@ -261,7 +261,7 @@ def test_a_value_that_is_no_number_among_the_images_stops_the_run(trained, targe
 # --- around ---
 
 
-def test_a_clock_that_goes_backwards_changes_nothing(trained, target, adapted, tmp_path, monkeypatch):  # noqa: F811
+def test_a_clock_that_goes_backwards_changes_nothing(trained, target, adapted, tmp_path, monkeypatch):
     start = time.time()
     now = [start]
 
@@ -273,8 +273,8 @@ def test_a_clock_that_goes_backwards_changes_nothing(trained, target, adapted, t
     os.utime(tmp_path / "log.jsonl", (now[0] + 1e6, now[0] + 1e6))  # written in what is now the future
     monkeypatch.setattr(time, "time", backwards)
     monkeypatch.setattr("tqdm.std.time", backwards)  # bars show it, and only they
-    model = adapt(trained[0], target, ADAPT, folder=tmp_path)
-    assert now[0] < start and all(0 <= line["seconds"] < 60 for line in model.history)
+    model, history = with_history["adapt"](trained[0], target, ADAPT, folder=tmp_path)
+    assert now[0] < start and all(0 <= line["seconds"] < 60 for line in history)
     assert same_weights(model, adapted[0]) and ends_alike(tmp_path, adapted[1])
 
 
@@ -350,7 +350,7 @@ def test_a_home_that_is_missing_or_read_only_is_not_needed(tmp_path):
     assert done.returncode == 0 and b"rank1" in done.stdout, done.stderr.decode()
 
 
-def test_paths_with_spaces_quotes_and_other_alphabets(tmp_path, capsys, monkeypatch, tiny_smoke):  # noqa: F811
+def test_paths_with_spaces_quotes_and_other_alphabets(tmp_path, capsys, monkeypatch, tiny_smoke):
     for name in ("with spaces", "it's \"quoted\" & $HOME; *?[a]", ALPHABETS.strip(), "%s {0} \\n"):
         folder = tmp_path / name
         a_set(folder / "set", name="a b'\"$ü ")

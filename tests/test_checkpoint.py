@@ -12,8 +12,8 @@ import torchvision
 from torch.nn import functional as F
 
 from paul import checkpoint
-from paul.patchnet import PatchNetOptions
-from reference import sample_patches
+from paul.bench.literal import sample_patches
+from paul.options import PatchNetOptions
 
 OPTIONS = PatchNetOptions(backbone="small", num_patches=2, dim=8, pgn_channels=8, pgn_hidden=8)
 
@@ -161,7 +161,7 @@ def test_a_disk_that_fills_up_while_torch_writes(file, monkeypatch):
                 raise OSError(28, "No space left on device")
             return self.inner.write(content)
 
-    monkeypatch.setattr(checkpoint.torch, "save", lambda state, file: save(state, Full(file)))
+    monkeypatch.setattr(torch, "save", lambda state, file: save(state, Full(file)))
     with pytest.raises(OSError, match="could not write .*model.pt .*Free some space"):
         checkpoint.save(file, model(num_classes=5))
     assert file.read_bytes() == before and os.listdir(file.parent) == ["model.pt"]

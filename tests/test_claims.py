@@ -5,6 +5,7 @@ import math
 import shutil
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from paul.claims import CLAIMS, Claim, ClaimsError, judge, load_claims, place_interval, write_claims
-from paul.intervals import mean_interval, student_t_quantile
-from paul.runs import METRICS, paired_differences, read_records, runs_frame, summarise
+from paul.experiments.records import read_records
+from paul.report.claims import Claim, ClaimsError, load_claims, place_interval, write_claims
+from paul.report.claims import judge as judge_by
+from paul.report.frames import METRICS, paired_differences, runs_frame, summarise
+from paul.report.statistics import mean_interval
 
 BOOK = Path(__file__).parents[1] / "book"
+judge = partial(judge_by, paper=BOOK / "paper")
 
 
 def record(row="paul", target="market", seed=0, rank1=50.0, trapezoid=30.0, profile="mini", code="now", spec="a" * 64):
     metrics = dict.fromkeys(METRICS, 40.0) | {"rank1": rank1, "map_trapezoid": trapezoid, "map_step": trapezoid + 1}
     return {
-        "row": row, "tables": ["table3"], "target": target, "seed": seed, "profile": profile, "spec": {},
+        "row": row, "target": target, "seed": seed, "profile": profile, "spec": {},
         "spec_hash": spec, "metrics": metrics, "queries": 10, "queries_left_out": 0, "curve": [], "code": code,
         "seconds": {"pretrain": 9.0, "adapt": 2.0, "evaluate": 1.0},
     }  # fmt: skip
@@ -44,17 +48,14 @@ def claim(*tests):
     return Claim("T", "text", "where", tuple(filled))
 
 
-@given(st.integers(1, 300), st.floats(0.01, 0.999))
-def test_t_quantile_is_scipys(df, level):
-    assert student_t_quantile(level, df) == pytest.approx(stats.t.ppf((1 + level) / 2, df), rel=1e-9)
-
-
-def test_t_quantile_closed_forms():
-    assert student_t_quantile(0.95, 1) == pytest.approx(math.tan(math.pi * 0.475), rel=1e-12)
-    assert student_t_quantile(0.95, 2) == pytest.approx(0.95 * math.sqrt(2 / (1 - 0.95**2)), rel=1e-12)
-    for level, df in [(0.95, 0), (1.0, 3), (0.0, 3), (0.95, 1.5)]:
-        with pytest.raises(ValueError, match="degrees"):
-            student_t_quantile(level, df)
+def test_an_interval_of_two_or_three_values_is_its_closed_form():
+    """Student's t with one and two degrees of freedom has an elementary quantile."""
+    for values, t in ([1.0, 4.0], math.tan(math.pi * 0.475)), ([1.0, 4.0, 5.5], 0.95 * math.sqrt(2 / (1 - 0.95**2))):
+        found, half = mean_interval(values), t * np.std(values, ddof=1) / math.sqrt(len(values))
+        assert (found.low, found.high) == pytest.approx((np.mean(values) - half, np.mean(values) + half), rel=1e-9)
+    for level in (0.0, 1.0):
+        with pytest.raises(ValueError, match="level"):
+            mean_interval([1.0, 2.0], level)
 
 
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=8))
@@ -146,13 +147,13 @@ def test_missing_runs_are_named():
 def test_published_values_are_compared_on_profile_paper_only():
     test = {"kind": "published", "row": "paul", "table": "table1", "metrics": ["rank1", "map_trapezoid"]}
     runs = [record(seed=s, rank1=68.5 + s / 10, trapezoid=40.1 + s / 10) for s in range(3)]
-    here = judge(claim(test), runs_frame(runs), "mini", BOOK / "paper")
+    here = judge(claim(test), runs_frame(runs), "mini")
     assert here["verdict"] == "not run" and "profile mini" in here["sentence"]
-    there = judge(claim(test), runs_frame(runs), "paper", BOOK / "paper")
+    there = judge(claim(test), runs_frame(runs), "paper")
     assert there["verdict"] == "supported"
     assert [line["b"] for line in there["evidence"]] == ["published SyRI", "published DECAMEL"]
     worse = [record(seed=s, rank1=60.0 + s / 10, trapezoid=40.1) for s in range(3)]
-    assert judge(claim(test), runs_frame(worse), "paper", BOOK / "paper")["verdict"] == "contradicted"
+    assert judge(claim(test), runs_frame(worse), "paper")["verdict"] == "contradicted"
 
 
 def test_stale_runs_are_counted_and_current_ones_win():
@@ -198,7 +199,6 @@ def test_summary_is_the_interval_of_each_row():
 def test_the_books_claims():
     claims = load_claims(BOOK / "claims.toml")
     assert [c.id for c in claims] == [f"C{i}" for i in range(1, 13)]
-    assert CLAIMS.name == "claims.toml"
 
 
 def test_the_paper_would_support_its_own_claims():
@@ -236,6 +236,28 @@ def test_claims_json_is_whole_and_repeatable(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize(("bound", "verdict"), [
+    ({"above": 48.0}, "supported"), ({"below": 52.0}, "supported"), ({"above": 52.0}, "contradicted"),
+    ({"below": 48.0}, "contradicted"), ({"above": 50.0}, "inconclusive"), ({"below": 50.0}, "inconclusive")])
+def test_a_level_is_a_rows_own_interval_against_a_bound(bound, verdict):
+    runs = runs_frame([record("a", rank1=49.9), record("a", seed=1, rank1=50.1), record("a", seed=2, rank1=50.0)])
+    found = judge(claim({"kind": "level", "row": "a", **bound}), runs, "mini")
+    assert found["verdict"] == verdict and found["evidence"][0]["mean"] == pytest.approx(50.0)
+    (name, value), = bound.items()
+    assert f"a, Rank-1 on Market-1501-like: 50.0 [49.8, 50.2] against {name} {value:g}" in found["sentence"]
+    missing = judge(claim({"kind": "level", "row": "b", **bound}), runs, "mini")
+    assert missing["verdict"] == "not run" and missing["missing"] == ["b on market"]
+
+
+def test_what_a_test_needs_and_has_not_is_not_run():
+    runs, pair = runs_frame(records({"a": 50, "b": 40})), {"kind": "higher", "pairs": [["a", "b"]]}
+    assert judge(claim({**pair, "needs": {"seeds": 3, "profiles": ["mini"]}}), runs, "mini")["verdict"] == "supported"
+    few = judge(claim({**pair, "needs": {"seeds": 4}}), runs, "mini")
+    assert few["verdict"] == "not run" and few["missing"]
+    elsewhere = judge(claim({**pair, "needs": {"profiles": ["gpu", "paper"]}}), runs, "mini")
+    assert elsewhere["verdict"] == "not run" and "profile gpu or paper only" in elsewhere["sentence"]
+
+
 GOOD = """[[claim]]
 id = "C7"
 text = "words"
@@ -265,6 +287,11 @@ targets = ["market"]
         (('text = "words"\n', ""), "text"),
         (('where = "Table 3"', "where = 3"), "where"),
         (("[[claim.test]]", "[[claim.tests]]"), "test"),
+        (('targets = ["market"]', 'targets = ["market"]\nneeds = 3'), "needs"),
+        (('targets = ["market"]', 'targets = ["market"]\nneeds = { seeds = 1 }'), "needs"),
+        (('targets = ["market"]', 'targets = ["market"]\nneeds = { people = 9 }'), "needs"),
+        (('"higher"\npairs = [["a", "b"]]', '"level"\nrow = "a"'), "above"),
+        (('"higher"\npairs = [["a", "b"]]', '"level"\nrow = "a"\nabove = 1.0\nbelow = 2.0'), "above"),
     ],
 )
 def test_a_malformed_claim_names_itself_and_the_field(tmp_path, change, field):

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 from distributed import LocalCluster, WorkerPlugin
-from people import data, tiny_smoke, use_tiny_smoke  # noqa: F401
+from people import use_tiny_smoke
 
-from paul import cli, engine
-from paul.cluster import array_of, dask_executor, slurm_script
-from paul.executors import Workers, as_they_end
-from paul.experiments import run_all
-from paul.rows import Places, specs_of
+from paul import cli
+from paul.engine import run as engine
+from paul.experiments.runner import run_all
+from paul.experiments.schedulers import array_of, dask_executor, slurm_script
+from paul.experiments.specs import Places, specs_of
+from paul.experiments.workers import Workers, as_they_end
 
 pytestmark = pytest.mark.usefixtures("tiny_smoke")
 ROOT = Path(__file__).parents[1]
@@ -28,7 +29,7 @@ SPECS = specs_of("table3", "smoke", [0], ["market"], ["image_direct", "patch_lv"
 SCRATCH = re.compile(rb'("(?:seconds|pretrain|adapt|evaluate|peak_memory_mb)": )[\d.e-]+')
 
 
-def places_in(folder: Path, data: Path) -> Places:  # noqa: F811
+def places_in(folder: Path, data: Path) -> Places:
     return Places(str(data), str(folder / "results"), str(folder / "models"), "cpu")
 
 
@@ -39,10 +40,11 @@ def bytes_of(places: Places) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def serial(data, tmp_path_factory):  # noqa: F811
+def serial(data, tmp_path_factory):
     """The records as one process writes them."""
-    from paul.profiles import PROFILES
     from people import TINY
+
+    from paul.experiments.profiles import PROFILES
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROFILES, "smoke", TINY)
@@ -83,7 +85,7 @@ def killed_once(mark: Path) -> None:
 # --- processes on this machine ---
 
 
-def test_a_local_worker_that_is_killed_is_replaced_and_nothing_is_lost(data, tmp_path, serial):  # noqa: F811
+def test_a_local_worker_that_is_killed_is_replaced_and_nothing_is_lost(data, tmp_path, serial):
     places = places_in(tmp_path, data)
     pool = Workers(2, partial(killed_once, tmp_path / "mark"))
     run_all(SPECS, pool, places)
@@ -94,7 +96,7 @@ def test_a_local_worker_that_is_killed_is_replaced_and_nothing_is_lost(data, tmp
 
 def test_workers_that_keep_dying_end_the_work_and_errors_are_not_retried():
     pool = Workers(1)
-    with pytest.raises(RuntimeError, match="keep dying.*--workers.*goes on"):
+    with pytest.raises(RuntimeError, match="keep dying.*fewer workers.*goes on"):
         list(as_they_end(pool, signal.raise_signal, [signal.SIGKILL], retries=1))
     with pytest.raises(ValueError, match="'one'"):
         list(as_they_end(pool, int, ["one"], retries=1))
@@ -134,7 +136,7 @@ class Tiny(WorkerPlugin):
         killed_once(self.mark)
 
 
-def test_a_dask_worker_that_is_killed_has_its_run_done_elsewhere(data, tmp_path, serial, monkeypatch):  # noqa: F811
+def test_a_dask_worker_that_is_killed_has_its_run_done_elsewhere(data, tmp_path, serial, monkeypatch):
     places = places_in(tmp_path, data)
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
                       worker_dashboard_address=None, local_directory=str(tmp_path)) as cluster:
@@ -160,7 +162,7 @@ def count_and_fail(calls: Path, item) -> None:
     raise ValueError(f"{item} is wrong")
 
 
-def test_dask_without_a_scheduler_is_one_line(data, capsys, monkeypatch):  # noqa: F811
+def test_dask_without_a_scheduler_is_one_line(data, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     common = ["run", "table3", "--profile", "smoke", "--device", "cpu", "--data", str(data), "--results", "nowhere",
               "--seeds", "0", "--executor", "dask"]
@@ -196,7 +198,7 @@ def submit(script: Path, environment: dict) -> list[str]:
     return printed
 
 
-def test_slurm_arrays_write_the_same_records(data, tmp_path, serial, capsys, monkeypatch):  # noqa: F811
+def test_slurm_arrays_write_the_same_records(data, tmp_path, serial, capsys, monkeypatch):
     folder = tmp_path / "a folder"
     folder.mkdir()
     places = places_in(folder, data)
@@ -223,7 +225,7 @@ def test_slurm_arrays_write_the_same_records(data, tmp_path, serial, capsys, mon
     assert sorted(written) == sorted(map(str, (folder / "results/runs/smoke").iterdir()))
     assert bytes_of(places) == {name: text for name, text in serial.items() if not name.startswith("image_direct")}
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
-    assert cli.main([*run, "--executor", "slurm"]) == 0 and "0 to compute" in capsys.readouterr().out
+    assert cli.main([*run, "--executor", "slurm", "--book", str(ROOT / "book")]) == 0 and "0 to compute" in capsys.readouterr().out
     assert cli.main([*run, "--task", "3"]) == 1 and "names runs 0 to 1" in capsys.readouterr().err
 
 

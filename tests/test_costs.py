@@ -7,11 +7,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from paul import checkpoint, costs, distributed
-from paul.adapt import AdaptOptions, PaulLoss
-from paul.costs import Step
+from paul import checkpoint
+from paul.engine import distributed
+from paul.experiments import costs
+from paul.experiments.costs import Step
 from paul.losses import pedal_loss
-from paul.patchnet import PatchNetOptions, PatchNetOutput
+from paul.objective import PaulLoss
+from paul.options import AdaptOptions, PatchNetOptions
+from paul.patchnet import PatchNetOutput
 from paul.sharded import ShardedPaulLoss
 
 SMALL = PatchNetOptions(backbone="small", num_patches=3, dim=8, pgn_channels=8, pgn_hidden=8)

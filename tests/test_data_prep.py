@@ -16,8 +16,16 @@ from data_prep import synthetic
 from data_prep.__main__ import main
 from data_prep.body import TORSO, Capsules, pose
 from data_prep.contact import contact_sheet
-from data_prep.market_layout import (FOLDERS, INDEX_COLUMNS, DataError, ImageName, count, fingerprint, read_card,
-                                     read_index)
+from data_prep.market_layout import (
+    FOLDERS,
+    INDEX_COLUMNS,
+    DataError,
+    ImageName,
+    count,
+    fingerprint,
+    read_card,
+    read_index,
+)
 from data_prep.people import MATERIAL, describe, sample_people
 from data_prep.photograph import render
 from data_prep.render import figures, trace

@@ -3,12 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from people import pairs, write_set
 
 from data_prep.__main__ import build_parser
 from data_prep.bench import open_long_index
-from paul.datasets import ReidDataset, first_repeated
+from paul.data.datasets import ReidDataset, first_repeated
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_a_split_that_is_not_there(folder):
 def test_a_missing_and_an_empty_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     for name in ("nowhere", "empty"):
-        with pytest.raises(FileNotFoundError, match=f"{name}/index.csv does not exist.*data_prep.*--data"):
+        with pytest.raises(FileNotFoundError, match=f"{name}/index.csv does not exist.*data_prep.*or name a folder"):
             ReidDataset.load(tmp_path / name)
 
 

@@ -2,15 +2,17 @@
 
 import pytest
 import torch
-from people import ADAPT, NETWORK, adapt, pairs, target, trained, source, data, same_weights, write_set  # noqa: F401
+from people import ADAPT, NETWORK, adapt, pairs, same_weights, write_set
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from paul import device, store
-from paul.datasets import ReidDataset
-from paul.device import announce, batch_of, batches, on_device, precision, prepare, send, sgd
-from paul.images import load_images
-from paul.pretrain import parameter_groups
+from paul.data import batches as module
+from paul.data.batches import announce, batch_of, batches, on_device
+from paul.data.datasets import ReidDataset
+from paul.data.pixels import Pixels, load_pixels
+from paul.engine import device
+from paul.engine.device import precision, send
+from paul.engine.optim import parameter_groups, prepare, sgd
 
 CPU = torch.device("cpu")
 
@@ -26,27 +28,27 @@ def split(tmp_path):
 
 @pytest.fixture
 def mapped(split, tmp_path):
-    return load_images(split, (40, 24), place="disk", folder=tmp_path / "cache")
+    return load_pixels(split, (40, 24), place="disk", folder=tmp_path / "cache")
 
 
 def test_batches_are_batch_of_each_in_order_for_images_in_memory_and_on_disk(mapped):
     order = torch.randperm(20, generator=generator()).split(6)
-    for images in (mapped, mapped.clone()):
+    for images in (mapped, mapped.images.clone()):
         seen = list(batches(images, order, CPU))
         assert [rows.tolist() for rows, _ in seen] == [rows.tolist() for rows in order]
         for rows, x in seen:
-            assert torch.equal(x, images[rows].float() / 255) and torch.equal(x, batch_of(images, rows, CPU))
+            assert torch.equal(x, mapped.images[rows].float() / 255) and torch.equal(x, batch_of(images, rows, CPU))
 
 
 def test_the_next_batches_are_read_while_one_is_used(mapped, monkeypatch):
     asked, order = [], list(torch.arange(20).split(2))
-    fetch = device._fetch
-    monkeypatch.setattr(device, "_fetch", lambda images, rows, to: asked.append(rows) or fetch(images, rows, to))
+    fetch = module._fetch
+    monkeypatch.setattr(module, "_fetch", lambda images, rows, to: asked.append(rows) or fetch(images, rows, to))
     walk = batches(mapped, order, CPU)
     for step, (rows, _) in enumerate(walk):
         if step == 4:
             walk.close()  # the reader ends with what it has begun
-    assert step == 4 and [rows.tolist() for rows in asked] == [rows.tolist() for rows in order[:5 + device.AHEAD]]
+    assert step == 4 and [rows.tolist() for rows in asked] == [rows.tolist() for rows in order[:5 + module.AHEAD]]
 
 
 def test_an_error_while_reading_ahead_reaches_the_training(mapped):
@@ -54,15 +56,16 @@ def test_an_error_while_reading_ahead_reaches_the_training(mapped):
         list(batches(mapped, [torch.tensor([0]), torch.tensor([20])], CPU))
 
 
-def test_training_reads_from_disk_what_it_reads_from_memory(trained, mapped, tmp_path):  # noqa: F811
+def test_training_reads_from_disk_what_it_reads_from_memory(trained, mapped, tmp_path):
     models = [adapt(trained[0], images, ADAPT, folder=tmp_path / name)
-              for name, images in (("disk", mapped), ("memory", mapped.clone()))]
+              for name, images in (("disk", mapped), ("memory", mapped.images.clone()))]
     assert same_weights(*models)
 
 
 def test_on_a_cpu_images_stay_where_they_are(mapped):
-    for images in (mapped, mapped.clone()):
-        assert on_device(images, CPU) is images
+    assert on_device(mapped, CPU) is mapped
+    images = mapped.images.clone()
+    assert on_device(images, CPU).images is images
 
 
 @pytest.mark.parametrize("place, free, moves", [
@@ -72,20 +75,21 @@ def test_images_go_to_a_gpu_that_holds_them_unless_another_place_is_asked_for(sp
                                                                               moves):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 ** 9))
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: device)
-    images = load_images(split, (40, 24), place=place, folder=tmp_path)
+    pixels = load_pixels(split, (40, 24), place=place, folder=tmp_path)
     gpu = torch.device("cuda:0")
-    assert on_device(images, gpu) is (gpu if moves else images)
+    assert on_device(pixels, gpu).images is (gpu if moves else pixels.images)
 
 
 def test_the_choice_is_one_line_which_tqdm_disable_hushes(mapped, monkeypatch, capsys):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    announce(mapped.clone(), CPU)
+    copied = Pixels(mapped.images.clone())
+    announce(copied, CPU)
     announce(mapped, CPU)
-    announce(mapped.clone(), torch.device("cuda:1"))
+    announce(copied, torch.device("cuda:1"))
     out, lines = capsys.readouterr()
     in_memory, on_disk, ahead = lines.splitlines()
     assert out == "" and in_memory == "training on cpu; 20 images of 40x24, 0.1 MiB, in memory"
-    assert on_disk.endswith(f"mapped from {store.file_of(mapped)}")
+    assert on_disk.endswith(f"mapped from {mapped.file}")
     assert ahead.endswith("in memory, batches copied ahead through pinned buffers") and "cuda:1" in ahead
     monkeypatch.setenv("TQDM_DISABLE", "1")
     announce(mapped, CPU)

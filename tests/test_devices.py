@@ -7,16 +7,16 @@ import pytest
 import torch
 from people import ADAPT, NETWORK, SIZE, pairs, write_set
 
-from paul.adapt import PaulLoss
-from paul.augment import random_flip, random_shift, surrogates
-from paul.datasets import ReidDataset
-from paul.device import batches, on_device, prepare, sgd
-from paul.images import load_images
+from paul.data.augment import random_flip, random_shift, surrogates
+from paul.data.batches import batches, on_device
+from paul.data.datasets import ReidDataset
+from paul.data.pixels import load_images
+from paul.engine.optim import parameter_groups, prepare, sgd
 from paul.losses import cyclic_ranking, ipfl_loss, pedal_loss, triplet_loss
 from paul.memory import ImageCenters, PatchMemory
 from paul.metrics import evaluate
+from paul.objective import PaulLoss
 from paul.patches import pool_patches, sample_patches
-from paul.pretrain import parameter_groups
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 g = torch.Generator().manual_seed(0)

@@ -11,12 +11,14 @@ import ranks
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from people import ADAPT, NETWORK, adapt, data, pretrain, source, target, trained  # noqa: F401
+from people import ADAPT, NETWORK, adapt, with_history
 from torch import nn
 
-from paul import checkpoint, distributed, engine
+from paul import checkpoint
 from paul import pretrain as source_stage
-from paul.distributed import World
+from paul.engine import distributed
+from paul.engine import run as engine
+from paul.engine.distributed import World
 from paul.losses import pedal_loss, pull_loss
 from paul.memory import PatchMemory
 from paul.patchnet import PatchNet
@@ -38,8 +40,8 @@ def test_parts_cover_everything_once_and_differ_by_one_at_most(count, size):
 
 
 def whole_stage(world, model, images, options, folder):
-    trained = adapt(load_model(model), images, options, folder=folder)
-    ranks.save(folder, world, weights=trained.state_dict(), history=[line["loss"] for line in trained.history])
+    trained, history = with_history["adapt"](load_model(model), images, options, folder=folder)
+    ranks.save(folder, world, weights=trained.state_dict(), history=[line["loss"] for line in history])
 
 
 def load_model(path):
@@ -54,12 +56,11 @@ def start(trained):
 def same_training(a, b, atol=1e-5):
     """Weights, momenta (the gradients so far) and memories of two checkpoints; batches and losses on the way."""
     a, b = (checkpoint.read(Path(folder) / "checkpoint.pt") for folder in (a, b))
-    for one, other in ((a["model"], b["model"]), *((a["training"][name], b["training"][name])
-                                                   for name in ("memory", "centers"))):
+    for one, other in ((a[name], b[name]) for name in ("model", "memory", "centers")):
         assert one.keys() == other.keys()
         for name in one:
             torch.testing.assert_close(one[name], other[name], atol=atol, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
-    one, other = (c["training"]["optimizer"]["state"] for c in (a, b))
+    one, other = (c["optimizer"]["state"] for c in (a, b))
     assert one.keys() == other.keys() and len(one)
     for key in one:  # (1 - momentum) times the buffer is the mean gradient, the newest weighing most
         mean, mean_there = (0.1 * state[key]["momentum_buffer"] for state in (one, other))
@@ -78,11 +79,11 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_ranks_go_through_the_steps_of_one_process(start, target, variant, tmp_path):
     size, options = VARIANTS[variant]
-    alone = adapt(load_model(start), target, options, folder=tmp_path / "alone")
+    _, history = with_history["adapt"](load_model(start), target, options, folder=tmp_path / "alone")
     assert ranks.run_ranks(size, whole_stage, start, target, options, tmp_path / "ranks") == [0] * size
     same_training(tmp_path / "alone", tmp_path / "ranks")
     every = [ranks.load(tmp_path / "ranks", rank) for rank in range(size)]
-    torch.testing.assert_close(torch.tensor(every[0]["history"]), torch.tensor([line["loss"] for line in alone.history]),
+    torch.testing.assert_close(torch.tensor(every[0]["history"]), torch.tensor([line["loss"] for line in history]),
                                atol=1e-5, rtol=1e-5)
     for other in every[1:]:  # every rank returns the same network
         assert all(torch.equal(value, other["weights"][name]) for name, value in every[0]["weights"].items())
@@ -113,8 +114,8 @@ def test_a_run_started_on_some_ranks_goes_on_on_another_number(start, target, tm
     """Three ranks, then two, then one process."""
     adapt(load_model(start), target, OPTIONS, folder=tmp_path / "alone")
     ranks.run_ranks(3, stopped_stage, start, target, OPTIONS, tmp_path / "moved", 5)
-    saved = checkpoint.read(tmp_path / "moved" / "checkpoint.pt")["training"]
-    assert saved["epoch"]["done"] == 1 and saved["memory"]["bank"].shape[1] == len(target)
+    saved = checkpoint.read(tmp_path / "moved" / "checkpoint.pt")
+    assert saved["training"]["epoch"]["done"] == 1 and saved["memory"]["bank"].shape[1] == len(target)
     assert ranks.run_ranks(2, stopped_stage, start, target, OPTIONS, tmp_path / "moved", 10) == [0, 0]
     assert checkpoint.read(tmp_path / "moved" / "checkpoint.pt")["training"]["epoch"]["done"] == 1
     adapt(load_model(start), target, OPTIONS, folder=tmp_path / "moved")

@@ -11,17 +11,26 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-import reference
 import torch
 from filelock import FileLock
-from people import ADAPT, TINY, data, tiny_smoke, use_tiny_smoke, write_set, write_study  # noqa: F401
+from people import ADAPT, PUL, TINY, use_tiny_smoke, write_set, write_study
 
-from paul import experiments, lomo, records, tuning
-from paul.datasets import ReidDataset
-from paul.experiments import run_all, run_one
-from paul.rows import ROWS, Places, Spec, specs_of
-from paul.images import load_images, normalize
-from paul.profiles import PROFILES
+from paul.bench import literal as reference
+from paul.data.datasets import ReidDataset
+from paul.data.images import normalize
+from paul.data.pixels import load_images
+from paul.experiments import records, tuning
+from paul.experiments import runner as experiments
+from paul.experiments.profiles import PROFILES
+from paul.experiments.provenance import digest
+from paul.experiments.rows import ROWS, TABLES, Row
+from paul.experiments.runner import run_all, run_one
+from paul.experiments.specs import Places, Spec, seeds_of, specs_of
+from paul.options import AdaptOptions, PretrainOptions
+from paul.rivals.bow import BowOptions
+from paul.rivals.lomo import LomoOptions
+from paul.rivals.lomo.descriptor import describe
+from paul.rivals.pul import PulOptions
 
 pytestmark = pytest.mark.usefixtures("tiny_smoke")
 SPEC = Spec("paul", "market", 0, "smoke")
@@ -29,12 +38,12 @@ PAPER = Path(__file__).parents[1] / "book/paper"
 
 
 @pytest.fixture
-def places(data, tmp_path):  # noqa: F811
+def places(data, tmp_path):
     return Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
 
 
 @pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):  # noqa: F811
+def finished(data, tmp_path_factory):
     """One run's record and where everything lies."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROFILES, "smoke", TINY)
@@ -53,28 +62,51 @@ def measured(record):
 # --- rows and specs ---
 
 
-def test_every_row_of_the_papers_tables_is_there():
-    with (PAPER / "table3_ablation.csv").open(encoding="utf-8") as file:
+def test_every_line_of_the_papers_ablations_has_its_row():
+    with (PAPER / TABLES["table3"].file).open(encoding="utf-8") as file:
+        for number, line in enumerate(csv.DictReader(file), 1):
+            row, = (row for row, printed in TABLES["table3"].lines.items() if printed == number)
+            spec = Spec(row, "market", 0, "paper")
+            losses = (getattr(spec.options, "loss_c", None) == "pedal", getattr(spec.options, "loss_v", False))
+            assert spec.is_row.level == line["level"], line
+            assert losses == (line["loss_c"] == "yes", line["loss_v"] == "yes"), line
+            assert spec.is_row.method == ("paul" if any(losses) else "direct")
+    with (PAPER / TABLES["table4"].file).open(encoding="utf-8") as file:
         for line in csv.DictReader(file):
-            assert [name for name, row in ROWS.items() if "table3" in row.tables
-                    and row.paper_row == line["method"] and row.level == line["level"]
-                    and (row.loss_c == "pedal") == (line["loss_c"] == "yes") and row.loss_v == (line["loss_v"] == "yes")
-                    and not row.adabn], line
-    with (PAPER / "table4_patch_generation.csv").open(encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            both = [row for row in ROWS.values() if "table4" in row.tables and row.loss_c == "pedal" and row.loss_v]
-            assert (line["scheme"].lower(), int(line["num_patches"])) in [(r.generator, r.num_patches) for r in both]
+            both = [Spec(row, "market", 0, "paper") for row, printed in TABLES["table4"].lines.items() if printed]
+            assert all(spec.options == Spec("paul", "market", 0, "paper").options for spec in both)
+            assert (line["scheme"].lower(), int(line["num_patches"])) in [
+                (spec.network.generator, spec.network.num_patches) for spec in both]
+
+
+def test_an_option_of_any_part_is_a_row_by_one_line(monkeypatch):
+    monkeypatch.setitem(ROWS, "hardest", Row("hardest positives", overrides={"pretrain.positive": "hardest"}))
+    monkeypatch.setitem(ROWS, "detached", Row("theta detached", overrides={"network.freeze_pgn": "detach"}))
+    monkeypatch.setitem(ROWS, "s3", Row("s = 3", overrides={"adapt.s": 3.0}))
+    monkeypatch.setitem(ROWS, "coarse", Row("one level", "lomo", {"adapt.levels": 1}))
+    hardest, detached, s3 = (Spec(row, "market", 0, "smoke") for row in ("hardest", "detached", "s3"))
+    assert hardest.pretrain.positive == "hardest" and hardest.source() != SPEC.source()
+    assert detached.network.freeze_pgn == "detach" and detached.source() == SPEC.source()
+    assert s3.options == replace(SPEC.options, s=3.0)
+    assert Spec("coarse", "market", 0, "smoke").options.levels == 1
+    assert len({spec.hash for spec in (SPEC, hardest, detached, s3)}) == 4
+    for wrong in ({"s": 3.0}, {"adapt.": 3.0}, {"pul.rounds": 1}):
+        with pytest.raises(ValueError, match="overrides begin with network, pretrain, adapt and a dot"):
+            Row("wrong", overrides=wrong)
+    monkeypatch.setitem(ROWS, "typo", Row("typo", overrides={"adapt.scale": 3.0}))
+    with pytest.raises(TypeError, match="scale"):
+        Spec("typo", "market", 0, "smoke").hash  # noqa: B018
 
 
 def test_runs_share_their_source_models():
     specs = specs_of("table3", "mini", [0, 1, 2]) + specs_of("table4", "mini", [0, 1, 2])
-    sources = {records.digest(spec.source()) for spec in specs}
+    sources = {digest(spec.source()) for spec in specs}
     assert len(sources) == 3 * len({"image", "pgn 6", "random", "equal", "pgn 4", "pgn 8"})
     assert len({spec.hash for spec in specs}) < len(specs) and len({spec.name for spec in specs}) == len(set(specs))
 
 
 def test_a_hash_depends_on_every_option_and_on_no_order(monkeypatch):
-    assert records.digest({"a": 1, "b": {"c": 2, "d": 3}}) == records.digest({"b": {"d": 3, "c": 2}, "a": 1})
+    assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
 
     def changed(value):
         return {"pedal": "pull", "train": "eval", "all": "one", "zero": "skip", "embedding": "patch", "centers": "raw",
@@ -84,12 +116,10 @@ def test_a_hash_depends_on_every_option_and_on_no_order(monkeypatch):
 
     direct = Spec("patch_direct", "market", 0, "smoke")
     before, before_direct = SPEC.hash, direct.hash
-    decided_by_the_row = {"adapt": {"loss_c", "loss_v"}, "network": {"num_patches", "generator"}, "pretrain": set()}
-    for part, fixed in decided_by_the_row.items():
+    parts = ("adapt", "network", "pretrain")
+    for part in parts:
         options = getattr(TINY, part)
         for field in fields(options):
-            if field.name in fixed:
-                continue
             other = replace(options, **{field.name: changed(getattr(options, field.name))})
             monkeypatch.setitem(PROFILES, "smoke", replace(TINY, **{part: other}))
             assert SPEC.hash != before, field.name
@@ -112,11 +142,11 @@ def test_specs_that_do_not_exist(arguments, message):
 
 
 def test_seeds():
-    assert experiments.seeds_of("0-2") == [0, 1, 2] and experiments.seeds_of("0,3,5") == [0, 3, 5]
-    assert experiments.seeds_of("7") == [7] and experiments.seeds_of("0-1,4") == [0, 1, 4]
+    assert seeds_of("0-2") == [0, 1, 2] and seeds_of("0,3,5") == [0, 3, 5]
+    assert seeds_of("7") == [7] and seeds_of("0-1,4") == [0, 1, 4]
     for text in ("a", "2-0", "", "0-", "0-1-2"):
         with pytest.raises(ValueError, match="seeds"):
-            experiments.seeds_of(text)
+            seeds_of(text)
 
 
 # --- a record ---
@@ -126,21 +156,23 @@ def test_a_record_holds_every_field(finished):
     record, places = finished
     assert json.loads(places.record(SPEC).read_text()) == record
     assert places.record(SPEC).name == f"paul--market--s0--{record['spec_hash'][:8]}.json"
-    assert set(record) == {"row", "tables", "target", "seed", "profile", "spec", "spec_hash", "metrics", "queries",
-                           "queries_left_out", "curve", "source_curve", "data", "commit", "code", "versions", "device",
-                           "machine", "seconds", "peak_memory_mb"}
+    assert set(record) == {"row", "target", "seed", "profile", "weights", "spec", "spec_hash", "numerics", "metrics",
+                           "queries", "queries_left_out", "curve", "source_curve", "data", "commit", "code",
+                           "versions", "device", "machine", "threads", "seconds", "peak_memory_mb"}
+    assert record["numerics"] == SPEC.numerics and set(record["numerics"]) == {"source", "method", "evaluation"}
+    assert record["threads"] == 1 and record["weights"] is None
     assert (record["row"], record["target"], record["seed"], record["profile"]) == ("paul", "market", 0, "smoke")
-    assert record["tables"] == ["table3", "table4"] and record["device"] == "cpu"
+    assert record["device"] == "cpu"
     assert set(record["metrics"]) == {"rank1", "rank5", "rank10", "rank20", "map_step", "map_trapezoid", "minp"}
     assert (record["queries"], record["queries_left_out"]) == (4, 1)
     assert record["data"] == {"source": "source-1", "target": "market-2"}
     assert set(record["versions"]) == {"python", "torch", "torchvision", "numpy"}
     assert set(record["seconds"]) == {"pretrain", "adapt", "evaluate"} and record["peak_memory_mb"] > 0
     assert [sorted(line) for line in record["curve"]] == [["epoch", "loss", "loss_c", "loss_v", "seconds"]] * 2
-    assert record["spec"]["adapt"]["s"] == ADAPT.s and record["spec_hash"] == records.digest(record["spec"])
+    assert record["spec"]["options"]["s"] == ADAPT.s and record["spec_hash"] == digest(record["spec"])
 
 
-def test_scores_are_those_of_the_trained_network(finished, data):  # noqa: F811
+def test_scores_are_those_of_the_trained_network(finished, data):
     record, places = finished
     model = experiments.trained_model("paul", "market", 0, "smoke", places.data, places.models, "cpu")
     assert not model.training
@@ -186,13 +218,13 @@ def test_a_half_written_record_is_made_again(finished, damage):
 
 
 @pytest.mark.parametrize(("change", "reason"), [
-    ({"code": "another"}, "other source code"), ({"data": {"source": "other"}}, "other data"),
-    ({"code": None}, "other source code")])
+    ({"numerics": {"source": 0}}, "other arithmetic"), ({"data": {"source": "other"}}, "other data"),
+    ({"numerics": None}, "other arithmetic"), ({"spec_hash": "0"}, "other options")])
 def test_an_outdated_record_is_flagged_and_made_again_when_asked(finished, change, reason):
     record, places = finished
     path = places.record(SPEC)
     path.write_text(json.dumps({**record, **change, "metrics": {"rank1": -1.0}}))
-    with pytest.warns(UserWarning, match=f"{path.name} was measured with {reason}; --fresh"):
+    with pytest.warns(UserWarning, match=f"{path.name} was measured with {reason}; fresh=True"):
         assert run_one(SPEC, places)["metrics"] == {"rank1": -1.0}
     with pytest.warns(UserWarning, match=f"1 of 1 records are outdated; {path.name} was measured with {reason}"):
         run_all([SPEC], None, places)
@@ -200,12 +232,12 @@ def test_an_outdated_record_is_flagged_and_made_again_when_asked(finished, chang
 
 
 def test_other_data_make_other_models(tmp_path):
-    data = write_study(tmp_path / "data")  # noqa: F811
+    data = write_study(tmp_path / "data")
     places = Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
     first = run_one(SPEC, places)
     train = {"train": [(person, camera) for person in range(1, 7) for camera in (1, 2)]}
     write_set(data / "smoke/source", train, seed=9)
-    experiments._images.cache_clear()
+    experiments._pixels.cache_clear()
     again = run_one(SPEC, places, fresh=True)
     assert again["data"] == {"source": "source-9", "target": "market-2"}
     assert again["source_curve"] != first["source_curve"] and again["curve"] != first["curve"]
@@ -220,7 +252,7 @@ def test_a_row_without_chance_is_run_once():
     assert [(spec.row, spec.seed) for spec in specs if spec.row == "bow"] == [("bow", 1), ("bow", 2)]
 
 
-def test_hand_crafted_rows_need_no_source(data, tmp_path):  # noqa: F811
+def test_hand_crafted_rows_need_no_source(data, tmp_path):
     alone = tmp_path / "data/smoke/market"
     shutil.copytree(data / "smoke/market", alone)
     places = Places(str(tmp_path / "data"), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
@@ -234,47 +266,70 @@ def test_hand_crafted_rows_need_no_source(data, tmp_path):  # noqa: F811
     assert found[1]["spec"] == found[2]["spec"] and not Path(places.models).exists()
 
 
-def test_a_hand_crafted_record_holds_the_scores_of_its_descriptor(data, tmp_path):  # noqa: F811
+def test_a_hand_crafted_record_holds_the_scores_of_its_descriptor(data, tmp_path):
     places = Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
     record = run_one(Spec("lomo", "market", 0, "smoke"), places)
     sides = []
     for name in ("query", "gallery"):
         split = ReidDataset.load(data / "smoke/market").split(name)
-        sides.append((lomo.describe(load_images(split, (128, 48))), split.person_ids, split.camera_ids))
+        sides.append((describe(load_images(split, (128, 48))), split.person_ids, split.camera_ids))
     (q, q_ids, q_cams), (g, g_ids, g_cams) = sides
     expected = reference.evaluate_distances(reference.squared_distances(q, g), q_ids, g_ids, q_cams, g_cams)
     assert record["metrics"]["map_step"] == pytest.approx(100 * expected["map_step"])
 
 
-def test_pul_starts_from_the_image_level_source_and_records_what_it_kept(data, tmp_path):  # noqa: F811
+def test_pul_starts_from_the_image_level_source_and_records_what_it_kept(data, tmp_path):
     places = Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
     spec, direct = Spec("pul", "market", 0, "smoke"), Spec("image_direct", "market", 0, "smoke")
     assert spec.source() == direct.source()
     record = run_one(spec, places)
     assert record["source_curve"] == run_one(direct, places)["source_curve"] != []
     assert [sorted(line) for line in record["curve"]] == [["epoch", "kept", "loss", "seconds"]] * 3
-    assert record["spec"]["options"] == asdict(TINY.pul) and record["spec_hash"] == records.digest(record["spec"])
+    assert record["spec"]["options"] == asdict(PUL) and record["spec_hash"] == digest(record["spec"])
     assert record["data"] == {"source": "source-1", "target": "market-2"}
     assert measured(run_one(spec, replace(places, results=str(tmp_path / "again")))) == measured(record)
 
 
-def test_a_methods_module_decides_its_own_rows_alone(monkeypatch):
-    specs = {row: Spec(row, "market", 0, "smoke") for row in ("paul", "lomo", "bow", "pul")}
-    assert len({spec.code for spec in specs.values()}) == 4
-    assert specs["paul"].code == records.code_hash()  # as before there were any such rows
-    before = {row: spec.code for row, spec in specs.items()}
-    meaning = records._meaning
-    monkeypatch.setattr(records, "_meaning", lambda source: meaning(source.replace("maximal_occurrence", "changed")))
-    records.code_hash.cache_clear()
-    changed = {row for row, spec in specs.items() if spec.code != before[row]}
-    records.code_hash.cache_clear()
-    assert changed == {"lomo"}
+@pytest.mark.parametrize(("options", "stale"), [
+    (AdaptOptions, {"paul"}), (PretrainOptions, {"paul", "pul"}), (PulOptions, {"pul"}), (LomoOptions, {"lomo"}),
+    (BowOptions, {"bow"})])
+def test_other_arithmetic_makes_its_own_rows_outdated_and_no_others(monkeypatch, options, stale):
+    specs = [Spec(row, "market", 0, "smoke") for row in ("paul", "lomo", "bow", "pul")]
+    found = [{"row": spec.row, "target": "market", "seed": 0, "profile": "smoke", "spec_hash": spec.hash,
+              "numerics": spec.numerics} for spec in specs]
+    assert not any(map(records.outdated, found))
+    monkeypatch.setattr(options, "NUMERICS", options.NUMERICS + 1)
+    assert {record["row"] for record in found if records.outdated(record)} == stale
+
+
+def test_other_arithmetic_trains_in_another_folder(places, monkeypatch):
+    before = experiments.source_folder(SPEC, places), experiments.target_folder(SPEC, places)
+    monkeypatch.setattr(AdaptOptions, "NUMERICS", 99)
+    assert experiments.source_folder(SPEC, places) == before[0] and experiments.target_folder(SPEC, places) != before[1]
+    monkeypatch.setattr(PretrainOptions, "NUMERICS", 99)
+    assert experiments.source_folder(SPEC, places) != before[0]
+
+
+def test_other_libraries_and_sources_are_noted_and_make_nothing_outdated(finished):
+    record, places = finished
+    assert not records.made_with([record, {}])
+    other = {**record, "code": "another", "commit": "another", "versions": {**record["versions"], "torch": "1.2.3"}}
+    assert not records.outdated(other, places)
+    here = ".".join(record["versions"]["torch"].split(".")[:2])
+    assert records.made_with([record, other]) == (
+        f"of 2 records some were made with another torch than the {here} at hand: 1 with 1.2")
+
+
+def test_a_record_of_what_is_no_more_is_outdated(finished):
+    record, _ = finished
+    for change in ({"row": "patch_what"}, {"target": "../../etc"}, {"profile": "maxi"}):
+        assert records.outdated({**record, **change}) == "a row, profile or target that is no more"
 
 
 # --- executors and neighbours ---
 
 
-def test_every_executor_gives_the_same_metrics(data, tmp_path):  # noqa: F811
+def test_every_executor_gives_the_same_metrics(data, tmp_path):
     specs = [Spec(row, target, 0, "smoke") for row in ("paul", "random") for target in ("market", "duke")]
     specs.append(Spec("image_direct", "duke", 1, "smoke"))
     executors = {"serial": None, "threads": ThreadPoolExecutor(2)}
@@ -341,7 +396,7 @@ def test_a_failed_run_stops_the_others_and_keeps_what_is_done(places, monkeypatc
         raise FloatingPointError("not finite")
 
     specs = [Spec(row, "market", 0, "smoke") for row in ("patch_direct", "paul", "patch_lc")]
-    monkeypatch.setattr(experiments, "adapt", fail)
+    monkeypatch.setattr("paul.adapt.adapt", fail)
     with ThreadPoolExecutor(1) as pool, pytest.raises(FloatingPointError):
         run_all(specs, pool, places)
     assert places.record(specs[0]).is_file() and not places.record(specs[1]).is_file()
@@ -351,7 +406,7 @@ def test_a_failed_run_stops_the_others_and_keeps_what_is_done(places, monkeypatc
 
 
 def test_tuning_never_sees_test_people_and_keeps_the_best(tmp_path):
-    data = write_study(tmp_path / "data")  # noqa: F811
+    data = write_study(tmp_path / "data")
     for target in ("market", "duke"):
         index = data / "smoke" / target / "index.csv"
         lines = index.read_text().splitlines()

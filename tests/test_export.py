@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from people import NETWORK, SIZE, data, same_weights, source, tiny_smoke, trained  # noqa: F401
+from people import NETWORK, SIZE, same_weights
 
 from paul import checkpoint
 from paul.checkpoint import save
-from paul.export import load_safetensors, model_card, open_model, save_onnx, save_safetensors
-from paul.extractor import Extractor
-from paul.features import extract
+from paul.data.passes import extract
+from paul.retrieval.export import load_safetensors, model_card, open_model, save_onnx, save_safetensors
+from paul.retrieval.extractor import Extractor
 
 
 def network(generator: str = "pgn", stage: str = "target"):
@@ -169,10 +169,11 @@ def paul(capsys):
 
 
 @pytest.mark.usefixtures("tiny_smoke")
-def test_from_crops_to_a_ranked_page_as_a_user_types_it(paul, trained, tmp_path, monkeypatch):  # noqa: F811
+def test_from_crops_to_a_ranked_page_as_a_user_types_it(paul, trained, tmp_path, monkeypatch):
     """A folder without labels, prepared, adapted, described, ranked and exported; each command once more at will."""
-    from data_prep.__main__ import main as data_prep
     from people import pairs, write_set
+
+    from data_prep.__main__ import main as data_prep
 
     monkeypatch.chdir(tmp_path)
     write_set(tmp_path / "source of crops", {"train": pairs(range(1, 9), 2)})

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile import BOOK, CARD, INDEX, RECORD, TARGETS, archive, bombs, expect, hostile_pickles
+from hostile import BOOK, CARD, CLAIMS, INDEX, RECORD, TARGETS, archive, bombs, expect, hostile_pickles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paul import checkpoint, runs
-from paul.claims import CLAIMS
-from paul.tables import write_tables
+from paul import checkpoint
+from paul.experiments import records
+from paul.report import frames as runs
+from paul.report.tables import write_tables
 
 anywhere = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 LINUX = sys.platform == "linux" and platform.machine() == "x86_64"  # what atheris is made for
@@ -112,7 +113,7 @@ def test_tables_are_written_whatever_a_record_says(tmp_path, data):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert all(path.is_file() for path in write_tables(tmp_path, "mini"))
-        assert 1 in runs.runs_frame(runs.read_records(tmp_path, "mini"))["seed"].tolist()
+        assert 1 in runs.runs_frame(records.read_records(tmp_path, "mini"))["seed"].tolist()
 
 
 @anywhere

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from people import picture, write_set
+from PIL import Image
 
-from paul.datasets import ReidDataset
-from paul.images import load_images, normalize, read_image, readable, unit_range
+from paul.data.datasets import ReidDataset
+from paul.data.images import normalize, read_image, readable, unit_range
+from paul.data.pixels import load_images
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def break_files(split):
 
 def test_an_unreadable_image_is_named(split):
     for path in break_files(split):
-        with pytest.raises(ValueError, match=f"cannot read the image .*{path.name}.*--skip-unreadable"):
+        with pytest.raises(ValueError, match=f"cannot read the image .*{path.name}.*skip_unreadable=True"):
             read_image(path, (40, 24))
     with pytest.raises(ValueError, match=f"cannot read the image .*{split.files[0].name}"):
         load_images(split, (40, 24))

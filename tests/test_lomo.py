@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from people import picture
 from scipy.ndimage import gaussian_filter
 
-from paul import lomo
-from paul.lomo import LomoOptions
+from paul.rivals.lomo import LomoOptions
+from paul.rivals.lomo import descriptor as lomo
 
 
 def noise(*shape, seed=0):

@@ -1,12 +1,12 @@
 """The losses against their equations read aloud, autograd, and what must hold whatever the numbers."""
 
 import pytest
-import reference
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paul.bench import literal as reference
 from paul.losses import cyclic_ranking, ipfl_loss, pedal_loss, triplet_loss
 
 EXACT = dict(rtol=1e-9, atol=1e-9)

@@ -1,11 +1,11 @@
 """The memories against lists updated one image at a time, and closed forms of a moving average."""
 
 import pytest
-import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paul.bench import literal as reference
 from paul.memory import ImageCenters, PatchMemory
 
 EXACT = dict(rtol=1e-9, atol=1e-9)

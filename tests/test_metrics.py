@@ -1,13 +1,12 @@
 """Retrieval scores against a walk down each ranked list, scikit-learn, closed forms and properties."""
 
-import numpy as np
 import pandas as pd
 import pytest
-import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paul.bench import literal as reference
 from paul.metrics import MAX_RANK, evaluate, evaluate_distances
 
 SCORES = ("map_step", "map_trapezoid", "minp")

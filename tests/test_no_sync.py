@@ -11,19 +11,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from people import ADAPT, NETWORK
+from people import ADAPT, NETWORK, PRETRAIN
 from torch._subclasses.fake_tensor import (
-    DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode, UnsupportedOperatorException)
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from paul.adapt import PaulLoss
-from paul.augment import random_flip, random_shift, surrogates
-from paul.device import batch_of, precision, prepare, send, sgd
-from paul.images import normalize, per_channel
-from paul.losses import triplet_loss
-from paul.patchnet import concatenate
-from paul.pretrain import parameter_groups
+from paul.adapt import step, views
+from paul.data.augment import random_flip, random_shift
+from paul.data.batches import batch_of
+from paul.data.images import normalize, per_channel
+from paul.engine.device import precision, send
+from paul.engine.optim import parameter_groups, prepare, sgd
+from paul.objective import PaulLoss
+from paul.pretrain import source_losses
 
 CUDA, META = torch.device("cuda:0"), torch.device("meta")
 VALUES_NEEDED = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException,
@@ -96,19 +101,24 @@ class TargetStep:
     def __init__(self, device, options=ADAPT, network=NETWORK):
         self.device, self.options = device, options
         self.model = prepare(network.build().to_target(), device).train()
-        self.loss = PaulLoss(self.model, 20, options).to(device)
+        self.objective = PaulLoss(self.model, 20, options).to(device)
         self.images = torch.randint(256, (20, 3, 40, 24), dtype=torch.uint8, device=device)
         self.optimizer = sgd(parameter_groups(self.model), device, lr=0.01, momentum=0.9, weight_decay=1e-4)
         self.generator = torch.Generator().manual_seed(0)
 
     def forward(self):
-        rows = torch.randperm(20, generator=self.generator)[:6]
-        plain = batch_of(self.images, rows, self.device)
-        changed = surrogates(plain, self.generator, mode=self.options.surrogate)
-        x = torch.cat([random_flip(plain, self.generator), random_flip(changed, self.generator)])
+        """What stands before the gradients in `paul.adapt.step`, which fake tensors cannot run."""
+        x, index = self.views()
         with precision(self.device):
-            output = self.model(normalize(x))
-        return self.loss(output, send(rows, self.device))
+            output = self.model(x)
+        return self.objective(output, index)
+
+    def views(self):
+        index = torch.randperm(20, generator=self.generator)[:6]
+        return views(batch_of(self.images, index, self.device), self.options, self.generator), index
+
+    def whole(self):
+        return step(self.model, self.objective, self.optimizer, *self.views())
 
     def backward(self, losses):
         self.optimizer.zero_grad()
@@ -125,14 +135,17 @@ class SourceStep(TargetStep):
         self.optimizer = sgd(parameter_groups(self.model), device, lr=0.01, momentum=0.9, weight_decay=1e-4)
 
     def forward(self):
-        rows = torch.randperm(20, generator=self.generator)[:8]
-        x = random_flip(batch_of(self.images, rows, self.device), self.generator)
+        index = torch.randperm(20, generator=self.generator)[:8]
+        x = random_flip(batch_of(self.images, index, self.device), self.generator)
         x = random_shift(x, self.generator)
-        people = send(rows % 5, self.device)
         with precision(self.device):
             output = self.model(normalize(x))
-        loss = sum(torch.nn.functional.cross_entropy(logits, people) for logits in output.logits.float())
-        return {"loss": loss + triplet_loss(concatenate(output.embeddings), people)}
+        return source_losses(output, send(index % 5, self.device), PRETRAIN)
+
+    def whole(self):
+        losses = self.forward()
+        self.backward(losses)
+        return losses
 
 
 STEPS = {
@@ -148,31 +161,29 @@ STEPS = {
 def ready(name, device):
     """A step whose constants, made once per device, are there."""
     with torch.device(device):
-        step = STEPS[name](device)
+        taken = STEPS[name](device)
     with torch.no_grad():
-        step.forward()
-    return step
+        taken.forward()
+    return taken
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_no_forward_pass_waits_on_a_fake_device(fake, name):
-    step = ready(name, CUDA)
+    taken = ready(name, CUDA)
     with NoWaiting():
-        losses = step.forward()
-    assert step.optimizer.defaults["fused"] and all(value.device == CUDA for value in losses.values())
+        losses = taken.forward()
+    assert taken.optimizer.defaults["fused"] and all(value.device == CUDA for value in losses.values())
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_no_whole_step_waits_on_the_meta_device(name, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none for this device
-    step = ready(name, META)
+    taken = ready(name, META)
     for _ in range(2):
         with NoWaiting(to_meta=True):
-            losses = step.forward()
-        with NoWaiting():
-            step.backward(losses)
+            losses = taken.whole()
     assert all(value.device == META for value in losses.values())
-    assert all(weight.grad is not None for weight in step.model.parameters() if weight.requires_grad)
+    assert all(weight.grad is not None for weight in taken.model.parameters() if weight.requires_grad)
 
 
 @contextmanager
@@ -190,13 +201,12 @@ def cuda_complains():
 @pytest.mark.parametrize("name", STEPS)
 def test_no_whole_step_waits_on_a_gpu(name):
     torch.manual_seed(0)
-    step = ready(name, CUDA)
+    taken = ready(name, CUDA)
     for _ in range(2):  # constants, momentum, libraries that set themselves up at first use
-        step.backward(step.forward())
+        taken.whole()
     with cuda_complains():
         for _ in range(3):
-            losses = step.forward()
-            step.backward(losses)
+            losses = taken.whole()
     assert all(value.isfinite() for value in losses.values())
 
 

@@ -16,11 +16,12 @@ from people import NETWORK, SIZE, pairs, picture, write_set
 from PIL import Image
 
 import paul
-from paul import checkpoint, cli, embeddings
-from paul.embeddings import embed, listed, read_embeddings
-from paul.extractor import Extractor
-from paul.features import extract
-from paul.images import read_image
+from paul import checkpoint, cli
+from paul.data.images import read_image
+from paul.data.passes import extract
+from paul.retrieval import embeddings
+from paul.retrieval.embeddings import embed, listed, read_embeddings
+from paul.retrieval.extractor import Extractor
 
 WIDTH = NETWORK.num_patches * NETWORK.dim
 

@@ -14,17 +14,19 @@ from pathlib import Path
 import numpy as np
 import papermill
 import pytest
+from people import PUL, SIZE, TINY, picture
 from PIL import Image
-from people import SIZE, TINY, picture
 from raw_sets import packed
 
 from book.run import run_book
 from book.toc import load_book
 from data_prep.__main__ import main as data_prep
 from paul import cli
-from paul.profiles import PROFILES
-from paul.tables import on_the_papers_sets
+from paul.experiments.profiles import PROFILES
+from paul.report.tables import on_the_papers_sets
+from paul.rivals import pul
 
+BOOK = Path(__file__).parents[1] / "book"
 STAND_IN = replace(TINY, name="paper", folders=PROFILES["paper"].folders, weights=None)
 # the chapter runs in a kernel of its own, which takes this file from the path
 SITE = """
@@ -32,9 +34,12 @@ import sys
 if any("ipykernel" in word for word in sys.orig_argv):
     sys.path.append({tests!r})
     from dataclasses import replace
-    from people import TINY
-    from paul.profiles import PROFILES
+    from people import PUL, TINY
+    from paul.experiments.profiles import PROFILES
+    from paul.rivals import pul
     PROFILES["paper"] = replace(TINY, name="paper", folders=PROFILES["paper"].folders, weights=None)
+    pul.AT["paper"] = PUL
+    pul.CLUSTERS.clear()
 """
 
 
@@ -92,9 +97,11 @@ def study(tmp_path_factory):
     assert data_prep(["dukemtmc", "--raw", str(duke_like(top / "DukeMTMC-reID")), *out, "--i-have-the-right"]) == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROFILES, "paper", STAND_IN)
+        patch.setitem(pul.AT, "paper", PUL)
+        patch.delitem(pul.CLUSTERS, ("paper", "duke"))
         assert cli.main(["run", "table1", "table2", "--profile", "paper", "--seeds", "0-1", "--workers", "1", "--device",
                          "cpu", "--data", str(top / "data"), "--results", str(top / "results"), "--models",
-                         str(top / "models")]) == 0
+                         str(top / "models"), "--book", str(BOOK)]) == 0
     return top
 
 
@@ -143,10 +150,10 @@ def test_chapter_07_shows_them(study, monkeypatch, tmp_path):
 
 def test_a_page_of_another_profile_shows_them_too(study, monkeypatch, tmp_path):
     monkeypatch.setitem(PROFILES, "paper", STAND_IN)
-    text, shown = on_the_papers_sets("table1", study / "results", "mini")
+    text, shown = on_the_papers_sets("table1", study / "results", "mini", BOOK / "paper")
     assert "values may be compared" in text and shown["method"].tolist().count("PAUL, ours (paper)") == 1
-    text, shown = on_the_papers_sets("table3", study / "results", "mini")
+    text, shown = on_the_papers_sets("table3", study / "results", "mini", BOOK / "paper")
     assert set(shown["target"]) == {"Market-1501", "DukeMTMC-reID"} and len(shown) == 2
-    text, shown = on_the_papers_sets("table1", tmp_path, "mini")
+    text, shown = on_the_papers_sets("table1", tmp_path, "mini", BOOK / "paper")
     assert shown is None and "paul run table1 --profile paper --seeds 0-2" in text
-    assert on_the_papers_sets("table1", study / "results", "paper")[1] is None
+    assert on_the_papers_sets("table1", study / "results", "paper", BOOK / "paper")[1] is None

@@ -1,11 +1,11 @@
 """Sampling and pooling of patches against torch's own grid sampler, and where the three generators put them."""
 
 import pytest
-import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paul.bench import literal as reference
 from paul.patches import EqualStripes, PatchGenerator, RandomPatches, pool_patches, sample_patches
 
 # torch warns that grids of one row or column changed in its version 1.3; we mean today's.

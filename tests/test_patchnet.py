@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from paul.bench.literal import sample_patches
+from paul.options import PatchNetOptions
 from paul.patches import PatchGenerator
-from paul.patchnet import PatchNet, PatchNetOptions, concatenate
-from reference import sample_patches
+from paul.patchnet import PatchNet, concatenate
 
 SMALL = dict(backbone="small", dim=8, pgn_channels=8, pgn_hidden=8)
 X = torch.rand(5, 3, 48, 32, generator=torch.Generator().manual_seed(0))

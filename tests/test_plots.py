@@ -28,7 +28,7 @@ def colours_of_frames(figure):
 
 
 def test_importing_paul_does_not_plot():
-    command = "import sys, paul, paul.claims, paul.runs; sys.exit('matplotlib' in sys.modules)"
+    command = "import sys, paul, paul.report.claims, paul.report.frames; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", command]).returncode == 0
 
 

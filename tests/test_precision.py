@@ -8,13 +8,14 @@ import torch
 from people import NETWORK, PRETRAIN, picture, pretrain
 from torch import nn
 
-from paul import features
-from paul.adapt import AdaptOptions, PaulLoss
-from paul.device import precision
-from paul.features import extract
-from paul.images import normalize
+from paul.data import passes as features
+from paul.data.images import normalize
+from paul.data.passes import extract
+from paul.engine.device import precision
 from paul.losses import cyclic_ranking, ipfl_loss, pedal_loss, pull_loss, triplet_loss
 from paul.metrics import evaluate
+from paul.objective import PaulLoss
+from paul.options import AdaptOptions
 from paul.patches import pool_patches
 
 DEVICES = [torch.device("cpu"), pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(

@@ -10,26 +10,32 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from people import NETWORK, PRETRAIN, PUL, SIZE, data, pretrain, same_weights, source, target  # noqa: F401
+from people import NETWORK, PRETRAIN, PUL, SIZE, pretrain, same_weights
 
-from paul import pul as module
-from paul.augment import random_shift
-from paul.clustering import kmeans
-from paul.features import extract
-from paul.profiles import PROFILES, profile
-from paul.pul import PulOptions, reliable_labels
+from paul.data.augment import random_shift
+from paul.data.passes import extract
+from paul.experiments.profiles import PROFILES
+from paul.rivals.kmeans import kmeans
+from paul.rivals.pul import PulOptions, at
+from paul.rivals.pul import training as module
+from paul.rivals.pul.training import reliable_labels
 
-pul = partial(module.pul, device="cpu")
+with_history = partial(module.pul, device="cpu")
+
+
+def pul(*given, **named):
+    """The network alone."""
+    return with_history(*given, **named)[0]
 
 
 @pytest.fixture(scope="module")
-def trained(source, tmp_path_factory):  # noqa: F811
+def trained(source, tmp_path_factory):
     return pretrain(*source, NETWORK.image_level(), PRETRAIN, folder=tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")
-def finished(trained, target, tmp_path_factory):  # noqa: F811
-    return pul(trained, target, PUL, folder=tmp_path_factory.mktemp("pul"))
+def finished(trained, target, tmp_path_factory):
+    return with_history(trained, target, PUL, folder=tmp_path_factory.mktemp("pul"))
 
 
 def unit(*degrees):
@@ -83,16 +89,16 @@ def test_a_new_classifier_is_all_that_is_new(trained):
     assert kept and all(torch.equal(value, state[name]) for name, value in kept.items())
 
 
-def test_the_curve_has_a_line_per_round(finished, trained, target):  # noqa: F811
-    assert [line["epoch"] for line in finished.history] == [1, 2, 3]
+def test_the_curve_has_a_line_per_round(finished, trained, target):
+    assert [line["epoch"] for line in finished[1]] == [1, 2, 3]
     features = extract(trained, target)
     means, labels = kmeans(features, 4, seed=0)
     share = (reliable_labels(features, means, labels, 0.8) >= 0).float().mean().item()
-    assert finished.history[0]["kept"] == pytest.approx(share)
-    assert all(0.4 <= line["kept"] <= 1 and line["loss"] > 0 for line in finished.history)
+    assert finished[1][0]["kept"] == pytest.approx(share)
+    assert all(0.4 <= line["kept"] <= 1 and line["loss"] > 0 for line in finished[1])
 
 
-def test_each_round_learns_from_the_source_again(trained, target, tmp_path, monkeypatch):  # noqa: F811
+def test_each_round_learns_from_the_source_again(trained, target, tmp_path, monkeypatch):
     before = []
 
     def seen(features, means, labels, reliability):
@@ -110,24 +116,24 @@ def test_each_round_learns_from_the_source_again(trained, target, tmp_path, monk
     assert torch.equal(before[-1], extract(one, target))  # but it is the round before that describes
 
 
-def test_the_source_model_stays_as_it_is(trained, finished, source, tmp_path):  # noqa: F811
+def test_the_source_model_stays_as_it_is(trained, finished, source, tmp_path):
     again = pretrain(*source, NETWORK.image_level(), PRETRAIN, folder=tmp_path)
-    assert same_weights(trained, again) and finished.image_size == SIZE
+    assert same_weights(trained, again) and finished[0].image_size == SIZE
 
 
-def test_a_seed_repeats_bit_for_bit_and_another_differs(trained, target, finished, tmp_path):  # noqa: F811
-    assert same_weights(finished, pul(trained, target, PUL, folder=tmp_path / "again"))
-    assert not same_weights(finished, pul(trained, target, PUL, folder=tmp_path / "other", seed=1))
+def test_a_seed_repeats_bit_for_bit_and_another_differs(trained, target, finished, tmp_path):
+    assert same_weights(finished[0], pul(trained, target, PUL, folder=tmp_path / "again"))
+    assert not same_weights(finished[0], pul(trained, target, PUL, folder=tmp_path / "other", seed=1))
 
 
-def test_statistics_become_the_targets_when_asked(trained, target, tmp_path):  # noqa: F811
+def test_statistics_become_the_targets_when_asked(trained, target, tmp_path):
     out = pul(trained, target, replace(PUL, lr=0.0, rounds=1, refresh_statistics=True), folder=tmp_path)
     moved = {name for name, value in out.state_dict().items()
              if "classifier" not in name and not torch.equal(value, trained.state_dict()[name])}
     assert moved and all("running" in name or "num_batches" in name for name in moved)
 
 
-def test_stopped_between_rounds_it_ends_the_same(trained, target, finished, tmp_path, monkeypatch):  # noqa: F811
+def test_stopped_between_rounds_it_ends_the_same(trained, target, finished, tmp_path, monkeypatch):
     calls = []
 
     def stop(*arguments):
@@ -140,12 +146,12 @@ def test_stopped_between_rounds_it_ends_the_same(trained, target, finished, tmp_
     with pytest.raises(KeyboardInterrupt):
         pul(trained, target, PUL, folder=tmp_path)
     monkeypatch.undo()
-    out = pul(trained, target, PUL, folder=tmp_path)
-    assert same_weights(out, finished)
-    assert [line["kept"] for line in out.history] == [line["kept"] for line in finished.history]
+    out, history = with_history(trained, target, PUL, folder=tmp_path)
+    assert same_weights(out, finished[0])
+    assert [line["kept"] for line in history] == [line["kept"] for line in finished[1]]
 
 
-def test_stopped_within_a_round_it_ends_the_same(trained, target, finished, tmp_path, monkeypatch):  # noqa: F811
+def test_stopped_within_a_round_it_ends_the_same(trained, target, finished, tmp_path, monkeypatch):
     calls, clusterings = [], []
 
     def shift(*arguments):
@@ -158,11 +164,11 @@ def test_stopped_within_a_round_it_ends_the_same(trained, target, finished, tmp_
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
         pul(trained, target, PUL, folder=tmp_path)
     monkeypatch.setattr(module, "kmeans", lambda *arguments: clusterings.append(None) or kmeans(*arguments))
-    assert same_weights(pul(trained, target, PUL, folder=tmp_path), finished)
+    assert same_weights(pul(trained, target, PUL, folder=tmp_path), finished[0])
     assert len(clusterings) < PUL.rounds  # the labels of the round at hand were kept
 
 
-def test_what_cannot_be_trained_is_refused(trained, target, tmp_path, monkeypatch):  # noqa: F811
+def test_what_cannot_be_trained_is_refused(trained, target, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="20 images make no 21 clusters; lower pul.clusters"):
         pul(trained, target, replace(PUL, clusters=21), folder=tmp_path)
     with pytest.raises(ValueError, match="two clusters, one round"):
@@ -173,6 +179,6 @@ def test_what_cannot_be_trained_is_refused(trained, target, tmp_path, monkeypatc
 
 
 def test_the_defaults_are_the_authors_and_every_profile_has_its_own_data_in_mind():
-    assert profile("paper").pul == PulOptions()
-    assert [profile("paper").pul_options(name).clusters for name in ("market", "duke")] == [750, 700]
-    assert all(p.pul_options(name).reliability > 0 for p in PROFILES.values() for name in p.targets)
+    assert at("paper", "market") == PulOptions()
+    assert [at("paper", name).clusters for name in ("market", "duke")] == [750, 700]
+    assert len({at(name, "market").clusters for name in PROFILES}) == len(PROFILES)

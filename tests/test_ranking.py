@@ -12,8 +12,8 @@ import pytest
 from people import pairs, write_set
 from PIL import Image
 
-from paul.embeddings import listed
-from paul.ranking import OTHER, SAME, page, picture, rank, write_ranking
+from paul.retrieval.embeddings import listed
+from paul.retrieval.ranked_lists import OTHER, SAME, page, picture, rank, write_ranking
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 import raw_sets
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from raw_sets import DUKE, MARKET, MSMT, SMALL, jpeg, packed
 
@@ -33,9 +34,9 @@ from data_prep.published import PUBLISHED, differences
 from data_prep.store import locked
 from data_prep.verify import verify
 from paul import checkpoint, cli
-from paul.datasets import ReidDataset
-from paul.experiments import evaluate_model
-from paul.patchnet import PatchNetOptions
+from paul.data.datasets import ReidDataset
+from paul.experiments.runner import evaluate_model
+from paul.options import PatchNetOptions
 
 NETWORK = PatchNetOptions(backbone="small", dim=8, pgn_channels=8, pgn_hidden=8)
 

@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 import raw_sets
-import reference
 import torch
 from PIL import Image
 from test_checkpoint import PATCHES, from_scratch, released  # noqa: F401
@@ -13,7 +12,8 @@ from torch.nn import functional as F
 
 from data_prep import real
 from paul import checkpoint, cli
-from paul.datasets import ReidDataset
+from paul.bench import literal as reference
+from paul.data.datasets import ReidDataset
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def market(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def file(released, tmp_path_factory):  # noqa: F811
+def file(released, tmp_path_factory):
     path = tmp_path_factory.mktemp("released") / "paul.pth"
     torch.save({"state_dict": released, "epoch": 60}, path)
     return path
@@ -45,7 +45,7 @@ def described(state, split):
     return torch.cat([F.normalize(feature) for feature in features], dim=1)
 
 
-def test_it_evaluates_to_what_its_equations_say(released, file, market, capsys):  # noqa: F811
+def test_it_evaluates_to_what_its_equations_say(released, file, market, capsys):
     assert cli.main(["evaluate", "--released", str(file), "--data", str(market), "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     query, gallery = (ReidDataset.load(market).split(name) for name in ("query", "gallery"))

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
-from people import (  # noqa: F401
-    ADAPT, NETWORK, PRETRAIN, adapt, adapted, data, pretrain, same_weights, source, target, trained)
+from people import ADAPT, NETWORK, PRETRAIN, adapt, pretrain, same_weights, with_history
 
 from paul import adapt as target_stage
-from paul import checkpoint, engine
+from paul import checkpoint, objective
 from paul import pretrain as source_stage
+from paul.engine import run as engine
 
 
 def flat(state, prefix=""):
@@ -81,8 +81,8 @@ def test_a_seed_repeats_and_another_differs(source, target, trained, adapted, tm
 
 def test_a_finished_folder_is_loaded(source, target, trained, adapted, monkeypatch):
     monkeypatch.setattr(engine.Steps, "add", None)  # no step is taken
-    again = pretrain(*source, NETWORK, PRETRAIN, folder=trained[1])
-    assert same_weights(again, trained[0]) and again.history == trained[0].history
+    again, again_history = with_history["pretrain"](*source, NETWORK, PRETRAIN, folder=trained[1])
+    assert same_weights(again, trained[0]) and again_history == trained[2]
     assert same_weights(adapt(again, target, ADAPT, folder=adapted[1]), adapted[0])
 
 
@@ -193,7 +193,7 @@ def test_out_of_memory_says_what_helps_and_low_memory_goes_on(trained, target, a
         return full() if calls[0] == 12 else flip(*arguments)
 
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="epoch 2, step 2: out of memory .*"
-                                                         "--low-memory.*adapt.batch"):
+                                                         "low_memory=True.*adapt.batch"):
         patched.setattr(target_stage, "random_flip", at_fifth_step)
         adapt(trained[0], target, ADAPT, folder=tmp_path)
     assert same_weights(adapt(trained[0], target, ADAPT, folder=tmp_path, low_memory=True), adapted[0])
@@ -206,10 +206,11 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 from people import ADAPT, NETWORK, PRETRAIN, SIZE
-from paul import checkpoint, engine
 from paul.adapt import adapt
-from paul.datasets import ReidDataset
-from paul.images import load_images
+from paul.data.datasets import ReidDataset
+from paul.data.pixels import load_images
+from paul.engine import folder
+from paul.engine.steps import Steps
 from paul.pretrain import pretrain
 
 def die(*_, **__):
@@ -220,16 +221,16 @@ data, out = Path({data!r}), Path({out!r})
 split = ReidDataset.load(data / "smoke/source").split("train")
 images = load_images(split, SIZE)
 {before}
-model = pretrain(images, split.person_ids, NETWORK, PRETRAIN, folder=out / "source")
+model, _ = pretrain(images, split.person_ids, NETWORK, PRETRAIN, folder=out / "source")
 {between}
 adapt(model, load_images(ReidDataset.load(data / "smoke/market").split("train"), SIZE), ADAPT, folder=out / "target")
 """
 IN_AN_EPOCH = """
-steps, add = [0], engine.Steps.add
+steps, add = [0], Steps.add
 def counted(self, **losses):
     steps[0] += 1
     return add(self, **losses) if steps[0] < 5 else die()
-engine.Steps.add = counted
+Steps.add = counted
 """
 IN_A_WRITE = """
 saves, save = [0], torch.save
@@ -240,7 +241,7 @@ def half(state, file):
     file.write(b"half of a checkpoint")
     file.flush()
     die()
-checkpoint.torch.save = half
+folder.torch.save = half
 """
 
 
@@ -272,27 +273,27 @@ def test_killed_and_run_again_ends_the_same(data, source, target, trained, adapt
 
 
 def test_the_log_holds_a_line_per_epoch(trained, adapted):
-    for (model, folder), names in ((trained, ["identity", "triplet"]), (adapted, ["loss_v", "loss_c"])):
+    for (_, folder, history), names in ((trained, ["identity", "triplet"]), (adapted, ["loss_v", "loss_c"])):
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        assert lines == model.history
+        assert lines == history
         assert [list(line) for line in lines] == [["epoch", "loss", *names, "seconds"]] * 2
         assert [line["epoch"] for line in lines] == [1, 2]
-    for line in trained[0].history:
+    for line in trained[2]:
         assert line["loss"] == pytest.approx(line["identity"] + PRETRAIN.triplet_weight * line["triplet"], rel=1e-5)
-    for line in adapted[0].history:
+    for line in adapted[2]:
         assert line["loss"] == pytest.approx(line["loss_v"] + ADAPT.lam * line["loss_c"], rel=1e-5)
 
 
 def test_both_memories_are_in_the_checkpoint(adapted, target):
-    training = checkpoint.read(adapted[1] / "checkpoint.pt")["training"]
-    assert training["memory"]["bank"].shape == (NETWORK.num_patches, len(target), NETWORK.dim)
-    assert training["centers"]["centers"].shape == (len(target), NETWORK.num_patches * NETWORK.dim // 2)
-    assert training["memory"]["filled"].all() and training["centers"]["filled"].all()
+    state = checkpoint.read(adapted[1] / "checkpoint.pt")
+    assert state["memory"]["bank"].shape == (NETWORK.num_patches, len(target), NETWORK.dim)
+    assert state["centers"]["centers"].shape == (len(target), NETWORK.num_patches * NETWORK.dim // 2)
+    assert state["memory"]["filled"].all() and state["centers"]["filled"].all()
 
 
 def test_another_training_in_the_folder_is_refused(source, target, trained, adapted, tmp_path):
     images, ids = source
-    model, folder = trained
+    model, folder, _ = trained
     other_images = 255 - images
     for what, call in {
         "seed": lambda: pretrain(images, ids, NETWORK, PRETRAIN, folder=folder, seed=1),
@@ -343,7 +344,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_epoch(source
 
 
 def test_the_guilty_loss_is_named(trained, target, tmp_path, monkeypatch):
-    monkeypatch.setitem(target_stage.PATCH_LOSSES, "pedal", lambda features, *_, **__: features.sum() * float("inf"))
+    monkeypatch.setitem(objective.PATCH_LOSSES, "pedal", lambda features, *_, **__: features.sum() * float("inf"))
     with pytest.raises(FloatingPointError, match="target, epoch 1, step 1: not finite: loss, loss_c. "):
         adapt(trained[0], target, ADAPT, folder=tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()

@@ -1,8 +1,8 @@
 """The learning rates of both stages against the released schedule, epoch by epoch."""
 
 import pytest
-import reference
 
+from paul.bench import literal as reference
 from paul.schedules import source_learning_rates, target_learning_rates
 
 

@@ -1,23 +1,25 @@
 """The two stages on a few tiny images: what they compute, what every option does, what they refuse."""
 
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-import reference
 import torch
-from people import (  # noqa: F401
-    ADAPT, NETWORK, PRETRAIN, adapt, adapted, data, pretrain, same, same_weights, source, target, trained)
+from people import ADAPT, NETWORK, PRETRAIN, adapt, pretrain, same, same_weights, with_history
 from torch.nn import functional as F
 
 from paul import adapt as target_stage
-from paul import device, features
 from paul import pretrain as source_stage
-from paul.adapt import AdaptOptions, PaulLoss, fill_bank
-from paul.images import normalize, unit_range
+from paul.adapt import fill_bank
+from paul.bench import literal as reference
+from paul.data import passes as features
+from paul.data.images import normalize, unit_range
+from paul.engine import device
+from paul.objective import PaulLoss
+from paul.options import AdaptOptions, PretrainOptions
 from paul.patchnet import PatchNetOutput
-from paul.pretrain import Partners, PretrainOptions
+from paul.pretrain import Partners
 
 # --- source stage ---
 
@@ -30,7 +32,7 @@ def test_source_loss_is_the_sum_of_cross_entropies_and_the_triplet(source, tmp_p
     monkeypatch.setattr(source_stage, "batch_of", lambda images, rows, device: seen.append(rows) or batch_of(
         images, rows, device))
     options = replace(PRETRAIN, epochs=1, batch=len(images), shift=0.0)
-    history = pretrain(images, ids, NETWORK, options, folder=tmp_path, seed=3).history
+    _, history = with_history["pretrain"](images, ids, NETWORK, options, folder=tmp_path, seed=3)
     rows, = seen
 
     real, partner = rows.chunk(2)
@@ -49,7 +51,7 @@ def test_source_loss_is_the_sum_of_cross_entropies_and_the_triplet(source, tmp_p
 
 
 def test_source_stage_learns_its_people(source, tmp_path):
-    history = pretrain(*source, NETWORK, replace(PRETRAIN, epochs=10), folder=tmp_path).history
+    _, history = with_history["pretrain"](*source, NETWORK, replace(PRETRAIN, epochs=10), folder=tmp_path)
     guessing = NETWORK.num_patches * np.log(6)
     assert history[0]["identity"] > 0.8 * guessing and history[-1]["identity"] < 0.6 * guessing
 
@@ -160,8 +162,8 @@ def test_a_last_single_image_enters_the_bank_too(trained, target, mode):
 def steps_taken(call, monkeypatch):
     sizes = []
     with monkeypatch.context() as patched:
-        call_loss = PaulLoss.__call__
-        patched.setattr(PaulLoss, "__call__", lambda self, output, index: sizes.append(len(index)) or call_loss(
+        call_loss = PaulLoss.forward
+        patched.setattr(PaulLoss, "forward", lambda self, output, index: sizes.append(len(index)) or call_loss(
             self, output, index))
         call()
     return sizes
@@ -196,7 +198,7 @@ def test_options_for_anchors_without_a_negative_and_for_testing(trained, target,
     refreshed = adapt(trained[0], target, replace(ADAPT, refresh_statistics=True), folder=tmp_path / "refreshed")
     assert same(dict(refreshed.named_parameters()), dict(adapted[0].named_parameters()))
     assert not torch.equal(refreshed.branch_norm.running_mean, adapted[0].branch_norm.running_mean)
-    tested = {field for field in AdaptOptions.__dataclass_fields__} - {"no_negative", "refresh_statistics"}
+    tested = {field.name for field in fields(AdaptOptions)} - {"no_negative", "refresh_statistics"}
     knobs = test_every_target_option_does_something.pytestmark[0].args[1]
     assert tested == {name for knob in knobs for name in knob}
 
@@ -261,7 +263,7 @@ def test_extract_describes_each_image_and_leaves_the_model_as_it_was(trained, ta
 
 def test_device_that_is_not_there():
     here = torch.cuda.device_count()
-    with pytest.raises(ValueError, match=f"--device cuda:{here}: this machine has {here} usable GPUs; leave the option"):
+    with pytest.raises(ValueError, match=f"device='cuda:{here}': this machine has {here} usable GPUs; leave it out"):
         device.pick_device(f"cuda:{here}")
-    with pytest.raises(ValueError, match="--device gpu: no such device; it is cpu, cuda or"):
+    with pytest.raises(ValueError, match="device='gpu': no such device; it is cpu, cuda or"):
         device.pick_device("gpu")

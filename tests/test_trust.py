@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paul.trust import bank_drift, neighbours, patch_agreement, purity
+from paul.retrieval.agreement import bank_drift, neighbours, patch_agreement, purity
 
 
 def by_hand(features, image, k, cameras=None):

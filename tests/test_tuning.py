@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paul.profiles import PROFILES
-from paul.tuning import SEARCH, SEED
+from paul.experiments.profiles import PROFILES
+from paul.experiments.tuning import SEARCH, SEED
 
 RECORD = Path("results/tuning/mini.json")
 

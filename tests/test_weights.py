@@ -9,15 +9,15 @@ from urllib.error import URLError
 import pytest
 import torch
 import torchvision
-from people import SIZE, TINY, data, pairs, tiny_smoke, write_set  # noqa: F401
+from people import SIZE, TINY, pairs, write_set
 
 from paul import checkpoint, cli, weights
 from paul.backbones import build_backbone
-from paul.datasets import ReidDataset
-from paul.images import load_images
+from paul.data.datasets import ReidDataset
+from paul.data.pixels import load_images
+from paul.experiments.profiles import PROFILES
+from paul.experiments.specs import specs_of
 from paul.pretrain import pretrain
-from paul.profiles import PROFILES
-from paul.rows import specs_of
 from paul.weights import content_of, hash_in, imagenet_file
 
 
@@ -74,7 +74,7 @@ def test_without_a_network_the_message_names_the_file_and_its_place(hub, monkeyp
     monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     with pytest.raises(OSError) as refused:
         build_backbone("resnet50", "imagenet")
-    for words in ("ImageNet weights of resnet50", "https://", "resnet50-0676ba61.pth", "--weights FILE",
+    for words in ("ImageNet weights of resnet50", "https://", "resnet50-0676ba61.pth", "weights=FILE",
                   f"put it at {hub / 'resnet50-0676ba61.pth'}"):
         assert words in str(refused.value)
     assert not hub.exists() or not list(hub.iterdir())
@@ -155,7 +155,7 @@ def small_weights(tmp_path):
     return tmp_path / "small.pth"
 
 
-def test_weights_reach_the_runs_of_a_table(data, small_weights, tmp_path, capsys, tiny_smoke):  # noqa: F811
+def test_weights_reach_the_runs_of_a_table(data, small_weights, tmp_path, capsys, tiny_smoke):
     places = ["--data", str(data), "--results", str(tmp_path / "results"), "--models", str(tmp_path / "models")]
     run = ["run", "table3", "--profile", "smoke", "--device", "cpu", "--seeds", "0", "--targets", "market", "--rows",
            "patch_direct", "--workers", "1", *places]
@@ -171,7 +171,7 @@ def test_weights_reach_the_runs_of_a_table(data, small_weights, tmp_path, capsys
     assert "no weight file at" in capsys.readouterr().err
 
 
-def test_a_training_goes_on_without_loading_what_it_began_with(data, small_weights, tmp_path, monkeypatch):  # noqa: F811
+def test_a_training_goes_on_without_loading_what_it_began_with(data, small_weights, tmp_path, monkeypatch):
     """The checkpoint holds more than the first weights: a finished or stopped training needs no download again."""
     split = ReidDataset.load(data / "smoke/source").split("train")
     arguments = (load_images(split, SIZE), split.person_ids, TINY.network, TINY.pretrain)
@@ -179,7 +179,7 @@ def test_a_training_goes_on_without_loading_what_it_began_with(data, small_weigh
     monkeypatch.setattr("paul.patchnet.build_backbone",
                         lambda name, weights: built.append(weights) or build_backbone(name, weights))
     options = {"folder": tmp_path / "model", "device": "cpu", "weights": str(small_weights)}
-    first, again = pretrain(*arguments, **options), pretrain(*arguments, **options)
+    (first, _), (again, _) = pretrain(*arguments, **options), pretrain(*arguments, **options)
     assert built == [str(small_weights), None]
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values()))
     moved = small_weights.rename(tmp_path / "moved.pth")
@@ -194,10 +194,11 @@ def test_missing_weights_are_told_before_images_are_decoded(command, hub, tmp_pa
         raise AssertionError("images were read before the weights were there")
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "book").symlink_to(Path(__file__).parents[1] / "book")
     for name in ("msmt17", "market1501", "dukemtmc"):
         write_set(tmp_path / "data" / name, {"train": pairs(range(1, 4)), "query": [(7, 1)], "gallery": [(7, 2)]})
-    monkeypatch.setattr("paul.images.load_images", decode)
-    monkeypatch.setattr("paul.experiments.load_images", decode)
+    monkeypatch.setattr("paul.data.pixels.load_pixels", decode)
+    monkeypatch.setattr("paul.experiments.runner.load_pixels", decode)
     assert cli.main([*command, "--profile", "paper"]) == 1
     err = capsys.readouterr().err
     assert "ImageNet weights of resnet50 could not be downloaded" in err and "resnet50-0676ba61.pth" in err

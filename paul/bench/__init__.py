@@ -1,7 +1,7 @@
 """`python -m paul bench`: how fast the core is, against literal versions and against what the device can do at most.
 
 Six suites: `ops` (losses, memory, sampler), `step`, `epoch`, `eval`, `data`, `scale` (how cost grows). Each case times
-ours against the literal version in tests/reference.py, which walks over samples, keeps the bank in a list and cuts
+ours against the literal version in `paul.bench.literal`, which walks over samples, keeps the bank in a list and cuts
 whole patches. The sides take turns; a row states the median, the spread over repeats, the ratio, and the bound that
 follows from the device's peaks, which are measured first. Nothing fails when a machine is slower.
 """
@@ -19,10 +19,11 @@ from pathlib import Path
 
 import torch
 
-from paul.bench.case import Bench, Case, load_reference
+from paul.bench.case import Bench, Case
 from paul.bench.peaks import measure_peaks
-from paul.device import one_thread, pick_device
-from paul.records import code_hash, commit, machine, versions, write_record
+from paul.engine.device import one_thread, pick_device
+from paul.experiments.provenance import code_hash, commit, machine, versions
+from paul.experiments.records import write_record
 
 SUITES = {"ops": "ops", "step": "step", "epoch": "epoch", "eval": "evaluation", "data": "data", "scale": "scale"}
 
@@ -96,14 +97,14 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"--only {options.only}: no such case; there are "
                          + ", ".join(name for suite in options.suite or SUITES for name in cases(suite)))
     try:
-        device, reference = pick_device(options.device), load_reference()
-    except (FileNotFoundError, ValueError) as error:
+        device = pick_device(options.device)
+    except ValueError as error:
         print(f"paul bench: {error}", file=sys.stderr)
         return 1
     folder = options.out / (device_folder(device) + ("-quick" if options.quick else ""))
     try:
         with one_thread(device):
-            _measure(chosen, device, reference, folder, options)
+            _measure(chosen, device, folder, options)
     except KeyboardInterrupt:
         print(f"paul bench: interrupted; what was measured is in {folder}{os.sep}", file=sys.stderr)
         return 130
@@ -111,13 +112,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _measure(chosen, device, reference, folder: Path, options) -> None:
+def _measure(chosen, device, folder: Path, options) -> None:
     print(f"{device_name(device)}: measuring its peaks", flush=True)
     peaks = measure_peaks(device, options.quick)
     rates = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in peaks.flops_per_second.items())
     print(f"copy {peaks.bytes_per_second / 1e9:.1f} GB/s; {rates}\n", flush=True)
     write_record(folder / "peaks.json", {**peaks.as_dict(), **_origin(device, options.quick)})
-    bench = Bench(device, peaks, reference, options.quick, options.data)
+    bench = Bench(device, peaks, quick=options.quick, data=options.data)
     print(_line("case", "ours", "other", "ratio", "bound", "spread", "expected", "met"))
     for suite, of in chosen.items():
         rows = read_rows(folder / f"{suite}.json") if options.only else {}

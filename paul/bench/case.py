@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,24 +9,9 @@ from types import ModuleType
 
 import torch
 
+from paul.bench import literal
 from paul.bench.peaks import CONVOLUTION, Peaks
-from paul.bench.timing import REPEATS, compare, repository
-
-
-def load_reference() -> ModuleType:
-    """The module tests/reference.py of the repository this package lies in.
-
-    Raises:
-        FileNotFoundError: the package was installed without its repository.
-    """
-    path = repository() / "tests" / "reference.py"
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path}: the literal versions to compare with come with the repository; clone it "
-                                "and run `python -m paul bench` there")
-    spec = importlib.util.spec_from_file_location("paul_reference", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from paul.bench.timing import REPEATS, compare
 
 
 @dataclass(frozen=True)
@@ -36,7 +20,7 @@ class Bench:
 
     device: torch.device
     peaks: Peaks | None = None
-    reference: ModuleType | None = None
+    reference: ModuleType = literal
     quick: bool = False
     data: Path = Path("data")
 

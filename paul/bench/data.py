@@ -11,13 +11,14 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from paul.augment import surrogates
 from paul.bench.case import Bench, Case
-from paul.bench.step import SMALL, TINY, WORKERS, AdaptationStep, ReleasedImagesInAWorker, batches, describe_size
-from paul.bench.step import input_images
-from paul.datasets import ReidDataset, Split
-from paul.device import batch_of
-from paul.images import load_images, unit_range
+from paul.bench.literal import ReleasedImages
+from paul.bench.step import SMALL, TINY, WORKERS, AdaptationStep, batches, describe_size, input_images
+from paul.data.augment import surrogates
+from paul.data.batches import batch_of
+from paul.data.datasets import ReidDataset, Split
+from paul.data.images import unit_range
+from paul.data.pixels import load_images, load_pixels
 
 SET = "mini/market"
 
@@ -59,7 +60,7 @@ def mapped(bench: Bench, batch=40, count=400, height=384, width=128) -> dict:
     """A batch from the memory map, pages in the system's cache, against decoding its files each time."""
     with tempfile.TemporaryDirectory() as folder:
         split, whose = split_of(bench, Path(folder), count)
-        images = load_images(split, (height, width), place="disk", folder=folder)
+        images = load_pixels(split, (height, width), place="disk", folder=folder).images
         rows = torch.randperm(len(split))[:batch]
         part = split.take(rows.numpy())
         row = bench.compare(lambda: batch_of(images, rows, bench.device),
@@ -81,9 +82,7 @@ def surrogate(bench: Bench, batch=40, height=384, width=128, workers=0) -> dict:
         made.close()
         how = f"{min(workers, os.cpu_count())} worker processes, which also make the plain image"
     else:
-        literal = ReleasedImagesInAWorker(pictures)
-        literal[0]
-        changed = literal.literal.changed
+        changed = ReleasedImages(pictures).changed
         row = bench.compare(lambda: surrogates(unit_range(placed[:batch]), generator),
                             lambda: torch.stack([changed(image) for image in pictures[:batch]]), 0,
                             5 * placed[:batch].nbytes)

@@ -15,9 +15,9 @@ from paul.bench.data import people
 from paul.bench.peaks import count_flops
 from paul.bench.step import SMALL, TINY, WORKERS, AdaptationStep, batches, describe_size, target_network
 from paul.bench.timing import seconds_of, spent_in, summary
-from paul.device import batch_of, on_device
-from paul.engine import Run
-from paul.profiles import PROFILES
+from paul.data.batches import batch_of, on_device
+from paul.engine.run import Run
+from paul.experiments.profiles import PROFILES
 
 
 def epoch(bench: Bench, real=40, height=96, width=48, network=SMALL, epochs=3, literal_steps=5, count=None,
@@ -32,7 +32,7 @@ def epoch(bench: Bench, real=40, height=96, width=48, network=SMALL, epochs=3, l
     steps = -(-len(images) // real)
     with tempfile.TemporaryDirectory() as folder, spent_in(Run, "save", bench.device) as saving:
         begin = time.perf_counter()
-        history = adapt(model, images, options, folder=folder, device=str(bench.device)).history
+        _, history = adapt(model, images, options, folder=folder, device=str(bench.device))
         total = time.perf_counter() - begin
 
     placed = on_device(images, bench.device)
@@ -41,7 +41,7 @@ def epoch(bench: Bench, real=40, height=96, width=48, network=SMALL, epochs=3, l
 
     one = AdaptationStep(bench, real, height, width, len(images), network)
     literal = bench.reference.ReleasedStep(target_network(bench, network).train(), len(images), s=options.s)
-    literal.memory.update(torch.arange(len(images)), one.loss.memory.bank.cpu())
+    literal.memory.update(torch.arange(len(images)), one.objective.memory.bank.cpu())
     made = batches(images, real, workers)
 
     def released():

@@ -12,8 +12,8 @@ from paul.bench.case import Bench, Case
 from paul.bench.peaks import count_flops
 from paul.bench.step import SMALL, describe_size, input_images, target_network
 from paul.bench.timing import fresh_peak
-from paul.device import prepare
-from paul.features import extract
+from paul.data.passes import extract
+from paul.engine.optim import prepare
 from paul.metrics import evaluate, evaluate_distances
 
 PEOPLE, CAMERAS = 751, 6

@@ -17,7 +17,7 @@ from paul.bench.case import Bench, Case
 from paul.bench.ops import FLOAT
 from paul.bench.peaks import count_flops
 from paul.bench.step import SMALL, TINY, AdaptationStep, batches, target_network
-from paul.costs import Step
+from paul.experiments.costs import Step
 from paul.losses import pedal_loss
 from paul.memory import PatchMemory
 from paul.metrics import evaluate
@@ -125,7 +125,7 @@ def patches(bench: Bench, sizes=(1, 2, 4, 8, 16), most=16, real=20, height=96, w
 def whole_step(bench: Bench, real: int, height: int, width: int, entries: int, network: dict) -> dict:
     step = AdaptationStep(bench, real, height, width, entries, network, images=4 * real)
     literal = bench.reference.ReleasedStep(target_network(bench, network).train(), entries)
-    literal.memory.update(torch.arange(entries), step.loss.memory.bank.cpu())
+    literal.memory.update(torch.arange(entries), step.objective.memory.bank.cpu())
     made = batches(step.on_host, real, workers=0)
 
     def released():

@@ -7,18 +7,21 @@ from dataclasses import asdict
 
 import torch
 from torch.nn.functional import normalize as unit
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from paul.adapt import AdaptOptions, PaulLoss
-from paul.augment import random_flip, surrogates
-from paul.bench.case import Bench, Case, load_reference
+from paul.adapt import step as training_step
+from paul.adapt import views
+from paul.bench.case import Bench, Case
+from paul.bench.literal import ReleasedImages
 from paul.bench.peaks import count_flops
 from paul.bench.timing import fresh_peak, synchronize
-from paul.device import batch_of, on_device, precision, prepare, sgd
-from paul.images import normalize
-from paul.patchnet import PatchNet, PatchNetOptions
-from paul.pretrain import parameter_groups
-from paul.profiles import profile
+from paul.data.batches import batch_of, on_device
+from paul.engine.device import precision
+from paul.engine.optim import parameter_groups, prepare, sgd
+from paul.experiments.profiles import profile
+from paul.objective import PaulLoss
+from paul.options import AdaptOptions, PatchNetOptions
+from paul.patchnet import PatchNet
 
 SMALL = asdict(profile("mini").network)
 TINY = dict(backbone="small", dim=16, pgn_channels=16, pgn_hidden=16)
@@ -42,41 +45,30 @@ def describe_size(model: PatchNet, what: str, height: int, width: int) -> str:
 
 
 class AdaptationStep:
-    """The step that `paul.adapt.adapt` repeats, on random images of a set of `entries`."""
+    """`paul.adapt.step` again and again, on random images of a set of `entries`."""
 
     def __init__(self, bench: Bench, real: int, height: int, width: int, entries: int, network: dict | None,
                  images: int = 256):
         self.device, self.real = bench.device, real
         self.model = prepare(target_network(bench, network), self.device).train()
         self.options = AdaptOptions(batch=real)
-        self.loss = PaulLoss(self.model, entries, self.options).to(self.device)
-        bank = self.loss.memory.bank
+        self.objective = PaulLoss(self.model, entries, self.options).to(self.device)
+        bank = self.objective.memory.bank
         bank.copy_(unit(torch.randn_like(bank), dim=2))
-        self.loss.memory.filled.fill_(True)
+        self.objective.memory.filled.fill_(True)
         self.optimizer = sgd(parameter_groups(self.model), self.device, self.options.lr, self.options.momentum,
                              self.options.weight_decay)
         self.on_host = input_images(min(images, entries), height, width)
-        self.images = on_device(self.on_host, self.device)
+        self.pixels = on_device(self.on_host, self.device)
         self.generator = torch.Generator().manual_seed(0)
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Prepared real images and their surrogates, and where they lie in the set."""
-        o = self.options
-        rows = torch.randperm(len(self.images), generator=self.generator)[:self.real]
-        plain = batch_of(self.images, rows, self.device)
-        x = random_flip(plain, self.generator)
-        changed = surrogates(plain, self.generator, mode=o.surrogate, jitter=o.jitter, hue_turn=o.hue_turn,
-                             degrees=o.degrees, area=o.crop_area, padding=o.padding)
-        x = torch.cat([x, random_flip(changed, self.generator)])
-        return normalize(x), rows.to(self.device)
+        """What the network sees of some images, and where they lie in the set."""
+        index = torch.randperm(len(self.pixels), generator=self.generator)[:self.real]
+        return views(batch_of(self.pixels, index, self.device), self.options, self.generator), index
 
     def learn(self, x: torch.Tensor, index: torch.Tensor) -> None:
-        with precision(self.device):
-            output = self.model(x)
-        losses = self.loss(output, index)
-        self.optimizer.zero_grad()
-        losses["loss"].backward()
-        self.optimizer.step()
+        training_step(self.model, self.objective, self.optimizer, x, index)
 
     def __call__(self) -> None:
         self.learn(*self.batch())
@@ -92,7 +84,7 @@ class AdaptationStep:
 
     def bytes_at_least(self) -> int:
         weights = sum(p.nbytes for p in self.model.parameters() if p.requires_grad)
-        return UPDATE * weights + self.loss.memory.bank.nbytes
+        return UPDATE * weights + self.objective.memory.bank.nbytes
 
 
 def over_network(bench: Bench, real=4, height=384, width=128, entries=12_936, network=None) -> dict:
@@ -113,7 +105,7 @@ def data_wait(step: AdaptationStep, steps: int = 2) -> float:
     for _ in range(steps):
         synchronize(step.device)
         fetch = time.perf_counter()
-        batch_of(step.images, torch.arange(step.real), step.device)
+        batch_of(step.pixels, torch.arange(step.real), step.device)
         synchronize(step.device)
         waited += time.perf_counter() - fetch
         step()
@@ -121,26 +113,10 @@ def data_wait(step: AdaptationStep, steps: int = 2) -> float:
     return waited / (time.perf_counter() - begin)
 
 
-class ReleasedImagesInAWorker(Dataset):
-    """The literal data set, made anew in each worker process: the module it lies in is found by file, not by name."""
-
-    def __init__(self, images: torch.Tensor):
-        self.images, self.literal = images, None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, row: int):
-        if self.literal is None:
-            torch.set_num_threads(1)
-            self.literal = load_reference().ReleasedImages(self.images)
-        return self.literal[row]
-
-
 def batches(images: torch.Tensor, size: int, workers: int):
     """Batches of the literal data set without end; processes of their own are spawned, never forked."""
     settings = dict(multiprocessing_context="spawn", persistent_workers=True) if workers else {}
-    loader = DataLoader(ReleasedImagesInAWorker(images), batch_size=size, shuffle=True, drop_last=True,
+    loader = DataLoader(ReleasedImages(images), batch_size=size, shuffle=True, drop_last=True,
                         num_workers=workers, pin_memory=torch.cuda.is_available(), **settings)
     while True:
         yield from loader
@@ -153,7 +129,7 @@ def over_released(bench: Bench, real=40, height=96, width=48, entries=12_936, ne
     """
     step = AdaptationStep(bench, real, height, width, entries, network, images=(64 if workers else 8) * real)
     literal = bench.reference.ReleasedStep(target_network(bench, network).train(), entries)
-    bank = step.loss.memory.bank.cpu()
+    bank = step.objective.memory.bank.cpu()
     literal.memory.update(torch.arange(entries), bank)
     made = batches(step.on_host, real, workers)
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 import typing
+from pathlib import Path
 
 
 def as_type(hint, value):
@@ -27,7 +28,8 @@ def as_type(hint, value):
 
 def overridden(options, prefix: str, settings: list[str]):
     """The dataclass with every --set prefix.key=value applied."""
-    known = typing.get_type_hints(type(options))
+    hints = typing.get_type_hints(type(options))
+    known = {field.name: hints[field.name] for field in dataclasses.fields(options)}
     changes = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -62,26 +64,27 @@ def use_cores(device: str | None, backbone: str) -> None:
     """Give a training on the CPU the threads that suit it, unless OMP_NUM_THREADS says how many."""
     import torch
 
-    from paul.device import default_threads, pick_device
+    from paul.engine.device import default_threads, pick_device
 
     if pick_device(device).type == "cpu":
         torch.set_num_threads(default_threads(backbone))
 
 
 def training_images(folder: str, size, skip: bool, place: str | None = None):
-    """The training split of a set and its images uint8 [n, 3, H, W]; `skip` leaves out what cannot be decoded."""
-    from paul.datasets import ReidDataset
-    from paul.images import load_images, readable
+    """The training split of a set and its `Pixels`; `skip` leaves out what cannot be decoded."""
+    from paul.data.datasets import ReidDataset
+    from paul.data.images import readable
+    from paul.data.pixels import load_pixels
 
     split = ReidDataset.load(folder).split("train")
     if skip:
         split = readable(split, report=lambda line: print(line, file=sys.stderr))
-    return split, load_images(split, size, progress=True, place=place)
+    return split, load_pixels(split, size, progress=True, place=place)
 
 
 def described(folder: str, images: int) -> dict:
     """What a model card says about the data that a network was trained on."""
-    from paul.datasets import ReidDataset
+    from paul.data.datasets import ReidDataset
 
     dataset = ReidDataset.load(folder)
     known = {key: dataset.card[key] for key in ("title", "source", "licence") if dataset.card.get(key)}
@@ -95,7 +98,7 @@ def initial_model(args):
         ValueError: neither is given, or both.
     """
     from paul.checkpoint import import_released
-    from paul.export import open_model
+    from paul.retrieval.export import open_model
 
     if bool(args.init) == bool(args.released):
         raise ValueError("give either --init CHECKPOINT or --released FILE")
@@ -109,7 +112,7 @@ def network_size(args, model):
     Raises:
         ValueError: the profile was asked for, and has images of another size.
     """
-    from paul.profiles import profile
+    from paul.experiments.profiles import profile
 
     p = profile(args.profile or ("mini" if model.options.backbone == "small" else "paper"))
     if model.image_size is None:
@@ -159,6 +162,26 @@ def study(command) -> None:
     command.add_argument("--workers", type=int, default=2, help="processes on a CPU")
 
 
+def judging(command) -> None:
+    """Where the claims and the paper's own figures are."""
+    command.add_argument("--book", default="book", metavar="FOLDER",
+                         help="folder that holds claims.toml and the published tables in paper/")
+
+
+def book_of(args) -> Path:
+    """The folder that `judging` asks for.
+
+    Raises:
+        FileNotFoundError: it does not hold what tables and verdicts need.
+    """
+    book = Path(args.book)
+    for needed in (book / "claims.toml", book / "paper"):
+        if not needed.exists():
+            raise FileNotFoundError(f"--book {args.book}: {needed} does not exist; run the command from the repository's "
+                                    "root, or name its folder book")
+    return book
+
+
 def image_size(text: str) -> tuple[int, int]:
     """"384x128" -> rows and columns."""
     rows, cross, columns = text.partition("x")
@@ -177,7 +200,7 @@ def describing(command) -> None:
 
 def extractor_of(args):
     """The `Extractor` that the options of `describing` ask for."""
-    from paul.extractor import Extractor
+    from paul.retrieval.extractor import Extractor
 
     size = image_size(args.image_size) if args.image_size else None
     return Extractor(args.init, image_size=size, device=args.device, batch=args.batch)

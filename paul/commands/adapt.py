@@ -8,8 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from paul.commands._shared import (
-    check_settings, common, described, initial_model, network_size, overridden, starting, training, training_images,
-    use_cores)
+    check_settings,
+    common,
+    described,
+    initial_model,
+    network_size,
+    overridden,
+    starting,
+    training,
+    training_images,
+    use_cores,
+)
 
 HELP = "adapt a source model to unlabelled images of a target set"
 
@@ -27,10 +36,11 @@ def options(command) -> None:
 
 
 def run(args) -> None:
-    from paul import checkpoint, distributed
+    from paul import checkpoint
     from paul.adapt import adapt
-    from paul.device import pick_device
-    from paul.features import refresh_statistics
+    from paul.data.passes import refresh_statistics
+    from paul.engine import distributed
+    from paul.engine.device import pick_device
 
     model, before = initial_model(args)
     p, size = network_size(args, model)
@@ -46,10 +56,11 @@ def run(args) -> None:
     if args.adabn:
         model.to_target().to(pick_device(args.device))
         refresh_statistics(model, images)
-        model.image_size = size
+        model.image_size, made = size, "batch-norm statistics of the target"
     else:
-        model = adapt(model, images, options, folder=out, seed=args.seed, device=args.device,
-                      tensorboard=args.tensorboard, low_memory=args.low_memory, compile=args.compile)
+        model, history = adapt(model, images, options, folder=out, seed=args.seed, device=args.device,
+                               tensorboard=args.tensorboard, low_memory=args.low_memory, compile=args.compile)
+        made = f"{options.epochs} epochs, last loss {history[-1]['loss']:.3f}"
     distributed.leave()
     if int(os.environ.get("RANK", "0")):  # under torchrun the main process writes
         return
@@ -57,5 +68,4 @@ def run(args) -> None:
             "options": "batch-norm statistics only" if args.adabn else asdict(options),
             "from": json.loads(before.get("spec", "null")) or args.init or args.released}
     checkpoint.save(out / "model.pt", model, spec=json.dumps(spec))
-    print(f"{out}/model.pt: " + ("batch-norm statistics of the target" if args.adabn else
-                                 f"{options.epochs} epochs, last loss {model.history[-1]['loss']:.3f}"))
+    print(f"{out}/model.pt: {made}")

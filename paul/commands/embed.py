@@ -16,7 +16,7 @@ def options(command) -> None:
 
 
 def run(args) -> None:
-    from paul.embeddings import embed, listed
+    from paul.retrieval.embeddings import embed, listed
 
     extractor = extractor_of(args)
     count = embed(extractor, listed(args.images), args.out, args.skip_unreadable)

@@ -16,8 +16,8 @@ def options(command) -> None:
 
 
 def run(args) -> None:
-    from paul.device import pick_device
-    from paul.experiments import evaluate_model
+    from paul.engine.device import pick_device
+    from paul.experiments.runner import evaluate_model
 
     model, _ = initial_model(args)
     model.to(pick_device(args.device)).eval()

@@ -18,8 +18,8 @@ def options(command) -> None:
 
 
 def run(args) -> None:
-    from paul.checkpoint import write_atomically
-    from paul.export import model_card, open_model, save_onnx, save_safetensors
+    from paul.engine.files import write_atomically
+    from paul.retrieval.export import model_card, open_model, save_onnx, save_safetensors
 
     out = Path(args.out)
     if out.suffix not in (".safetensors", ".onnx"):

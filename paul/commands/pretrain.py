@@ -19,8 +19,8 @@ def options(command) -> None:
 
 def run(args) -> None:
     from paul.backbones import build_backbone
+    from paul.experiments.profiles import profile
     from paul.pretrain import pretrain
-    from paul.profiles import profile
 
     p = profile(args.profile)
     check_settings(args.set, ("network", "pretrain"))
@@ -34,7 +34,7 @@ def run(args) -> None:
     if (split.person_ids < 1).any():
         raise ValueError(f"--data {folder}: the source stage needs labelled people, and {(split.person_ids < 1).sum()} "
                          "training images have none (person_id below 1)")
-    model = pretrain(images, split.person_ids, network, options, folder=args.out, seed=args.seed,
+    _, history = pretrain(images, split.person_ids, network, options, folder=args.out, seed=args.seed,
                      weights=weights, device=args.device, tensorboard=args.tensorboard, low_memory=args.low_memory,
                      compile=args.compile)
-    print(f"{args.out}/checkpoint.pt: {options.epochs} epochs, last loss {model.history[-1]['loss']:.3f}")
+    print(f"{args.out}/checkpoint.pt: {options.epochs} epochs, last loss {history[-1]['loss']:.3f}")

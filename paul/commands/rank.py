@@ -24,8 +24,8 @@ def options(command) -> None:
 
 
 def run(args) -> None:
-    from paul.embeddings import listed, read_embeddings
-    from paul.ranking import rank, write_ranking
+    from paul.retrieval.embeddings import listed, read_embeddings
+    from paul.retrieval.ranked_lists import rank, write_ranking
 
     out = Path(args.out)
     if out.suffix not in (".png", ".html"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+from paul.commands._shared import book_of, judging
 
 HELP = "write results/tables and claims.json from the run records"
 
@@ -11,16 +14,22 @@ def options(command) -> None:
     """Of the command line."""
     command.add_argument("--profile", help="one profile; all that have runs by default")
     command.add_argument("--results", default="results")
+    judging(command)
 
 
 def run(args) -> None:
-    from paul.claims import write_claims
-    from paul.tables import write_tables
+    from paul.experiments.records import made_with, read_records
+    from paul.report.claims import write_claims
+    from paul.report.tables import write_tables
 
+    book = book_of(args)
     profiles = [args.profile] if args.profile else [f.name for f in sorted((Path(args.results) / "runs").glob("*"))]
     for name in profiles:
-        for path in write_tables(args.results, name):
+        for path in write_tables(args.results, name, book / "paper"):
             print(path)
-    verdicts = write_claims(args.results)
+        note = made_with(read_records(args.results, name))
+        if note:
+            print(f"profile {name}: {note}", file=sys.stderr)
+    verdicts = write_claims(args.results, book / "claims.toml", book / "paper")
     for name, judged in verdicts.items():
         print(f"{name}: " + ", ".join(f"{v['id']} {v['verdict']}" for v in judged))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
-from paul.commands._shared import common, study
+from paul.commands._shared import book_of, common, judging, study
 from paul.commands.report import run as report
 
 HELP = "run what is missing of the paper's tables, then write tables and claims"
@@ -15,6 +16,7 @@ def options(command) -> None:
     command.add_argument("tables", nargs="+", help="table1 table2 table3 table4")
     common(command)
     study(command)
+    judging(command)
     command.add_argument("--seeds", default="0-2", help="source seeds: 0-2 or 0,3")
     command.add_argument("--targets", help="market,duke; all by default")
     command.add_argument("--rows", help="some rows only, e.g. patch_direct,paul")
@@ -34,10 +36,10 @@ def options(command) -> None:
 
 
 def run(args) -> None:
-    from paul.experiments import needs_computing, run_all, workers_for
-    from paul.plan import plan
-    from paul.profiles import profile
-    from paul.rows import Places, seeds_of, specs_of
+    from paul.experiments.plan import plan
+    from paul.experiments.profiles import profile
+    from paul.experiments.runner import needs_computing, run_all, workers_for
+    from paul.experiments.specs import Places, seeds_of, specs_of
 
     targets = args.targets.split(",") if args.targets else None
     rows = args.rows.split(",") if args.rows else None
@@ -54,13 +56,15 @@ def run(args) -> None:
         if not args.plan:
             planned.refuse_missing(args.data)
             planned.fetch_weights(places)
+            if args.executor != "slurm":
+                book_of(args)  # before hours go into runs
     if args.plan:
         print("\n".join(spec.name for spec in todo))
         return None
     if args.executor == "slurm" and todo:
         return _slurm(args, specs, todo, places)
     if args.executor == "dask":
-        from paul.cluster import dask_executor
+        from paul.experiments.schedulers import dask_executor
         if not args.scheduler:
             raise ValueError("--executor dask needs --scheduler ADDRESS; 'dask scheduler' prints it")
         executor = dask_executor(args.scheduler)
@@ -73,7 +77,7 @@ def run(args) -> None:
 
 def _task(args, specs, places) -> None:
     """One run of the list; no tables, since other tasks write records at the same time."""
-    from paul.experiments import run_one, source_model
+    from paul.experiments.runner import run_one, source_model
 
     if not 0 <= args.task < len(specs):
         raise ValueError(f"--task {args.task}: this command names runs 0 to {len(specs) - 1}")
@@ -87,7 +91,7 @@ def _task(args, specs, places) -> None:
 
 def _slurm(args, specs, todo, places) -> None:
     """Write the scripts; print what to type."""
-    from paul.cluster import slurm_scripts
+    from paul.experiments.schedulers import slurm_scripts
 
     places = places.absolute()
     words = ["run", *args.tables, "--profile", args.profile, "--seeds", args.seeds, "--data", places.data,
@@ -97,4 +101,5 @@ def _slurm(args, specs, todo, places) -> None:
         words += [f"--{name}", value] if value else []
     words += ["--fresh"] if args.fresh else []
     print("\n".join(slurm_scripts(specs, todo, words, args.scripts, shlex.split(args.sbatch))))
-    print(f"paul report --results {shlex.quote(places.results)}  # when all have ended")
+    book = shlex.quote(str(Path(args.book).absolute()))
+    print(f"paul report --results {shlex.quote(places.results)} --book {book}  # when all have ended")

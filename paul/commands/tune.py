@@ -14,8 +14,8 @@ def options(command) -> None:
 
 
 def run(args) -> None:
-    from paul.rows import Places
-    from paul.tuning import tune
+    from paul.experiments.specs import Places
+    from paul.experiments.tuning import tune
 
     found = tune(args.profile, Places(args.data, args.results, args.models, args.device), args.workers)
     for line in found["trials"]:

@@ -1,0 +1,181 @@
+"""A re-ID data set: a folder with an index.csv that says which file shows whom, from which camera, in which split."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = ("file", "split", "person_id", "camera_id")
+SPLITS = ("train", "query", "gallery", "val_query", "val_gallery")
+JUNK, DISTRACTOR = -1, 0
+CHUNK = 2**16  # rows at a time where each becomes a Python object
+LARGEST = 2**53  # whole numbers beyond are not told apart once a table has read them as floating-point ones
+RENDERED, REAL = ("smoke", "mini", "gpu"), ("market1501", "dukemtmc", "msmt17")
+
+
+def how_to_make(folder: str | Path) -> str:
+    """The command that prepares a set, by its folder's name: data/market1501, data/mini/duke, data/my_crops."""
+    folder = Path(folder)
+    out, name = folder.parent, folder.name
+    if name in ("source", "market", "duke") and out.name in RENDERED:
+        return f"python -m data_prep synthetic --profile {out.name} --out {out.parent}"
+    if name.startswith("cuhk03"):
+        return f"python -m data_prep cuhk03 --raw ARCHIVE_OR_FOLDER --splits FOLDER_OF_SPLIT_FILES --out {out}"
+    if name in REAL:
+        right = " --i-have-the-right" if name == "dukemtmc" else ""
+        return f"python -m data_prep {name} --raw ARCHIVE_OR_FOLDER --out {out}{right}"
+    return f"python -m data_prep folder --raw FOLDER_OF_IMAGES --name {name} --out {out}"
+
+
+def first_repeated(texts: pd.Series) -> int | None:
+    """The first row whose text stands in an earlier row, None where all differ.
+
+    Compared by 64-bit hashes, which take 8 bytes a row; the few rows of equal hashes are compared in full.
+    """
+    hashes = np.concatenate([pd.util.hash_array(texts.iloc[first:first + CHUNK].to_numpy(object), categorize=False)
+                             for first in range(0, len(texts), CHUNK)])
+    ordered = np.sort(hashes)
+    shared = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(shared):
+        return None
+    rows = np.flatnonzero(np.isin(hashes, shared))
+    again = texts.iloc[rows].duplicated().to_numpy()
+    return int(rows[again.argmax()]) if again.any() else None
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of one split, in the order of the index.
+
+    Attributes:
+        root: the data set's folder.
+        frame: the rows of the index, all columns.
+    """
+
+    root: Path
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """Paths of the image files."""
+        return [self.root / name for name in self.frame["file"]]
+
+    @cached_property
+    def person_ids(self) -> np.ndarray:
+        """[n] int64; -1 is junk, 0 a distractor (ledger 30)."""
+        return self.frame["person_id"].to_numpy(np.int64, copy=True)
+
+    @cached_property
+    def camera_ids(self) -> np.ndarray:
+        """[n] int64."""
+        return self.frame["camera_id"].to_numpy(np.int64, copy=True)
+
+    def take(self, rows) -> Split:
+        """The images at these positions."""
+        return Split(self.root, self.frame.iloc[np.asarray(rows)].reset_index(drop=True))
+
+
+@dataclass(frozen=True)
+class ReidDataset:
+    """A data set as `load` read it.
+
+    Attributes:
+        root: its folder.
+        frame: the whole index: file, split, person_id, camera_id and whatever else stands there.
+        card: card.json (licence, counts, fingerprint), {} where there is none.
+    """
+
+    root: Path
+    frame: pd.DataFrame
+    card: dict
+
+    @property
+    def name(self) -> str:
+        return self.card.get("name", self.root.name)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over index and images as the card states it, "" where there is no card."""
+        return self.card.get("fingerprint", "")
+
+    @property
+    def splits(self) -> list[str]:
+        return [name for name in SPLITS if (self.frame["split"] == name).any()]
+
+    def split(self, name: str) -> Split:
+        """The images of "train", "query", "gallery", "val_query" or "val_gallery".
+
+        Raises:
+            ValueError: the data set has no such split.
+        """
+        if name not in self.splits:
+            raise ValueError(f"{self.root / 'index.csv'} has no images in split {name!r}; it has {self.splits}")
+        return Split(self.root, self.frame[self.frame["split"] == name].reset_index(drop=True))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ReidDataset:
+        """Read and check folder/index.csv.
+
+        Raises:
+            FileNotFoundError: no such folder, or no index in it.
+            ValueError: a missing column, an unknown split, a file listed twice, an id that is no whole number, no rows.
+        """
+        root = Path(folder)
+        index = root / "index.csv"
+        if not index.is_file():
+            raise FileNotFoundError(f"{index} does not exist. Make it with '{how_to_make(root)}', or name a "
+                                    "folder that holds an index.csv")
+        try:
+            # spreadsheets put a mark in front of UTF-8, which utf-8-sig takes off
+            frame = pd.read_csv(index, dtype={"file": str, "split": "category"}, keep_default_na=False,
+                                encoding="utf-8-sig", index_col=False)
+        except (ValueError, OverflowError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+            raise ValueError(f"{index} cannot be read as a table: {error}") from error
+        missing = [column for column in COLUMNS if column not in frame]
+        if missing:
+            raise ValueError(f"{index} lacks the column {missing[0]!r}; it needs {', '.join(COLUMNS)}")
+        if frame.empty:
+            raise ValueError(f"{index} lists no images")
+        unknown = ~frame["split"].isin(SPLITS)
+        if unknown.any():
+            row = int(unknown.to_numpy().argmax())
+            raise ValueError(f"{index}, line {row + 2}: unknown split {frame['split'][row]!r}; use {', '.join(SPLITS)}")
+        row = first_repeated(frame["file"])
+        if row is not None:
+            raise ValueError(f"{index}, line {row + 2}: {frame['file'][row]} is listed twice")
+        if sys.getfilesystemencoding() != "utf-8":
+            for row, name in enumerate(frame["file"]):
+                try:
+                    os.fsencode(name)
+                except UnicodeEncodeError as error:
+                    raise ValueError(
+                        f"{index}, line {row + 2}: no file can be called {name!r} in this locale, whose encoding is "
+                        f"{error.encoding}; set PYTHONUTF8=1 and run the same command again") from error
+        for column in ("person_id", "camera_id"):
+            numbers = pd.to_numeric(frame[column], errors="coerce")
+            bad = numbers.isna() | (numbers % 1 != 0) | (numbers.abs() > LARGEST)
+            if bad.any():
+                row = int(bad.to_numpy().argmax())
+                raise ValueError(f"{index}, line {row + 2}: {column} '{frame[column][row]}' is not a whole number")
+            frame[column] = numbers.astype(np.int64)
+        card = root / "card.json"
+        try:
+            described = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+            if not isinstance(described, dict):
+                raise ValueError("no object")
+            for key in ("name", "fingerprint"):
+                if not isinstance(described.get(key, ""), str):
+                    raise ValueError(f"{key} is not text")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{card} is not valid JSON: {error}") from error
+        return cls(root, frame, described)

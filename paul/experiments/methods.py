@@ -1,0 +1,66 @@
+"""Every method that the study runs: PAUL, its two controls without training, and the rivals it is compared with."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from paul.experiments.profiles import profile
+from paul.method import Method, NoOptions, Outcome, Task
+from paul.options import AdaptOptions, PatchNetOptions
+from paul.rivals import bow, lomo, pul
+
+FLOAT = 4  # bytes
+STEP = 3  # forward passes that a training step of an image counts as: a backward pass is two products for each of its
+
+
+def _described_by(model, task: Task, history: list[dict]) -> Outcome:
+    from paul.data.passes import extract
+
+    return Outcome(partial(extract, model), task.image_size, model, history)
+
+
+def direct(task: Task) -> Outcome:
+    """The source model as it is."""
+    return _described_by(task.source, task, [])
+
+
+def adabn(task: Task) -> Outcome:
+    """The source model with batch-norm statistics of the target (AdaBN: Li et al., 2018)."""
+    from paul.data.batches import on_device
+    from paul.data.passes import refresh_statistics
+
+    device = next(task.source.parameters()).device
+    refresh_statistics(task.source, on_device(task.images(task.image_size), device))
+    return _described_by(task.source, task, [])
+
+
+def paul(task: Task) -> Outcome:
+    """The target stage, or a part of it."""
+    from paul.adapt import adapt
+
+    model, history = adapt(task.source, task.images(task.image_size), task.options, folder=task.folder, seed=task.seed,
+                           device=task.device)
+    return _described_by(model, task, history)
+
+
+def paul_passes(options: AdaptOptions, images: int) -> float:
+    """Filling the bank, real images and their surrogates through training steps, batch-norm statistics at the end."""
+    views = 2 if options.loss_v else 1
+    return images * (options.refresh_statistics + bool(options.loss_c) + options.epochs * views * STEP)
+
+
+def paul_memories(options: AdaptOptions, network: PatchNetOptions, images: int) -> int:
+    """Bank and image centres (ledger 6, 11)."""
+    embedding = network.embedding_dim or network.dim // 2
+    return images * network.num_patches * (network.dim + embedding) * FLOAT
+
+
+METHODS = {
+    "direct": Method(NoOptions, direct),
+    "adabn": Method(NoOptions, adabn, passes=lambda options, images: images),
+    "paul": Method(AdaptOptions, paul, trains=True, at=lambda name, target: profile(name).adapt_options(target),
+                   passes=paul_passes, memory_bytes=paul_memories),
+    "lomo": lomo.METHOD,
+    "bow": bow.METHOD,
+    "pul": pul.METHOD,
+}

@@ -1,0 +1,85 @@
+"""Work given to executors: local processes that are replaced when one dies, and results as they end."""
+
+from __future__ import annotations
+
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+
+
+class Workers(Executor):
+    """A pool of spawned processes; one that lost a process, killed for its memory say, is replaced by a fresh one.
+
+    What the broken pool was given fails with BrokenExecutor; what is submitted afterwards runs.
+    """
+
+    def __init__(self, workers: int, initializer=None):
+        self._new = partial(ProcessPoolExecutor, workers, get_context("spawn"), initializer)
+        self._pool = self._new()
+
+    def submit(self, function, /, *arguments, **named):
+        try:
+            return self._pool.submit(function, *arguments, **named)
+        except BrokenExecutor:
+            # the pool has asked the others to stop, upon which a training saves and would go on to its next run
+            for process in (self._pool._processes or {}).values():
+                process.kill()
+            self._pool = self._new()
+            return self._pool.submit(function, *arguments, **named)
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
+@contextmanager
+def workers_executor(workers: int):
+    """Processes, or None for one worker: then everything happens in this process."""
+    if workers <= 1:
+        yield None
+        return
+    pool = Workers(workers)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def as_they_end(executor: Executor, function, items: list, retries: int):
+    """Yield (item, function(item)) for every item as it ends; the first error ends all.
+
+    Args:
+        executor: any.
+        function: picklable where the executor asks for it.
+        items: hashable, each once.
+        retries: how often what a broken pool left undone is given to the executor again.
+
+    Raises:
+        RuntimeError: the pool broke more often than that.
+    """
+    def submit(some):
+        return {executor.submit(function, item): item for item in some}
+
+    waiting = submit(items)
+    try:
+        while waiting:
+            ended = wait(waiting, return_when=FIRST_COMPLETED).done
+            if any(isinstance(future.exception(), BrokenExecutor) for future in ended):
+                ended = wait(waiting).done  # a pool that loses a process ends all that it was given
+            lost = []
+            for future in ended:
+                item = waiting.pop(future)
+                if isinstance(future.exception(), BrokenExecutor):
+                    lost.append(item)
+                else:
+                    yield item, future.result()
+            if lost and not retries:
+                raise RuntimeError("worker processes keep dying, perhaps killed by the system for lack of memory; "
+                                   "take fewer workers. Finished runs are kept: the same command goes on")
+            if lost:
+                retries -= 1
+                waiting.update(submit(lost))
+    except BaseException:
+        for future in waiting:
+            future.cancel()
+        raise

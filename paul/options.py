@@ -1,0 +1,162 @@
+"""What decides the network and its two trainings, as plain data: importable without torch.
+
+The defaults are the paper's, with the released code's where the paper is silent. `NUMERICS` is raised by one whenever
+a golden trajectory of the stage moves (tests/test_goldens.py): what was trained or recorded under another number is then
+out of date.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from paul.patchnet import PatchNet
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """How the source stage trains; the defaults are the paper's and the released code's.
+
+    Attributes:
+        epochs, batch: a batch is `batch` images and as many partners of the same people (48 pairs; ledger 22).
+        schedule: "paper" (steps at fixed epochs, see `schedules`) or "cosine" (one cycle up to `peak_rate`).
+        peak_rate: for "cosine".
+        momentum, weight_decay: of SGD.
+        label_smoothing: of the cross-entropy.
+        triplet_weight, triplet_margin, positive: the triplet term (ledger 23).
+        shift: random shift and scale, as a share of the image; flips are always on.
+    """
+
+    NUMERICS: ClassVar[int] = 1
+
+    epochs: int = 60
+    batch: int = 48
+    schedule: str = "paper"
+    peak_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.0
+    triplet_weight: float = 0.1
+    triplet_margin: float = 1.0
+    positive: str = "nearest"
+    shift: float = 0.0
+
+    def __post_init__(self):
+        if self.schedule not in ("paper", "cosine"):
+            raise ValueError(f"schedule must be 'paper' or 'cosine', got {self.schedule!r}")
+        if self.epochs < 1 or self.batch < 1:
+            raise ValueError(f"epochs and batch must be at least 1, got {self.epochs} and {self.batch}")
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """How the target stage trains; the defaults are the paper's, with the released code's where the paper is silent.
+
+    Attributes:
+        loss_c: "pedal" (L_c), "pull" (its numerator alone) or None.
+        loss_v: whether L_v takes part.
+        lam: weight of L_c in L = L_v + lambda L_c (ledger 14).
+        s, k: of PEDAL (ledger 1, 2).
+        rate: l, of both memories (ledger 6, 11).
+        renormalize: bring bank entries back to unit length (ledger 6).
+        bank_init: "train" or "eval", the network's mode in the pass that fills the bank (ledger 5).
+        margin, r, include_self, max_candidates, no_negative: of IPFL (ledger 12-14).
+        ipfl_space: "embedding" (cosines to the embedding layer's rows) or "patch" (patch features; ledger 9).
+        ipfl_targets: "centers" or "raw" (the image's surrogate and the other images themselves; ledger 11).
+        epochs, batch, drop_last, lr, decay_epoch, momentum, weight_decay: of SGD; `batch` real images go with as many
+            surrogates (ledger 15, 27).
+        surrogate, jitter, hue_turn, degrees, crop_area, padding: see `paul.data.augment.surrogates` (ledger 16, 17).
+        refresh_statistics: set batch-norm statistics to those of the plain target images before testing.
+    """
+
+    NUMERICS: ClassVar[int] = 1
+
+    loss_c: str | None = "pedal"
+    loss_v: bool = True
+    lam: float = 2.0
+    s: float = 30.0
+    k: int = 10
+    rate: float = 0.1
+    renormalize: bool = False
+    bank_init: str = "train"
+    margin: float = 2.0
+    r: int = 3
+    include_self: bool = True
+    max_candidates: int = 15
+    no_negative: str = "zero"
+    ipfl_space: str = "embedding"
+    ipfl_targets: str = "centers"
+    epochs: int = 60
+    batch: int = 42
+    drop_last: bool = False
+    lr: float = 1e-4
+    decay_epoch: int = 50
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    surrogate: str = "all"
+    jitter: float = 0.2
+    hue_turn: float = 0.1
+    degrees: float = 10.0
+    crop_area: tuple[float, float] = (0.70, 0.95)
+    padding: str = "zeros"
+    refresh_statistics: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "crop_area", tuple(self.crop_area))  # a list when read back from JSON
+        for name, allowed in (("loss_c", ("pedal", "pull", None)), ("bank_init", ("train", "eval")),
+                              ("ipfl_space", ("embedding", "patch")), ("ipfl_targets", ("centers", "raw")),
+                              ("surrogate", ("all", "one")), ("no_negative", ("zero", "skip"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}")
+        if self.loss_c is None and not self.loss_v:
+            raise ValueError("nothing to train: switch on loss_c or loss_v (for statistics alone use `adabn`)")
+        if self.epochs < 1 or self.batch < 2:
+            raise ValueError(f"epochs must be at least 1 and batch at least 2, got {self.epochs} and {self.batch}")
+        if not self.s > 0 or self.k <= 0:
+            raise ValueError(f"s and k must be positive, got {self.s} and {self.k}")
+
+
+@dataclass(frozen=True)
+class PatchNetOptions:
+    """Everything that decides a PatchNet's shape; records and checkpoints carry it.
+
+    Attributes:
+        backbone: see `paul.backbones.build_backbone`.
+        num_patches: M.
+        dim: D of a patch feature.
+        generator: "pgn", "equal", "random" (paper Table 4) or "image" (one patch, the whole map).
+        embedding_dim: E per patch, half of `dim` by default (256 -> 128; ledger 9).
+        pgn_channels, pgn_hidden: widths of the localisation network (ledger 21).
+        freeze_pgn: on the target the PGN takes no weight update; "lr0": its batch norm still follows the batches and
+            theta's gradient reaches the backbone (as released), "eval": its batch norm is fixed too, "detach": no
+            gradient through theta (ledger 18).
+    """
+
+    backbone: str = "resnet50"
+    num_patches: int = 6
+    dim: int = 256
+    generator: str = "pgn"
+    embedding_dim: int | None = None
+    pgn_channels: int = 4096
+    pgn_hidden: int = 512
+    freeze_pgn: str = "lr0"
+
+    def __post_init__(self):
+        if self.generator not in ("pgn", "equal", "random", "image"):
+            raise ValueError(f"generator must be one of 'equal', 'image', 'pgn', 'random', got {self.generator!r}")
+        if self.freeze_pgn not in ("lr0", "eval", "detach"):
+            raise ValueError(f"freeze_pgn must be 'lr0', 'eval' or 'detach', got {self.freeze_pgn!r}")
+        if self.num_patches < 1 or self.dim < 1:
+            raise ValueError(f"num_patches and dim must be at least 1, got {self.num_patches} and {self.dim}")
+
+    def image_level(self) -> PatchNetOptions:
+        """The twin that compares whole images: one patch, features as wide as all patches together (paper Table 3)."""
+        embedding = self.num_patches * (self.embedding_dim or self.dim // 2)
+        return replace(self, generator="image", num_patches=1, dim=self.num_patches * self.dim, embedding_dim=embedding)
+
+    def build(self, num_classes: int | None = None, weights: str | None = None) -> PatchNet:
+        """The network with these options."""
+        from paul.patchnet import PatchNet
+
+        return PatchNet(**asdict(self), num_classes=num_classes, weights=weights)

@@ -1,0 +1,117 @@
+"""Run records as one table: a line per experiment row, target and source seed."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pandas as pd
+
+from paul.experiments.methods import METHODS
+from paul.experiments.rows import ROWS
+from paul.report.statistics import mean_interval
+
+METRICS = {
+    "rank1": "Rank-1",
+    "rank5": "Rank-5",
+    "rank10": "Rank-10",
+    "rank20": "Rank-20",
+    "map_trapezoid": "mAP (trapezoid)",
+    "map_step": "mAP (step)",
+    "minp": "mINP",
+}
+TARGETS = {"market": "Market-1501", "duke": "DukeMTMC-reID"}
+KEYS = ["row", "target", "seed"]
+
+
+def metric_labels() -> dict[str, str]:
+    """Every metric that a record may hold: retrieval's, and those that methods declare."""
+    return METRICS | {name: label for method in METHODS.values() for name, label in method.metrics.items()}
+
+
+def metrics_of(row: str) -> list[str]:
+    """The metrics that a record of this row has to hold; retrieval's alone for a row that is no more."""
+    return [*METRICS, *(METHODS[ROWS[row].method].metrics if row in ROWS else ())]
+
+
+def target_name(target: str, profile: str) -> str:
+    """The set's name where it is the real one, and what it imitates in every other profile."""
+    name = TARGETS.get(target, target)
+    return name if profile == "paper" else f"{name}-like"
+
+
+def flatten(record: dict) -> dict:
+    """One record as one line; raises KeyError, TypeError or ValueError for a record that is not whole."""
+    line = {key: record[key] for key in ["row", "target", "seed", "profile", "spec_hash", "code", "queries"]}
+    for key, value in line.items():
+        kind = int if key in ("seed", "queries") else str
+        if type(value) is not kind or (kind is int and not 0 <= value < 2**31):
+            raise ValueError(f"{key} is {value!r}")
+    for metric in metrics_of(record["row"]):
+        line[metric] = float(record["metrics"][metric])
+        if not math.isfinite(line[metric]):
+            raise ValueError(f"{metric} is {line[metric]}")
+    seconds = record["seconds"]
+    line["pretrain_seconds"] = float(seconds["pretrain"])
+    line["run_seconds"] = float(seconds["adapt"]) + float(seconds["evaluate"])
+    return line
+
+
+def runs_frame(records, stale=None) -> pd.DataFrame:
+    """Records as a DataFrame: KEYS, the metrics (NaN where a row's method does not declare one), seconds, and `stale`,
+    which `stale(record)` answers.
+
+    A record that is not whole is left out with a warning. Of several records of one row, target and seed those that are
+    not stale are kept; ValueError when that still leaves two, because nothing says which one is meant.
+    """
+    lines = []
+    for record in records:
+        try:
+            lines.append({**flatten(record), "stale": bool(stale and stale(record))})
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            name = record.get("file", record.get("row", "?")) if isinstance(record, dict) else record
+            warnings.warn(f"run record {name} is not whole ({error!r}); left out", stacklevel=2)
+    columns = KEYS + ["profile", "spec_hash", "code", "queries", *metric_labels(), "pretrain_seconds", "run_seconds"]
+    frame = pd.DataFrame(lines, columns=columns + ["stale"]).astype({"stale": bool})
+    current = frame.groupby(KEYS)["stale"].transform("min")
+    frame = frame[frame["stale"] == current].drop_duplicates(KEYS + ["spec_hash"])
+    doubled = frame[frame.duplicated(KEYS, keep=False)]
+    if len(doubled):
+        row, target, seed = doubled.iloc[0][KEYS]
+        hashes = ", ".join(sorted(doubled[(doubled[KEYS] == [row, target, seed]).all(axis=1)]["spec_hash"]))
+        raise ValueError(
+            f"row {row}, target {target}, seed {seed} was run with different options (spec hashes {hashes}): "
+            "move the records that are not meant out of the results folder"
+        )
+    return frame.sort_values(KEYS).reset_index(drop=True)
+
+
+def values_by_seed(runs: pd.DataFrame, row: str, target: str, metric: str) -> pd.Series:
+    """One row's metric on one target, indexed by source seed."""
+    chosen = runs[(runs["row"] == row) & (runs["target"] == target)]
+    return chosen.set_index("seed")[metric].sort_index()
+
+
+def paired_differences(runs: pd.DataFrame, a: str, b: str, target: str, metric: str) -> pd.Series:
+    """Metric of row `a` minus that of row `b`, indexed by the source seeds that both have."""
+    return (values_by_seed(runs, a, target, metric) - values_by_seed(runs, b, target, metric)).dropna()
+
+
+def summarise(runs: pd.DataFrame) -> pd.DataFrame:
+    """Per row and target: seeds, the mean and 95 % interval of every metric of its own (NaN for others), mean seconds,
+    and whether any is stale."""
+    lines = []
+    for (row, target), group in runs.groupby(["row", "target"], sort=False):
+        line = {"row": row, "target": target, "n": len(group), "seeds": ",".join(map(str, sorted(group["seed"])))}
+        for metric in [name for name in metric_labels() if group[name].notna().all()]:
+            interval = mean_interval(group[metric])
+            line |= {metric: interval.mean, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
+        line["seconds"] = group["run_seconds"].mean()
+        line["pretrain_seconds"] = group["pretrain_seconds"].mean()
+        line["stale"] = bool(group["stale"].any())
+        lines.append(line)
+    columns = ["row", "target", "n", "seeds"]
+    columns += [m + end for m in metric_labels() for end in ("", "_low", "_high")] + ["seconds", "pretrain_seconds", "stale"]
+    return pd.DataFrame(lines, columns=columns)
+
+
