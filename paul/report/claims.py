@@ -173,7 +173,8 @@ def compare(test: dict, values: pd.Series, **labels) -> dict:
         lower, upper = test.get("above", -math.inf), test.get("below", math.inf)
         line |= {"above": test.get("above"), "below": test.get("below")}
     outcome = place_interval(interval.low, interval.high, lower, upper)
-    return {**line, "mean": interval.mean, "low": interval.low, "high": interval.high, "outcome": outcome}
+    bounds = {name: round(getattr(interval, name), 6) for name in ("mean", "low", "high")}
+    return {**line, **bounds, "outcome": outcome}
 
 
 def published_evidence(test: dict, runs: pd.DataFrame, paper) -> list[dict]:

@@ -17,8 +17,7 @@ PRINTED = {"rank1": "rank1", "map_trapezoid": "mAP"}
 @lru_cache
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: name the folder with the published tables (book/paper in the "
-                                "repository)")
+        raise FileNotFoundError(f"{path} is missing: name the folder that holds the published tables")
     return pd.read_csv(path)
 
 
