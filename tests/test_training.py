@@ -1,7 +1,7 @@
 """The two stages on a few tiny images: what they compute, what every option does, what they refuse."""
 
 from copy import deepcopy
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from paul.data import passes as features
 from paul.data.images import normalize, unit_range
 from paul.engine import device
 from paul.objective import PaulLoss
-from paul.options import AdaptOptions, PretrainOptions
+from paul.options import PretrainOptions
 from paul.patchnet import PatchNetOutput
 from paul.pretrain import Partners
 
@@ -63,14 +63,6 @@ def test_the_paper_schedule_leaves_the_pgn_alone_at_first(source, tmp_path):
     before = NETWORK.build(num_classes=6)
     assert same(dict(model.generator.named_parameters()), dict(before.generator.named_parameters()))
     assert not torch.equal(model.branch.weight, before.branch.weight)
-
-
-@pytest.mark.parametrize("knob", [
-    {"schedule": "paper"}, {"peak_rate": 0.04}, {"momentum": 0.5}, {"weight_decay": 0.1}, {"label_smoothing": 0.0},
-    {"triplet_weight": 0.5}, {"triplet_margin": 0.5}, {"positive": "hardest"}, {"shift": 0.0}, {"batch": 7}])
-def test_every_source_option_does_something(source, trained, knob, tmp_path):
-    model = pretrain(*source, NETWORK, replace(PRETRAIN, **knob), folder=tmp_path)
-    assert not torch.equal(model.branch.weight, trained[0].branch.weight)
 
 
 def test_what_the_source_stage_refuses(source, tmp_path):
@@ -178,29 +170,10 @@ def test_the_last_smaller_batch(trained, target, losses, drop_last, sizes, tmp_p
     assert steps_taken(lambda: adapt(trained[0], target[:17], options, folder=tmp_path), monkeypatch) == sizes
 
 
-@pytest.mark.parametrize("knob", [
-    {"loss_c": "pull"}, {"loss_c": None}, {"loss_v": False}, {"lam": 1.0}, {"s": 30.0}, {"k": 4}, {"rate": 0.5},
-    {"renormalize": True}, {"bank_init": "eval"}, {"margin": 1.0}, {"r": 1}, {"include_self": False},
-    {"max_candidates": 1}, {"ipfl_space": "patch"}, {"ipfl_targets": "raw"}, {"epochs": 1}, {"batch": 7},
-    {"drop_last": True}, {"lr": 0.02}, {"decay_epoch": 5}, {"momentum": 0.5}, {"weight_decay": 0.1},
-    {"surrogate": "one"}, {"jitter": 0.4}, {"hue_turn": 0.0}, {"degrees": 0.0}, {"crop_area": (0.5, 0.6)},
-    {"padding": "border"}], ids=lambda knob: "{}={}".format(*next(iter(knob.items()))))
-def test_every_target_option_does_something(trained, target, adapted, knob, tmp_path):
-    model = adapt(trained[0], target, replace(ADAPT, **knob), folder=tmp_path)
-    assert not torch.equal(model.branch.weight, adapted[0].branch.weight)
-
-
-def test_options_for_anchors_without_a_negative_and_for_testing(trained, target, adapted, tmp_path):
-    few = replace(ADAPT, max_candidates=1)  # many anchors find no negative
-    zero, skip = (adapt(trained[0], target, replace(few, no_negative=value), folder=tmp_path / value)
-                  for value in ("zero", "skip"))
-    assert not torch.equal(zero.branch.weight, skip.branch.weight)
-    refreshed = adapt(trained[0], target, replace(ADAPT, refresh_statistics=True), folder=tmp_path / "refreshed")
+def test_refreshed_statistics_are_all_that_differs(trained, target, adapted, tmp_path):
+    refreshed = adapt(trained[0], target, replace(ADAPT, refresh_statistics=True), folder=tmp_path)
     assert same(dict(refreshed.named_parameters()), dict(adapted[0].named_parameters()))
     assert not torch.equal(refreshed.branch_norm.running_mean, adapted[0].branch_norm.running_mean)
-    tested = {field.name for field in fields(AdaptOptions)} - {"no_negative", "refresh_statistics"}
-    knobs = test_every_target_option_does_something.pytestmark[0].args[1]
-    assert tested == {name for knob in knobs for name in knob}
 
 
 def test_what_the_target_stage_refuses(trained, target, tmp_path):

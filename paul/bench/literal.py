@@ -143,23 +143,6 @@ def pool_patches(x, theta, size=None):
     return sample_patches(x, theta, size).mean((3, 4))
 
 
-# --- Learning rates, ledger 22 and 27 --------------------------------------------------------------------------------
-
-
-def source_learning_rates(epoch):
-    """Epoch counts from 0, 60 in all."""
-    return {
-        "backbone": 0.01 if epoch < 40 else 0.001,
-        "new": 0.1 if epoch < 40 else 0.01,
-        "patch_generator": 1e-5 if 25 <= epoch <= 39 else 0.0,
-    }
-
-
-def target_learning_rates(epoch):
-    rate = 1e-4 if epoch < 50 else 1e-5
-    return {"backbone": rate, "new": rate, "patch_generator": 0.0}
-
-
 # --- Retrieval scores, ledger 28-30 ----------------------------------------------------------------------------------
 
 
