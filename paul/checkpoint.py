@@ -47,7 +47,7 @@ def _build(path: str | Path, state: dict) -> PatchNet:
         raise ValueError(f"{path} comes from another version of paul ({first_line(error)})") from error
     try:
         with torch.device("meta"):  # shapes without memory
-            shapes = options.build(num_classes=state["num_classes"])
+            shapes = PatchNet(options, num_classes=state["num_classes"])
         if state["stage"] == "target":
             shapes.to_target()
         wanted, weights = shapes.state_dict(), state["model"]
@@ -60,7 +60,7 @@ def _build(path: str | Path, state: dict) -> PatchNet:
             raise ValueError(f"image size {size!r}")
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         raise ValueError(f"{path} does not fit its own options ({first_line(error)})") from error
-    model = options.build(num_classes=state["num_classes"])
+    model = PatchNet(options, num_classes=state["num_classes"])
     if state["stage"] == "target":
         model.to_target()
     model.load_state_dict(weights)
@@ -124,7 +124,7 @@ def import_released(path_or_dict: str | Path | dict, stage: str = "target") -> P
     options = PatchNetOptions(num_patches=patches, dim=down.shape[1], embedding_dim=embedding.shape[1],
                               pgn_channels=len(_wanted(state, "patch_proposal.localization.0.weight")),
                               pgn_hidden=len(_wanted(state, "patch_proposal.fc_loc.0.weight")))
-    model = options.build(num_classes=classes if stage == "source" else None)
+    model = PatchNet(options, num_classes=classes if stage == "source" else None)
     renamed = {key: value for key, value in state.items() if key.startswith("backbone.")}
     renamed |= {key.replace("patch_proposal.", "generator."): value for key, value in state.items()
                 if key.startswith("patch_proposal.")}

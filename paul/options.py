@@ -7,11 +7,8 @@ out of date.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from paul.patchnet import PatchNet
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -154,9 +151,3 @@ class PatchNetOptions:
         """The twin that compares whole images: one patch, features as wide as all patches together (paper Table 3)."""
         embedding = self.num_patches * (self.embedding_dim or self.dim // 2)
         return replace(self, generator="image", num_patches=1, dim=self.num_patches * self.dim, embedding_dim=embedding)
-
-    def build(self, num_classes: int | None = None, weights: str | None = None) -> PatchNet:
-        """The network with these options."""
-        from paul.patchnet import PatchNet
-
-        return PatchNet(**asdict(self), num_classes=num_classes, weights=weights)

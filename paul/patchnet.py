@@ -46,27 +46,24 @@ class PatchNet(nn.Module):
     the images it was last trained on, None where that is not known; checkpoints keep it.
 
     Args:
-        backbone, num_patches, dim, generator, embedding_dim, pgn_channels, pgn_hidden, freeze_pgn: `PatchNetOptions`.
+        options: its shape.
         num_classes: identities of the source; None leaves the classifiers out.
         weights: of the backbone, see `paul.backbones.build_backbone`.
     """
 
-    def __init__(self, backbone: str = "resnet50", num_patches: int = 6, dim: int = 256, generator: str = "pgn",
-                 num_classes: int | None = None, weights: str | None = None, embedding_dim: int | None = None,
-                 pgn_channels: int = 4096, pgn_hidden: int = 512, freeze_pgn: str = "lr0"):
+    def __init__(self, options: PatchNetOptions, num_classes: int | None = None, weights: str | None = None):
         super().__init__()
-        self.options = PatchNetOptions(backbone, num_patches, dim, generator, embedding_dim, pgn_channels, pgn_hidden,
-                                       freeze_pgn)
-        self.stage = "source"
-        self.num_classes = num_classes
+        self.options, self.num_classes, self.stage = options, num_classes, "source"
         self.image_size: tuple[int, int] | None = None
-        self.backbone, channels = build_backbone(backbone, weights)
-        sizes = dict(in_channels=channels, channels=pgn_channels, hidden=pgn_hidden) if generator == "pgn" else {}
-        self.generator = GENERATORS[generator](num_patches=num_patches, **sizes)
-        self.branch = _PerPatch(num_patches, channels, dim)
-        self.branch_norm = nn.BatchNorm1d(num_patches * dim)
-        self.embedding = _PerPatch(num_patches, dim, embedding_dim or dim // 2)
-        self.classifier = _PerPatch(num_patches, dim, num_classes) if num_classes else None
+        patches, dim = options.num_patches, options.dim
+        self.backbone, channels = build_backbone(options.backbone, weights)
+        sizes = (dict(in_channels=channels, channels=options.pgn_channels, hidden=options.pgn_hidden)
+                 if options.generator == "pgn" else {})
+        self.generator = GENERATORS[options.generator](num_patches=patches, **sizes)
+        self.branch = _PerPatch(patches, channels, dim)
+        self.branch_norm = nn.BatchNorm1d(patches * dim)
+        self.embedding = _PerPatch(patches, dim, options.embedding_dim or dim // 2)
+        self.classifier = _PerPatch(patches, dim, num_classes) if num_classes else None
 
     def to_target(self) -> PatchNet:
         """Switch to the target stage: PGN and embedding layer frozen, no classifier (ledger 10, 18)."""

@@ -105,7 +105,7 @@ def pretrain(images: Tensor | Pixels, person_ids: np.ndarray, network: PatchNetO
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     started = any(Path(folder).glob("checkpoint*.pt"))  # then its weights follow, and the first ones may be gone
-    model = network.build(num_classes=len(people), weights=None if started else weights).to(device)
+    model = PatchNet(network, num_classes=len(people), weights=None if started else weights).to(device)
     model.image_size = tuple(pixels.images.shape[-2:])
     prepare(model, device, compile)
     optimizer = sgd(parameter_groups(model), device, 0.1, options.momentum, options.weight_decay)

@@ -44,6 +44,7 @@ from paul.data.augment import random_flip, random_shift, surrogates
 from paul.data.passes import extract, refresh_statistics
 from paul.metrics import evaluate
 from paul.options import AdaptOptions, PatchNetOptions, PretrainOptions
+from paul.patchnet import PatchNet
 from paul.pretrain import pretrain
 from paul.rivals.bow import BowOptions
 from paul.rivals.bow.descriptor import Codebook
@@ -169,7 +170,7 @@ def changed(options, changes: dict):
 def start(options: PatchNetOptions):
     """A network as the source stage leaves it, made without one: patches that differ by image, settled statistics."""
     torch.manual_seed(0)
-    model = options.build(num_classes=5)
+    model = PatchNet(options, num_classes=5)
     for name, weight in model.named_parameters():
         if name == "generator.fc_loc.2.weight":  # zero in a new network
             torch.nn.init.normal_(weight, std=0.1)

@@ -21,6 +21,7 @@ from paul import checkpoint
 from paul.data.datasets import ReidDataset
 from paul.experiments import records
 from paul.options import PatchNetOptions
+from paul.patchnet import PatchNet
 from paul.report import frames as runs
 from paul.report.claims import ClaimsError, load_claims
 from paul.report.tables import is_stale
@@ -119,7 +120,7 @@ def read_book(content: bytes, folder: Path) -> None:
 def archive() -> bytes:
     """A valid checkpoint."""
     torch.manual_seed(0)
-    network = NETWORK.build(num_classes=3)
+    network = PatchNet(NETWORK, num_classes=3)
     network.image_size = (40, 24)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save(Path(folder) / "model.pt", network, epoch=3, memory={"bank": torch.zeros(2, 3, 8)})

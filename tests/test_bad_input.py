@@ -8,6 +8,7 @@ from filelock import FileLock
 from people import NETWORK, pairs, write_set
 
 from paul import checkpoint, cli
+from paul.patchnet import PatchNet
 
 pytestmark = pytest.mark.usefixtures("tiny_smoke")
 COMMON = ["--profile", "smoke", "--device", "cpu"]
@@ -19,7 +20,7 @@ def refused(data, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(data)
     torch.manual_seed(0)
-    checkpoint.save(tmp_path / "start.pt", NETWORK.build(num_classes=6))
+    checkpoint.save(tmp_path / "start.pt", PatchNet(NETWORK, num_classes=6))
 
     def run(command, *arguments):
         assert cli.main([command, *(COMMON if command != "report" else []), *map(str, arguments)]) == 1

@@ -19,7 +19,7 @@ from paul.bench.step import batches
 from paul.experiments import costs
 from paul.losses import pedal_loss
 from paul.objective import PaulLoss
-from paul.options import AdaptOptions
+from paul.options import AdaptOptions, PatchNetOptions
 from paul.patchnet import PatchNet
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -227,7 +227,7 @@ def test_seconds_spent_inside_a_function_are_taken_off_again_afterwards():
 def two_steps():
     """Ours and the literal step's parts on the same weights, banks and batch, in float64."""
     torch.manual_seed(0)
-    model = PatchNet(backbone="small", num_patches=3, dim=8, pgn_channels=8, pgn_hidden=8).to_target().double().train()
+    model = PatchNet(PatchNetOptions("small", num_patches=3, dim=8, pgn_channels=8, pgn_hidden=8)).to_target().double().train()
     with torch.no_grad():
         model.generator.fc_loc[2].weight.normal_(std=0.05)  # patches that differ from image to image
     ours, literal = deepcopy(model), reference.ReleasedStep(deepcopy(model), 30, s=5.0)

@@ -14,13 +14,14 @@ from torch.nn import functional as F
 from paul import checkpoint
 from paul.bench.literal import sample_patches
 from paul.options import PatchNetOptions
+from paul.patchnet import PatchNet
 
 OPTIONS = PatchNetOptions(backbone="small", num_patches=2, dim=8, pgn_channels=8, pgn_hidden=8)
 
 
 def model(options=OPTIONS, num_classes=3):
     torch.manual_seed(0)
-    return options.build(num_classes=num_classes)
+    return PatchNet(options, num_classes=num_classes)
 
 
 def same(a, b):

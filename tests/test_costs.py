@@ -14,7 +14,7 @@ from paul.experiments.costs import Step
 from paul.losses import pedal_loss
 from paul.objective import PaulLoss
 from paul.options import AdaptOptions, PatchNetOptions
-from paul.patchnet import PatchNetOutput
+from paul.patchnet import PatchNet, PatchNetOutput
 from paul.sharded import ShardedPaulLoss
 
 SMALL = PatchNetOptions(backbone="small", num_patches=3, dim=8, pgn_channels=8, pgn_hidden=8)
@@ -23,7 +23,7 @@ STEP = Step(images=50, batch=5, patches=3, dim=8, centre_dim=12)
 
 @pytest.mark.parametrize("options", [SMALL, PatchNetOptions(backbone="resnet18", pgn_channels=8, pgn_hidden=8)])
 def test_flops_of_the_backbone_are_those_of_its_convolutions(options):
-    body = options.build().backbone.eval()
+    body = PatchNet(options).backbone.eval()
     counted = []
 
     def count(module, inputs, output):
@@ -56,7 +56,7 @@ def test_the_patch_loss_takes_the_two_products_that_it_is_said_to_take():
 
 
 def test_bytes_are_those_of_the_tensors():
-    model = SMALL.build().to_target()
+    model = PatchNet(SMALL).to_target()
     loss = PaulLoss(model, STEP.images, AdaptOptions())
     assert loss.memory.bank.nbytes == STEP.bank_bytes
     assert loss.centers.centers.nbytes == STEP.centre_bytes
@@ -71,7 +71,7 @@ def test_ranks_exchange_the_bytes_that_are_said(monkeypatch):
     summed, gathered = [], []
     monkeypatch.setattr(distributed.dist, "all_reduce", lambda x: summed.append(x.nbytes))
     monkeypatch.setattr(distributed.dist, "all_gather", lambda all, x: gathered.append(x.nbytes))
-    model = SMALL.build().to_target()
+    model = PatchNet(SMALL).to_target()
     loss = ShardedPaulLoss(model, step.images, AdaptOptions(k=4), distributed.World(0, 2))
     half = PatchNetOutput(torch.randn(3, 6, 8, requires_grad=True), torch.randn(3, 6, 4, requires_grad=True), None)
     loss(half, torch.arange(6))["loss"].backward()  # 3 of the 6 images with their surrogates are here
@@ -82,7 +82,7 @@ def test_ranks_exchange_the_bytes_that_are_said(monkeypatch):
 
 def test_a_checkpoint_has_the_size_that_is_said(tmp_path):
     step = Step(images=20_000, patches=3, dim=8, centre_dim=12)
-    model = SMALL.build().to_target()
+    model = PatchNet(SMALL).to_target()
     loss = PaulLoss(model, step.images, AdaptOptions())
     trained = [p for p in model.parameters() if p.requires_grad]
     momentum = {str(place): torch.zeros_like(p) for place, p in enumerate(trained)}

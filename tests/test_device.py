@@ -13,6 +13,7 @@ from paul.data.pixels import Pixels, load_pixels
 from paul.engine import device
 from paul.engine.device import precision, send
 from paul.engine.optim import parameter_groups, prepare, sgd
+from paul.patchnet import PatchNet
 
 CPU = torch.device("cpu")
 
@@ -103,7 +104,7 @@ def test_send_leaves_a_tensor_that_is_there():
 
 def test_prepare_keeps_a_cpu_networks_bits_and_names():
     torch.manual_seed(0)
-    model = NETWORK.build()
+    model = PatchNet(NETWORK)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert prepare(model, CPU) is model
     assert all(value.is_contiguous() and torch.equal(value, before[name])
@@ -121,7 +122,7 @@ def test_prepare_compiles_on_request_and_passes_the_mode_on(monkeypatch):
 @pytest.mark.parametrize("stage", ["source", "target"])
 def test_a_compiled_network_gives_what_the_plain_one_gives(stage):
     torch.manual_seed(0)
-    model, x = NETWORK.build(num_classes=5), torch.rand(4, 3, 40, 24)
+    model, x = PatchNet(NETWORK, num_classes=5), torch.rand(4, 3, 40, 24)
     if stage == "target":
         model.to_target()
     results = []
@@ -134,7 +135,7 @@ def test_a_compiled_network_gives_what_the_plain_one_gives(stage):
         output.embeddings.square().sum().backward()
         results.append((output.features, output.embeddings, model.branch.weight.grad.clone(),
                         model.backbone[0].weight.grad.clone()))
-    assert set(model.state_dict()) == set(NETWORK.build(num_classes=5 if stage == "source" else None).state_dict())
+    assert set(model.state_dict()) == set(PatchNet(NETWORK, num_classes=5 if stage == "source" else None).state_dict())
     # the traced graph may decompose an operation and round differently
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
@@ -182,7 +183,7 @@ def test_usable_cores_are_those_bound_to_and_granted(monkeypatch, tmp_path, gran
 
 def test_what_the_target_stage_freezes_takes_no_gradient_and_no_place_in_the_optimiser():
     torch.manual_seed(0)
-    model = NETWORK.build().to_target().train()
+    model = PatchNet(NETWORK).to_target().train()
     frozen = {id(weight) for part in (model.generator, model.embedding) for weight in part.parameters()}
     groups = parameter_groups(model)
     output = model(torch.rand(4, 3, 40, 24))
@@ -202,7 +203,7 @@ def test_no_weight_gradient_of_a_frozen_layer_is_computed():
                 asked.append((args[2].shape, args[-1]))
             return func(*args, **(kwargs or {}))
 
-    model = NETWORK.build().to_target().train()
+    model = PatchNet(NETWORK).to_target().train()
     nn.init.normal_(model.generator.fc_loc[2].weight)
     output = model(torch.rand(4, 3, 40, 24))
     with Watch():

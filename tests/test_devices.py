@@ -17,6 +17,7 @@ from paul.memory import ImageCenters, PatchMemory
 from paul.metrics import evaluate
 from paul.objective import PaulLoss
 from paul.patches import pool_patches, sample_patches
+from paul.patchnet import PatchNet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 g = torch.Generator().manual_seed(0)
@@ -99,14 +100,14 @@ def test_transformations_are_the_cpus():
 
 
 def test_a_network_is_set_up_for_a_gpu():
-    model = prepare(NETWORK.build().to_target(), CUDA)
+    model = prepare(PatchNet(NETWORK).to_target(), CUDA)
     weight = model.backbone[0].weight
     assert weight.is_cuda and weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.get_float32_matmul_precision() == "highest"
     assert torch.backends.cudnn.benchmark and not torch.backends.cudnn.allow_tf32
     optimizer = sgd(parameter_groups(model), CUDA, 0.1, 0.9, 1e-4)
     assert optimizer.defaults["fused"]
-    again = NETWORK.build().to_target()
+    again = PatchNet(NETWORK).to_target()
     again.load_state_dict(model.state_dict())
     assert all(torch.equal(value, model.state_dict()[name].cpu()) for name, value in again.state_dict().items())
 
@@ -116,7 +117,7 @@ def test_some_steps_in_float32_are_the_cpus():
     ends = []
     for device in (torch.device("cpu"), CUDA):
         torch.manual_seed(0)
-        model = prepare(NETWORK.build().to_target(), device).train()
+        model = prepare(PatchNet(NETWORK).to_target(), device).train()
         loss = PaulLoss(model, 12, replace(ADAPT, s=5.0)).to(device)
         optimizer = sgd(parameter_groups(model), device, 0.01, 0.9, 1e-4)
         images = torch.rand(12, 3, *SIZE, generator=torch.Generator().manual_seed(4))

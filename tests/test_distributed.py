@@ -21,6 +21,7 @@ from paul.engine import run as engine
 from paul.engine.distributed import World
 from paul.losses import pedal_loss, pull_loss
 from paul.memory import PatchMemory
+from paul.options import PatchNetOptions
 from paul.patchnet import PatchNet
 from paul.sharded import Shard, _ShardedPatchLoss
 
@@ -217,7 +218,7 @@ def test_losses_and_batch_norm_over_ranks_equal_those_of_one_process(tmp_path):
 
 
 def test_synchronised_norms_keep_names_freezing_and_the_model_itself():
-    model = PatchNet(backbone="small", num_patches=2, dim=8, pgn_channels=8, pgn_hidden=8).to_target()
+    model = PatchNet(PatchNetOptions("small", num_patches=2, dim=8, pgn_channels=8, pgn_hidden=8)).to_target()
     before = deepcopy(model.state_dict())
     synced = distributed.with_synchronised_norms(model, World(0, 2))
     assert list(synced.state_dict()) == list(before)

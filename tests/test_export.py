@@ -14,6 +14,7 @@ from people import NETWORK, SIZE, same_weights
 from paul import checkpoint
 from paul.checkpoint import save
 from paul.data.passes import extract
+from paul.patchnet import PatchNet
 from paul.retrieval.export import load_safetensors, model_card, open_model, save_onnx, save_safetensors
 from paul.retrieval.extractor import Extractor
 
@@ -22,7 +23,7 @@ def network(generator: str = "pgn", stage: str = "target"):
     """Weights and statistics away from where they start."""
     torch.manual_seed(0)
     options = NETWORK.image_level() if generator == "image" else replace(NETWORK, generator=generator)
-    model = options.build(num_classes=3)
+    model = PatchNet(options, num_classes=3)
     if generator == "pgn":
         model.generator.fc_loc[2].weight.data.normal_(std=0.05)
     model.train()

@@ -28,6 +28,7 @@ from paul.data.images import normalize, per_channel
 from paul.engine.device import precision, send
 from paul.engine.optim import parameter_groups, prepare, sgd
 from paul.objective import PaulLoss
+from paul.patchnet import PatchNet
 from paul.pretrain import source_losses
 
 CUDA, META = torch.device("cuda:0"), torch.device("meta")
@@ -100,7 +101,7 @@ class TargetStep:
 
     def __init__(self, device, options=ADAPT, network=NETWORK):
         self.device, self.options = device, options
-        self.model = prepare(network.build().to_target(), device).train()
+        self.model = prepare(PatchNet(network).to_target(), device).train()
         self.objective = PaulLoss(self.model, 20, options).to(device)
         self.images = torch.randint(256, (20, 3, 40, 24), dtype=torch.uint8, device=device)
         self.optimizer = sgd(parameter_groups(self.model), device, lr=0.01, momentum=0.9, weight_decay=1e-4)
@@ -131,7 +132,7 @@ class SourceStep(TargetStep):
 
     def __init__(self, device):
         super().__init__(device)
-        self.model = prepare(NETWORK.build(num_classes=5), device).train()
+        self.model = prepare(PatchNet(NETWORK, num_classes=5), device).train()
         self.optimizer = sgd(parameter_groups(self.model), device, lr=0.01, momentum=0.9, weight_decay=1e-4)
 
     def forward(self):

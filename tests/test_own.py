@@ -19,6 +19,7 @@ import paul
 from paul import checkpoint, cli
 from paul.data.images import read_image
 from paul.data.passes import extract
+from paul.patchnet import PatchNet
 from paul.retrieval import embeddings
 from paul.retrieval.embeddings import embed, listed, read_embeddings
 from paul.retrieval.extractor import Extractor
@@ -30,7 +31,7 @@ WIDTH = NETWORK.num_patches * NETWORK.dim
 def model():
     """A network whose batch norms have seen something, so that features aren't all alike."""
     torch.manual_seed(0)
-    model = NETWORK.build(num_classes=3).to_target()
+    model = PatchNet(NETWORK, num_classes=3).to_target()
     model.generator.fc_loc[2].weight.data.normal_(std=0.01)
     model.train()
     model(torch.randn(16, 3, *SIZE))
@@ -159,13 +160,13 @@ def test_a_checkpoint_by_its_path(model, saved, extractor, files):
 
 def test_an_unknown_image_size_asks_for_one():
     with pytest.raises(ValueError, match=r"the network does not say which image size .* image_size=\(rows, columns\)"):
-        Extractor(NETWORK.build())
+        Extractor(PatchNet(NETWORK))
     with pytest.raises(ValueError, match="two positive numbers"):
-        Extractor(NETWORK.build(), (0, 5))
+        Extractor(PatchNet(NETWORK), (0, 5))
 
 
 def test_the_network_s_own_image_size_is_the_default():
-    model = NETWORK.build()
+    model = PatchNet(NETWORK)
     model.image_size = SIZE
     assert Extractor(model).image_size == SIZE and Extractor(model, (48, 24)).image_size == (48, 24)
 

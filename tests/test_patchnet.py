@@ -18,7 +18,7 @@ X = torch.rand(5, 3, 48, 32, generator=torch.Generator().manual_seed(0))
 
 def network(num_patches=3, num_classes=4, seed=0, **options):
     torch.manual_seed(seed)
-    model = PatchNet(num_patches=num_patches, num_classes=num_classes, **{**SMALL, **options})
+    model = PatchNet(PatchNetOptions(num_patches=num_patches, **{**SMALL, **options}), num_classes)
     for name, value in model.state_dict().items():  # batch norms that do something
         if value.is_floating_point() and value.ndim == 1 and "running_var" not in name and "fc_loc" not in name:
             value.add_(0.1 * torch.randn(value.shape))
@@ -96,7 +96,7 @@ def test_image_level_twin_is_global_average_pooling():
     twin = options.image_level()
     assert (twin.num_patches, twin.dim, twin.embedding_dim) == (1, 24, 12)
     torch.manual_seed(0)
-    model = twin.build(num_classes=4).eval()
+    model = PatchNet(twin, num_classes=4).eval()
     with torch.no_grad():
         pooled = model.backbone(X).mean((2, 3))
         y = F.linear(pooled, model.branch.weight[0], model.branch.bias[0]) / (1 + model.branch_norm.eps) ** 0.5
@@ -169,10 +169,10 @@ def test_train_and_eval_reach_everything_but_a_pgn_in_eval(freeze):
 
 def test_options_build_the_same_network_and_read_back():
     options = PatchNetOptions(num_patches=2, generator="equal", freeze_pgn="eval", embedding_dim=5, **SMALL)
-    model = options.build(num_classes=3)
+    model = PatchNet(options, num_classes=3)
     assert model.options == options == PatchNetOptions(**asdict(options))
     assert model.embedding.weight.shape == (2, 5, 8) and model.classifier.weight.shape == (2, 3, 8)
-    assert options.build().classifier is None
+    assert PatchNet(options).classifier is None
 
 
 def test_paper_network_has_the_paper_size():
@@ -193,4 +193,4 @@ def test_paper_network_has_the_paper_size():
 ])
 def test_options_that_make_no_network(options, message):
     with pytest.raises(ValueError, match=message):
-        PatchNetOptions(**{**SMALL, **options}).build()
+        PatchNet(PatchNetOptions(**{**SMALL, **options}))

@@ -1,6 +1,5 @@
 """The plan of a study: operations counted by hand, speeds from records, sizes from index or print, what is missing."""
 
-
 import pytest
 import torch
 from people import SIZE, TINY
@@ -15,6 +14,7 @@ from paul.experiments.provenance import machine
 from paul.experiments.rows import ROWS
 from paul.experiments.specs import Places, Spec, specs_of
 from paul.options import PatchNetOptions
+from paul.patchnet import PatchNet
 
 
 def products_by_hand(model, x):
@@ -38,7 +38,7 @@ def products_by_hand(model, x):
 @pytest.mark.parametrize("row", ["patch_direct", "equal_direct", "pgn4_direct"])
 def test_operations_and_weights_are_those_of_the_layers(row):
     options = ROWS[row].changed("network", TINY.network)
-    model = options.build(num_classes=costs.CLASSES)
+    model = PatchNet(options, num_classes=costs.CLASSES)
     cost = cost_of(options, SIZE)
     layers = products_by_hand(model, torch.zeros(4, 3, *SIZE)) / 4
     patches, channels, places = options.num_patches, 96, 5 * 3

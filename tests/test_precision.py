@@ -17,6 +17,7 @@ from paul.metrics import evaluate
 from paul.objective import PaulLoss
 from paul.options import AdaptOptions
 from paul.patches import pool_patches
+from paul.patchnet import PatchNet
 
 DEVICES = [torch.device("cpu"), pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(
     not torch.cuda.is_available(), reason="no GPU"))]
@@ -56,7 +57,7 @@ def test_losses_under_autocast_have_float32s_digits(name, device):
 
 
 def test_memories_under_autocast_keep_small_steps(device):
-    loss = PaulLoss(NETWORK.build().to_target(), 4, AdaptOptions()).to(device)
+    loss = PaulLoss(PatchNet(NETWORK).to_target(), 4, AdaptOptions()).to(device)
     index, old = torch.arange(4, device=device), torch.ones(2, 4, 8, device=device)
     with precision(device, True):
         loss.memory.update(index, old)
@@ -86,7 +87,7 @@ def test_batch_norm_sums_its_statistics_in_float32(layout, device):
 
 
 def test_descriptors_and_cosines_are_of_unit_length_in_float32(device):
-    model = NETWORK.build().to_target().to(device).eval()
+    model = PatchNet(NETWORK).to_target().to(device).eval()
     with torch.no_grad(), precision(device, True):
         output = model(normalize(torch.rand(4, 3, 40, 24).to(device)))
     assert output.features.dtype == output.embeddings.dtype == torch.float32

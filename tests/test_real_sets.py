@@ -37,6 +37,7 @@ from paul import checkpoint, cli
 from paul.data.datasets import ReidDataset
 from paul.experiments.runner import evaluate_model
 from paul.options import PatchNetOptions
+from paul.patchnet import PatchNet
 
 NETWORK = PatchNetOptions(backbone="small", dim=8, pgn_channels=8, pgn_hidden=8)
 
@@ -240,7 +241,7 @@ def test_cuhk03_from_a_true_matlab_file_or_the_name_of_what_is_missing(tmp_path,
 def check_evaluation(tmp_path, data, queries):
     """`paul evaluate` on a prepared set."""
     torch.manual_seed(0)
-    checkpoint.save(tmp_path / "model.pt", NETWORK.build(num_classes=2))
+    checkpoint.save(tmp_path / "model.pt", PatchNet(NETWORK, num_classes=2))
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         assert cli.main(["evaluate", "--init", str(tmp_path / "model.pt"), "--data", str(data), "--profile", "smoke",
@@ -262,7 +263,7 @@ def test_a_prepared_set_is_scored_by_paul(tmp_path, capsys):
     assert dataset.name == "market1501" and dataset.fingerprint == fingerprint(data)
     assert [len(dataset.split(name)) for name in ("train", "query", "gallery")] == [3, 2, 6]
     torch.manual_seed(0)
-    model = NETWORK.build(num_classes=2).eval()
+    model = PatchNet(NETWORK, num_classes=2).eval()
     scores = evaluate_model(model, data, (96, 48))
     # each query: one right image among what is neither junk nor its own camera's, so its rank is at most 4
     assert scores.queries == 2 and scores.left_out == 0 and scores.rank(4) == 1

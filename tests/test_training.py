@@ -18,7 +18,7 @@ from paul.data.images import normalize, unit_range
 from paul.engine import device
 from paul.objective import PaulLoss
 from paul.options import PretrainOptions
-from paul.patchnet import PatchNetOutput
+from paul.patchnet import PatchNet, PatchNetOutput
 from paul.pretrain import Partners
 
 # --- source stage ---
@@ -39,7 +39,7 @@ def test_source_loss_is_the_sum_of_cross_entropies_and_the_triplet(source, tmp_p
     assert sorted(real.tolist()) == list(range(len(images))) and (real != partner).all()
     assert (ids[real] == ids[partner]).all()
     torch.manual_seed(3)
-    model = NETWORK.build(num_classes=6).train()
+    model = PatchNet(NETWORK, num_classes=6).train()
     output = model(normalize(images[rows].float() / 255))
     labels = torch.tensor(ids[rows]) - 1
     identity = sum(F.cross_entropy(output.logits[m], labels, label_smoothing=0.1) for m in range(2))
@@ -60,7 +60,7 @@ def test_the_paper_schedule_leaves_the_pgn_alone_at_first(source, tmp_path):
     options = PretrainOptions(epochs=1, batch=8)
     model = pretrain(*source, NETWORK, options, folder=tmp_path)
     torch.manual_seed(0)
-    before = NETWORK.build(num_classes=6)
+    before = PatchNet(NETWORK, num_classes=6)
     assert same(dict(model.generator.named_parameters()), dict(before.generator.named_parameters()))
     assert not torch.equal(model.branch.weight, before.branch.weight)
 
@@ -108,7 +108,7 @@ def test_adapting_leaves_the_given_model_and_the_pgn_alone(trained, target, adap
 def test_paul_loss_is_the_papers_sum_with_both_memories():
     """Three batches, the last of them with an image that came before, against loops over lists."""
     torch.manual_seed(0)
-    model = NETWORK.build().to_target()
+    model = PatchNet(NETWORK).to_target()
     options = replace(ADAPT, s=5.0, k=3, r=2, lam=2.0)
     loss, bank, centers = PaulLoss(model, 12, options), reference.ListMemory(12, 2, 8), reference.CenterList(12)
     everyone = F.normalize(torch.randn(2, 12, 8), dim=-1)

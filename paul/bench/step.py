@@ -32,7 +32,7 @@ UPDATE = 5  # a weight is read, its gradient written, its momentum read and writ
 def target_network(bench: Bench, network: dict | None = None) -> PatchNet:
     """A PatchNet of random weights in the target stage, not yet laid out for training."""
     torch.manual_seed(0)
-    return PatchNetOptions(**network or {}).build().to_target().to(bench.device)
+    return PatchNet(PatchNetOptions(**network or {})).to_target().to(bench.device)
 
 
 def input_images(count: int, height: int, width: int) -> torch.Tensor:

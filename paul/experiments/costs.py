@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from paul.options import PatchNetOptions
+from paul.patchnet import PatchNet
 
 FLOAT = 4  # bytes
 CLASSES = 1000  # of the classifier while counting; it is a thousandth of the work
@@ -58,7 +59,7 @@ def cost_of(network: PatchNetOptions, size: tuple[int, int], part: str = "networ
         return tensor
 
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = network.build(num_classes=CLASSES)
+        model = PatchNet(network, num_classes=CLASSES)
         if part != "network":
             model.to_target()
         images = torch.zeros(COUNTED, 3, *size)
@@ -83,7 +84,7 @@ def network_flops(options: PatchNetOptions = PatchNetOptions(), image_size: tupl
 def weights(options: PatchNetOptions = PatchNetOptions()) -> tuple[int, int]:
     """Weights of the network on the target: all of them, and those that training changes."""
     with torch.device("meta"):
-        parameters = list(options.build().to_target().parameters())
+        parameters = list(PatchNet(options).to_target().parameters())
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 

@@ -7,7 +7,6 @@ is touched: a record is rewritten only if its own options are those of the same 
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 

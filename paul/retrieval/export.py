@@ -61,7 +61,7 @@ def load_safetensors(path: str | Path) -> tuple[PatchNet, dict]:
         if metadata.get("format") != FORMAT:
             raise ValueError("'paul export' did not write it")
         about = json.loads(metadata["paul"])
-        model = PatchNetOptions(**about["options"]).build(num_classes=about["num_classes"])
+        model = PatchNet(PatchNetOptions(**about["options"]), num_classes=about["num_classes"])
         if about["stage"] == "target":
             model.to_target()
         model.load_state_dict(tensors)

@@ -74,7 +74,7 @@ def reliable_labels(features: Tensor, means: Tensor, labels: Tensor, reliability
 
 def with_new_classifier(model: PatchNet, clusters: int) -> PatchNet:
     """The network with an untrained classifier over `clusters` clusters; the one given stays as it is."""
-    fresh = model.options.build(num_classes=clusters)
+    fresh = PatchNet(model.options, num_classes=clusters)
     state = {name: value for name, value in model.state_dict().items() if not name.startswith("classifier.")}
     fresh.load_state_dict(state, strict=False)
     nn.init.normal_(fresh.classifier.weight, std=1e-3)
