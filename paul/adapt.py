@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from paul import checkpoint
-from paul.data.augment import random_flip, surrogates
 from paul.data.batches import announce, batch_of, batches, on_device
-from paul.data.images import normalize
 from paul.data.passes import refresh_statistics
 from paul.data.pixels import Pixels
+from paul.data.transforms import normalize, random_flip, surrogates
 from paul.engine import distributed
 from paul.engine.device import precision
 from paul.engine.files import fingerprint
@@ -36,7 +35,7 @@ def views(plain: Tensor, options: AdaptOptions, generator: torch.Generator,
         plain: [b, 3, H, W] in [0, 1].
         options: losses and surrogates.
         generator: on the CPU; decides everything.
-        share: see `paul.data.augment.surrogates`.
+        share: see `paul.data.transforms.surrogates`.
 
     Returns:
         [b or 2b, 3, H, W], normalised.
@@ -67,15 +66,15 @@ def fill_bank(objective: PaulLoss, model: PatchNet, images: Tensor | Pixels, gen
               world: distributed.World = distributed.World()) -> None:
     """w_{j,0} = x_{j,0}: one pass over the real images before training (ledger 5)."""
     device = next(model.parameters()).device
+    real_alone = replace(objective.options, loss_v=False)
     model.train(objective.options.bank_init == "train")
     for index in torch.randperm(len(images), generator=generator).split(2 * objective.options.batch):
         if len(index) < 2:  # a last single image cannot pass batch norm in train mode: its partner is any other image
             index = torch.cat([index, (index + 1) % len(images)])
         part = world.part(len(index))
-        x = random_flip(batch_of(images, index[part], device), generator, (len(index), part))
+        x = views(batch_of(images, index[part], device), real_alone, generator, (len(index), part))
         with precision(device):
-            features = model(normalize(x)).features
-        objective.fill(features, index)
+            objective.fill(model(x).features, index)
     model.train()
 
 

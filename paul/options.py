@@ -63,7 +63,7 @@ class AdaptOptions:
         ipfl_targets: "centers" or "raw" (the image's surrogate and the other images themselves; ledger 11).
         epochs, batch, drop_last, lr, decay_epoch, momentum, weight_decay: of SGD; `batch` real images go with as many
             surrogates (ledger 15, 27).
-        surrogate, jitter, hue_turn, degrees, crop_area, padding: see `paul.data.augment.surrogates` (ledger 16, 17).
+        surrogate, jitter, hue_turn, degrees, crop_area, padding: see `paul.data.transforms.surrogates` (ledger 16, 17).
         refresh_statistics: set batch-norm statistics to those of the plain target images before testing.
     """
 

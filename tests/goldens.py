@@ -40,8 +40,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 # all that is taken from the package, here and nowhere else
 from paul.adapt import adapt
-from paul.data.augment import random_flip, random_shift, surrogates
 from paul.data.passes import extract, refresh_statistics
+from paul.data.transforms import random_flip, random_shift, surrogates
 from paul.metrics import evaluate
 from paul.options import AdaptOptions, PatchNetOptions, PretrainOptions
 from paul.patchnet import PatchNet

@@ -95,10 +95,10 @@ MUTATIONS = {
                                                         "source/label_smoothing=0.15"),
     "source stage: an image is its own partner": Mutation("pretrain.py", "(place + step) % count", "place", "source/default"),
     "surrogates: rotated the other way": Mutation(
-        "data/augment.py", "cos, sin, aspect = angle.cos(), angle.sin(), height / width",
+        "data/transforms.py", "cos, sin, aspect = angle.cos(), angle.sin(), height / width",
         "cos, sin, aspect = angle.cos(), -angle.sin(), height / width"),
     "surrogates: jitter after the rotation": Mutation(
-        "data/augment.py", "    jittered = apply_jitter(x, slots)\n    if mode == \"all\":\n"
+        "data/transforms.py", "    jittered = apply_jitter(x, slots)\n    if mode == \"all\":\n"
         "        return resample(jittered, theta, padding)", "    jittered = apply_jitter(x, slots)\n    if mode == \"all\":\n"
         "        return apply_jitter(resample(x, theta, padding), slots)"),
     "AdaBN: an average that forgets": Mutation("data/passes.py", "norm.momentum = None", "norm.momentum = 0.1", "adabn/default"),

@@ -286,7 +286,7 @@ def test_literal_descriptors_are_those_of_the_network(two_steps):
 
 
 def test_literal_images_are_prepared_as_ours():
-    from paul.data.images import normalize, unit_range
+    from paul.data.transforms import normalize, unit_range
 
     images = torch.randint(0, 256, (3, 3, 48, 24), dtype=torch.uint8)
     torch.testing.assert_close(reference.prepared(images), normalize(unit_range(images)))

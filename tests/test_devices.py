@@ -7,10 +7,10 @@ import pytest
 import torch
 from people import ADAPT, NETWORK, SIZE, pairs, write_set
 
-from paul.data.augment import random_flip, random_shift, surrogates
 from paul.data.batches import batches, on_device
 from paul.data.datasets import ReidDataset
 from paul.data.pixels import load_images
+from paul.data.transforms import random_flip, random_shift, surrogates
 from paul.engine.optim import parameter_groups, prepare, sgd
 from paul.losses import cyclic_ranking, ipfl_loss, pedal_loss, triplet_loss
 from paul.memory import ImageCenters, PatchMemory

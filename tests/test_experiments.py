@@ -17,8 +17,8 @@ from people import ADAPT, PUL, TINY, use_tiny_smoke, write_set, write_study
 
 from paul.bench import literal as reference
 from paul.data.datasets import ReidDataset
-from paul.data.images import normalize
 from paul.data.pixels import load_images
+from paul.data.transforms import normalize
 from paul.experiments import records, tuning
 from paul.experiments import runner as experiments
 from paul.experiments.profiles import PROFILES

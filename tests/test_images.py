@@ -7,8 +7,9 @@ from people import picture, write_set
 from PIL import Image
 
 from paul.data.datasets import ReidDataset
-from paul.data.images import normalize, read_image, readable, unit_range
+from paul.data.images import read_image, readable
 from paul.data.pixels import load_images
+from paul.data.transforms import normalize, unit_range
 
 
 @pytest.fixture

@@ -22,9 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from paul.adapt import step, views
-from paul.data.augment import random_flip, random_shift
 from paul.data.batches import batch_of
-from paul.data.images import normalize, per_channel
+from paul.data.transforms import normalize, per_channel, random_flip, random_shift
 from paul.engine.device import precision, send
 from paul.engine.optim import parameter_groups, prepare, sgd
 from paul.objective import PaulLoss

@@ -9,8 +9,8 @@ from people import NETWORK, PRETRAIN, picture, pretrain
 from torch import nn
 
 from paul.data import passes as features
-from paul.data.images import normalize
 from paul.data.passes import extract
+from paul.data.transforms import normalize
 from paul.engine.device import precision
 from paul.losses import cyclic_ranking, ipfl_loss, pedal_loss, pull_loss, triplet_loss
 from paul.metrics import evaluate

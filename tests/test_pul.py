@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from people import NETWORK, PRETRAIN, PUL, SIZE, pretrain, same_weights
 
-from paul.data.augment import random_shift
 from paul.data.passes import extract
+from paul.data.transforms import random_shift
 from paul.experiments.profiles import PROFILES
 from paul.rivals.kmeans import kmeans
 from paul.rivals.pul import PulOptions, at

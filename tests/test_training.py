@@ -14,7 +14,7 @@ from paul import pretrain as source_stage
 from paul.adapt import fill_bank
 from paul.bench import literal as reference
 from paul.data import passes as features
-from paul.data.images import normalize, unit_range
+from paul.data.transforms import normalize, unit_range
 from paul.engine import device
 from paul.objective import PaulLoss
 from paul.options import PretrainOptions

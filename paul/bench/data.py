@@ -14,11 +14,10 @@ from PIL import Image
 from paul.bench.case import Bench, Case
 from paul.bench.literal import ReleasedImages
 from paul.bench.step import SMALL, TINY, WORKERS, AdaptationStep, batches, describe_size, input_images
-from paul.data.augment import surrogates
 from paul.data.batches import batch_of
 from paul.data.datasets import ReidDataset, Split
-from paul.data.images import unit_range
 from paul.data.pixels import load_images, load_pixels
+from paul.data.transforms import surrogates, unit_range
 
 SET = "mini/market"
 

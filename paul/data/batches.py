@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from paul.data.images import unit_range
 from paul.data.pixels import Pixels, gigabytes
+from paul.data.transforms import unit_range
 from paul.engine.device import send
 
 AHEAD = 2  # batches that are read while one is used

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from paul.data.batches import batches
-from paul.data.images import normalize
 from paul.data.pixels import Pixels
+from paul.data.transforms import normalize
 from paul.engine.device import precision
 
 

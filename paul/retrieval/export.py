@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from paul import checkpoint
-from paul.data.images import MEAN, STD
+from paul.data.transforms import MEAN, STD
 from paul.engine.files import fingerprint, write_atomically
 from paul.options import PatchNetOptions
 from paul.patchnet import PatchNet

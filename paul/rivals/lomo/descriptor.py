@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from paul.data.augment import gray
-from paul.data.images import unit_range
+from paul.data.transforms import gray, unit_range
 from paul.rivals.lomo import LomoOptions
 
 

@@ -23,11 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paul import checkpoint
-from paul.data.augment import random_flip, random_shift
 from paul.data.batches import batch_of, on_device
-from paul.data.images import normalize
 from paul.data.passes import extract, refresh_statistics
 from paul.data.pixels import Pixels
+from paul.data.transforms import normalize, random_flip, random_shift
 from paul.engine.device import pick_device, precision, send
 from paul.engine.files import fingerprint
 from paul.engine.optim import parameter_groups, sgd

@@ -1,4 +1,5 @@
-"""Random transformations of a batch on its own device: flips, surrogates (paper Sec. 3.3), source-stage shifts.
+"""What happens to a batch between its pixels and the network, on its own device: scaling to [0, 1], flips, surrogates
+(paper Sec. 3.3), source-stage shifts, normalisation.
 
 Every image draws its own parameters, on the CPU, from the generator given, so that a seed means the same pictures on
 every device; they go there in one copy that nothing waits for, and no shape depends on them. Rotation and crop are one
@@ -8,15 +9,35 @@ resampling. Images are float tensors [B, 3, H, W] in [0, 1].
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from paul.data.images import per_channel
 from paul.engine.device import send
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+# mean and standard deviation of ImageNet, what torchvision's weights were trained with
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a constant first used in inference must do in training, too
+def per_channel(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """One number per channel [1, C, 1, 1], made once per device: a constant made anew would stop the host each time."""
+    return torch.tensor(values, device=device, dtype=dtype).view(1, -1, 1, 1)
+
+
+def unit_range(images: Tensor) -> Tensor:
+    """uint8 images -> float32 in [0, 1]."""
+    return images.float() / 255
+
+
+def normalize(x: Tensor) -> Tensor:
+    """Images [B, 3, H, W] in [0, 1] -> the backbone's input (zero mean, unit variance on ImageNet)."""
+    mean, std = (per_channel(values, x.device, x.dtype) for values in (MEAN, STD))
+    return (x - mean) / std
 
 
 def _uniform(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:

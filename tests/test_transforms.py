@@ -11,7 +11,7 @@ from torchvision.transforms import ColorJitter, RandomRotation
 from torchvision.transforms import functional as tv
 from torchvision.transforms.v2 import functional as v2
 
-from paul.data import augment
+from paul.data import transforms as augment
 
 
 def generator(seed=0):
