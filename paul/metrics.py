@@ -8,14 +8,16 @@ Ties: a wrong image at exactly the distance of a right one is ranked before it, 
 a network that maps all images to one point can earn a score by luck. The rule needs no order of equal images, hence
 doesn't depend on how queries are cut into chunks.
 
-Only right images are ranked. With a row of distances sorted by value, the i-th right image, at distance d, has rank
+Only right images are ranked: the i-th, at distance d, has rank
     r_i = i + #{wrong images with distance <= d}
 and, for n right images, every score is a closed form in those ranks:
     step AP      = 1/n sum_i i / r_i
     trapezoid AP = 1/n sum_i 1/2 [(i - 1) / (r_i - 1) + i / r_i]     (first term 1 where r_i = 1)
     INP          = n / r_n
+A count needs no ranked list: rows of distances are cut into short blocks, each is sorted for itself, and counts add up.
 """
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
@@ -24,6 +26,12 @@ import torch
 JUNK = -1
 MAX_RANK = 50
 PERCENT_RANKS = (1, 5, 10, 20)
+CHUNK = 256  # queries at a time
+# The longest row that numpy sorts by a network of minima and maxima alone: on AVX-512 a twelfth of the time per value
+# that a whole gallery takes, and a quarter of what the next longer rows take.
+BLOCK = 512
+# A matrix product whose rows of results begin on a cache line takes 0.7 of the time on a CPU; the results are the same.
+ALIGNED = 16
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ class Metrics:
 
 
 @torch.no_grad()
-def evaluate(query_features, query_ids, query_cams, gallery_features, gallery_ids, gallery_cams, chunk=256) -> Metrics:
+def evaluate(query_features, query_ids, query_cams, gallery_features, gallery_ids, gallery_cams,
+             chunk=CHUNK) -> Metrics:
     """Rank the gallery for each query by Euclidean distance of features, and score it.
 
     Features are [Q, D] and [G, D], used as given: on unit vectors the order is that of the cosine (ledger 29). Ids and
@@ -80,38 +89,59 @@ def evaluate(query_features, query_ids, query_cams, gallery_features, gallery_id
         squared_norms = _squared_norms(gallery)
         _finite("gallery_features", squared_norms)
 
-        def distances(rows: slice) -> torch.Tensor:
+        def write(rows: slice, out: torch.Tensor) -> None:
             # ||q - g||^2 without ||q||^2: that term is one constant per row and changes no rank.
-            return torch.addmm(squared_norms, query[rows], gallery.T, alpha=-2)
+            torch.addmm(squared_norms, query[rows], gallery.T, alpha=-2, out=out)
 
-        return _score(distances, len(query), len(gallery), query_ids, query_cams, gallery_ids, gallery_cams, chunk,
-                      gallery.device)
+        return _score(write, len(query), len(gallery), query_ids, query_cams, gallery_ids, gallery_cams, chunk, gallery)
 
 
 @torch.no_grad()
-def evaluate_distances(distances, query_ids, gallery_ids, query_cams, gallery_cams, chunk=256) -> Metrics:
+def evaluate_distances(distances, query_ids, gallery_ids, query_cams, gallery_cams, chunk=CHUNK) -> Metrics:
     """Score a given matrix of distances [Q, G], smaller is nearer (re-ranked distances, say); else as `evaluate`."""
     matrix = _matrix("distances", distances)
     for rows in _chunks(len(matrix), chunk):
         _finite("distances", matrix[rows].amax(1), first_row=rows.start)
         _finite("distances", matrix[rows].amin(1), first_row=rows.start)
-    return _score(lambda rows: matrix[rows], *matrix.shape, query_ids, query_cams, gallery_ids, gallery_cams, chunk,
-                  matrix.device)
+    return _score(lambda rows, out: out.copy_(matrix[rows]), *matrix.shape, query_ids, query_cams, gallery_ids,
+                  gallery_cams, chunk, matrix)
 
 
-def _score(distances, num_queries, num_gallery, query_ids, query_cams, gallery_ids, gallery_cams, chunk, device):
-    query_ids = _labels("query_ids", query_ids, num_queries, device)
-    query_cams = _labels("query_cams", query_cams, num_queries, device)
-    gallery_ids = _labels("gallery_ids", gallery_ids, num_gallery, device)
-    gallery_cams = _labels("gallery_cams", gallery_cams, num_gallery, device)
-    junk = gallery_ids == JUNK
+def _score(write, num_queries, num_gallery, query_ids, query_cams, gallery_ids, gallery_cams, chunk, like):
+    """write(rows, out) puts the distances of those queries into out [q, G], of `like`'s dtype and on its device."""
+    query_ids = _labels("query_ids", query_ids, num_queries, like.device)
+    query_cams = _labels("query_cams", query_cams, num_queries, like.device)
+    gallery_ids = _labels("gallery_ids", gallery_ids, num_gallery, like.device)
+    gallery_cams = _labels("gallery_cams", gallery_cams, num_gallery, like.device)
+    chunks = _chunks(num_queries, chunk)
+
+    # The images of query i's person are by_person[begin[i] : begin[i] + count[i]]: no Q x G comparison of labels.
+    ids, by_person = gallery_ids.sort()
+    begin = torch.searchsorted(ids, query_ids)
+    count = (torch.searchsorted(ids, query_ids, right=True) - begin).masked_fill(query_ids == JUNK, 0)
+    slots = torch.arange(max(1, int(count.max())), device=like.device)
+    junk = (gallery_ids == JUNK).nonzero().squeeze(1)
+    # Sorting short blocks and looking into each of them costs less than sorting the row. They grow with the number of
+    # images to look up, so that a copy of these for each block takes about a quarter of the distances' memory at most.
+    blocks = math.ceil(num_gallery / max(BLOCK, 4 * len(slots)))
+    step = ALIGNED // math.gcd(ALIGNED, blocks)  # a row of blocks must be aligned, not each block
+    length = step * math.ceil(num_gallery / blocks / step)
+    room = like.new_empty(min(chunk, num_queries), blocks * length)
+
+    def of_own_person(rows, distances):
+        images = by_person[(begin[rows, None] + slots).clamp_(max=num_gallery - 1)]
+        there = slots < count[rows, None]
+        right = there & (gallery_cams[images] != query_cams[rows, None])
+        return distances.gather(1, images).masked_fill_(~there, torch.inf), right
 
     scores = []
-    for rows in _chunks(num_queries, chunk):
-        same_person = query_ids[rows, None] == gallery_ids
-        same_camera = query_cams[rows, None] == gallery_cams
-        removed = same_person & same_camera | junk
-        scores.append(_score_rows(distances(rows), same_person & ~removed, removed))
+    for rows in chunks:
+        padded = room[:rows.stop - rows.start]
+        write(rows, padded[:, :num_gallery])
+        padded[:, num_gallery:] = torch.inf
+        own, right = of_own_person(rows, padded)
+        padded.index_fill_(1, junk, torch.inf)
+        scores.append(_score_rows(own, right, padded.unflatten(1, (blocks, length))))
     columns = [torch.cat(column).cpu() for column in zip(*scores)]
 
     scored = columns[-1] > 0
@@ -128,19 +158,24 @@ def _score(distances, num_queries, num_gallery, query_ids, query_cams, gallery_i
                    inp.mean().item(), per_query, int((~scored).sum()))
 
 
-def _score_rows(distances, right, removed):
-    """distances, right, removed [q, G] -> first_rank, ap_step, ap_trapezoid, inp, positives, each [q]."""
+def _score_rows(own, right, blocks):
+    """first_rank, ap_step, ap_trapezoid, inp, positives, each [q].
+
+    own [q, n] holds the distances of all images of the query's person, then inf; right [q, n] marks the right ones;
+    blocks [q, b, l] holds the distances of the whole gallery in any order, inf for junk. own and blocks may be
+    overwritten.
+    """
     positives = right.sum(1)
     width = max(1, int(positives.max()))
-    order = torch.arange(1, width + 1, device=distances.device)
+    order = torch.arange(1, width + 1, device=own.device)
     present = order <= positives[:, None]
-    # Rows of `present` and of `right` hold equally many True, so the masks carry values over in row order.
-    near = distances.new_full(present.shape, torch.inf)
-    near[present] = distances[right]
-    near = _sort_values(near)
-    kept = _sort_values(distances.masked_fill(removed, torch.inf))
+    near = _sort_values(own.masked_fill(~right, torch.inf))[:, :width].contiguous()
 
-    wrong = torch.searchsorted(kept, near, right=True) - torch.searchsorted(near, near, right=True)
+    # Wrong is who isn't the person: from all images at distance d or less, those of the person are taken off, removed
+    # ones with them.
+    wrong = torch.searchsorted(_sort_values(blocks), near[:, None].expand(-1, blocks.shape[1], -1).contiguous(),
+                               right=True, out_int32=True).sum(1)
+    wrong -= torch.searchsorted(_sort_values(own), near, right=True)
     rank = (order + wrong).double()
     step = order / rank
     before = torch.where(rank > 1, (order - 1) / (rank - 1), 1.0)
@@ -153,11 +188,11 @@ def _score_rows(distances, right, removed):
 
 
 def _sort_values(rows: torch.Tensor) -> torch.Tensor:
-    """Sort each row; `rows` itself may be overwritten."""
+    """Sort along the last dimension; `rows` itself may be overwritten."""
     if rows.device.type != "cpu":
-        return rows.sort(1).values
+        return rows.sort().values
     # torch.sort always carries indices along; numpy's sort of bare values is vectorised, some thirty times faster.
-    rows.numpy().sort(axis=1)
+    rows.numpy().sort()
     return rows
 
 

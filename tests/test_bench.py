@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,23 @@ def test_each_suite_runs_at_a_tiny_size_and_writes_its_rows(suite, tmp_path, cap
         assert min(row["ours_seconds"], row["other_seconds"], row["ratio"], row["bound_seconds"]) > 0
         assert row["ours_spread"] >= 0 and row["share_of_bound"] > 0 and row["code"]
         assert "expected" not in row  # a tiny size says nothing about it
+
+
+def test_a_case_may_be_judged_by_another_figure_than_the_ratio():
+    row = {"ours_seconds": 2.0, "other_seconds": 1.0, "bound_seconds": 1.0, "product_share": 0.9}
+    judged = case.Case("title", lambda bench: row, expected={"cpu": 0.85}, judged="product_share")
+    measured = judged.measure(case.Bench(CPU))
+    assert measured["expected"] == "product_share >= 0.85" and measured["as_expected"] and measured["ratio"] == 0.5
+    assert not replace(judged, expected={"cpu": 0.95}).measure(case.Bench(CPU))["as_expected"]
+
+
+def test_evaluation_states_the_share_of_its_product_and_its_memory_over_the_features(tmp_path, capsys):
+    assert bench.main(["--quick", "--suite", "eval", "--only", "features", "--out", str(tmp_path)]) == 0
+    (file,) = tmp_path.glob("*/eval.json")
+    row = bench.read_rows(file)["features"]
+    assert row["product_share"] == pytest.approx(row["product_seconds"] / row["ours_seconds"]) and row["flops"] > 0
+    table = capsys.readouterr().out
+    assert "the matrix product alone: " in table and " MB over the features" in table and "peak_mb" not in row
 
 
 def test_one_case_joins_the_rows_that_are_there(tmp_path):

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paul import metrics
 from paul.bench import literal as reference
 from paul.metrics import MAX_RANK, evaluate, evaluate_distances
 
@@ -27,6 +28,17 @@ def a_gallery(seed, ties=False, queries=11, gallery=60):
     return (distances * 6).floor() if ties else distances, labels
 
 
+def assert_walked(ours, distances, labels):
+    """The scores are those of the walk down each ranked list."""
+    literal = reference.evaluate_distances(distances, **labels)
+    pd.testing.assert_frame_equal(ours.per_query, pd.DataFrame(literal["per_query"]), rtol=1e-12)
+    torch.testing.assert_close(ours.cmc.tolist(), literal["cmc"])
+    for name in SCORES:
+        assert getattr(ours, name) == pytest.approx(literal[name], rel=1e-12)
+    assert ours.left_out == literal["left_out"]
+    assert ours.queries + ours.left_out == len(labels["query_ids"])
+
+
 def assert_same_scores(ours, theirs):
     pd.testing.assert_frame_equal(ours.per_query, theirs.per_query, rtol=1e-12)
     assert torch.equal(ours.cmc, theirs.cmc) and ours.left_out == theirs.left_out
@@ -38,13 +50,60 @@ def assert_same_scores(ours, theirs):
 def test_agrees_with_the_walk_down_each_list(seed, ties, chunk):
     distances, labels = a_gallery(seed, ties)
     ours = evaluate_distances(distances, **labels, chunk=chunk)
-    literal = reference.evaluate_distances(distances, **labels)
-    pd.testing.assert_frame_equal(ours.per_query, pd.DataFrame(literal["per_query"]), rtol=1e-12)
-    torch.testing.assert_close(ours.cmc.tolist(), literal["cmc"])
-    for name in SCORES:
-        assert getattr(ours, name) == pytest.approx(literal[name], rel=1e-12)
-    assert ours.left_out == literal["left_out"] >= 1
-    assert ours.queries + ours.left_out == len(labels["query_ids"])
+    assert_walked(ours, distances, labels)
+    assert ours.left_out >= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), queries=st.integers(1, 9), gallery=st.integers(1, 400), people=st.integers(1, 60),
+       cameras=st.integers(1, 3), values=st.integers(1, 30), block=st.integers(1, 600), chunk=st.integers(1, 10))
+def test_cutting_the_gallery_into_blocks_changes_nothing(seed, queries, gallery, people, cameras, values, block, chunk):
+    """Junk, distractors and queries of either; ties within a block and across; blocks that are not filled."""
+    g = torch.Generator().manual_seed(seed)
+    # Whole numbers in one dimension: all distances are exact, and many are equal.
+    query, images = (torch.randint(values, (n, 1), generator=g).float() for n in (queries, gallery))
+    labels = {f"{side}_{kind}": torch.randint(low, high + 1, (n,), generator=g)
+              for side, n in (("query", queries), ("gallery", gallery))
+              for kind, low, high in (("ids", -1, people), ("cams", 1, cameras))}
+    labels["query_ids"][0], labels["gallery_ids"][-1], labels["gallery_cams"][-1] = 1, 1, 9
+    distances = reference.squared_distances(query, images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "BLOCK", block)
+        assert_walked(evaluate_distances(distances, **labels, chunk=chunk), distances, labels)
+        names = ("query_ids", "query_cams"), ("gallery_ids", "gallery_cams")
+        query_labels, gallery_labels = ([labels[name] for name in group] for group in names)
+        assert_walked(evaluate(query, *query_labels, images, *gallery_labels, chunk=chunk), distances, labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gallery_of_many_blocks_and_uneven_people(dtype):
+    """One person has most of the images, others one; near-equal distances differ in the last bit."""
+    g = torch.Generator().manual_seed(0)
+    ids = torch.cat([torch.full((900,), 1), torch.arange(-1, 1500)])
+    labels = dict(query_ids=torch.tensor([1, 2, 3, -1, 0, 5000]), query_cams=torch.zeros(6, dtype=torch.int64),
+                  gallery_ids=ids[torch.randperm(len(ids), generator=g)],
+                  gallery_cams=torch.randint(2, (len(ids),), generator=g))
+    one = torch.ones(6, len(ids), dtype=dtype)
+    steps = torch.randint(3, one.shape, generator=g)
+    distances = one + steps * torch.finfo(dtype).eps
+    assert_walked(evaluate_distances(distances, **labels), distances, labels)
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 511, 512, 513, 1300])
+def test_a_gallery_of_one_person(count):
+    distances = torch.arange(count).flip(0).float()[None]
+    person, cams = torch.tensor([1]), torch.tensor([1])
+    ours = evaluate_distances(distances, person, torch.ones(count, dtype=torch.int64), cams, torch.full((count,), 2))
+    assert ours.rank(1) == ours.map_step == ours.map_trapezoid == ours.minp == 1
+    assert ours.per_query.positives.tolist() == [count]
+
+
+@pytest.mark.parametrize("right, wrong", [(0.0, -0.0), (-0.0, 0.0), (3e38, 3e38), (-3e38, -3e38)])
+def test_zeros_of_either_sign_tie_and_the_largest_numbers_are_numbers(right, wrong):
+    """The last of the gallery is junk, the one before it the same camera's; neither ranks before a far right image."""
+    labels = dict(query_ids=[1], query_cams=[1], gallery_ids=[1, 2, 3, 1, -1], gallery_cams=[2, 2, 2, 1, 2])
+    ours = evaluate_distances(torch.tensor([[right, wrong, wrong, right, right]]), **labels)
+    assert ours.per_query.first_rank.tolist() == [3] and ours.per_query.ap_step.tolist() == [1 / 3]
 
 
 @pytest.mark.parametrize("seed", range(5))

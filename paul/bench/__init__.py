@@ -44,7 +44,7 @@ def device_folder(device: torch.device) -> str:
 
 
 def _line(name, ours, other, ratio, share="", spread="", expected="", met="", title="") -> str:
-    return (f"{name:<20}{ours:>11}{other:>11}{ratio:>8}{share:>8}{spread:>8}  {expected:<9}{met:<5}{title}").rstrip()
+    return (f"{name:<20}{ours:>11}{other:>12}{ratio:>8}{share:>8}{spread:>8}  {expected:<22}{met:<5}{title}").rstrip()
 
 
 def _report(name: str, row: dict) -> str:
@@ -59,7 +59,8 @@ def _report(name: str, row: dict) -> str:
         lines.append(f"{'':20}in a process of its own: peak {row['peak_mb']:.0f} MB, {row['imports_mb']:.0f} of them "
                      f"imports{on_gpu}")
     for key, text in (("images_per_second", "{:,.0f} images/s"), ("data_wait_share", "waiting for data: {:.2%}"),
-                      ("save_share", "saving: {:.2%}")):
+                      ("save_share", "saving: {:.2%}"), ("product_share", "the matrix product alone: {:.1%}"),
+                      ("over_features_mb", "{:.0f} MB over the features")):
         if key in row:
             lines.append(f"{'':20}" + text.format(row[key]))
     return "\n".join(lines)

@@ -35,11 +35,15 @@ class Bench:
 
     def compare(self, ours: Callable[[], object], other: Callable[[], object], flops: float, moved: float,
                 precision: str = "float32", repeats: int = REPEATS, other_repeats: int | None = None,
-                wall: bool = False) -> dict:
-        """Both sides' seconds and spread, and the bound of ours: it needs `flops` and moves `moved` bytes at least."""
+                wall: bool = False, **more: Callable[[], object]) -> dict:
+        """Both sides' seconds and spread, and the bound of ours: it needs `flops` and moves `moved` bytes at least.
+
+        `more` names further works, which take their turns with the two.
+        """
         repeats = 1 if self.quick else repeats
-        times = {"ours": repeats, "other": repeats if other_repeats is None else min(repeats, other_repeats)}
-        row = compare({"ours": ours, "other": other}, self.device, times, wall)
+        times = dict.fromkeys(more, repeats) | {
+            "ours": repeats, "other": repeats if other_repeats is None else min(repeats, other_repeats)}
+        row = compare({"ours": ours, "other": other, **more}, self.device, times, wall)
         return row | self.peaks.bound(flops, moved, precision)
 
     def randn(self, *shape: int) -> torch.Tensor:
@@ -55,6 +59,7 @@ class Case:
         run: (bench, **sizes) -> row with `size`, ours_seconds, other_seconds and the bound; `curves` where it grows.
         other: what ours is measured against.
         expected: the ratio other / ours hoped for, or with `at_most` the ratio ours / other; by device type.
+        judged: the figure of the row that `expected` is about, where it isn't the ratio.
         quick, cuda: sizes for a look whether it runs, and for a GPU; the defaults of `run` are a CPU's.
     """
 
@@ -63,6 +68,7 @@ class Case:
     other: str = "literal"
     expected: dict[str, float] = field(default_factory=dict)
     at_most: bool = False
+    judged: str = "ratio"
     quick: dict = field(default_factory=dict)
     cuda: dict = field(default_factory=dict)
 
@@ -75,6 +81,7 @@ class Case:
                "share_of_bound": row["bound_seconds"] / row["ours_seconds"]}
         expected = self.expected.get(bench.device.type)
         if expected and not bench.quick:  # a tiny size says nothing about it
-            row["expected"] = f"{'<=' if self.at_most else '>='} {expected:g}"
-            row["as_expected"] = bool((row["ratio"] <= expected) == self.at_most)
+            figure = "" if self.judged == "ratio" else f"{self.judged} "
+            row["expected"] = f"{figure}{'<=' if self.at_most else '>='} {expected:g}"
+            row["as_expected"] = bool((row[self.judged] <= expected) == self.at_most)
         return row

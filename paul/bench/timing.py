@@ -111,19 +111,23 @@ def peak_mb():
 
 torch.set_num_threads(1)
 device = torch.device({device!r})
+{given}
 before = peak_mb()
+held = torch.cuda.memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
 {work}
 on_gpu = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
-print(json.dumps(dict(imports_mb=before, peak_mb=peak_mb(), work_mb=peak_mb() - before, gpu_mb=on_gpu)))
+print(json.dumps(dict(imports_mb=before, peak_mb=peak_mb(), work_mb=peak_mb() - before, gpu_mb=on_gpu,
+                      gpu_work_mb=on_gpu - held)))
 """
 
 
-def fresh_peak(imports: str, work: str, device: torch.device) -> dict[str, float]:
+def fresh_peak(imports: str, work: str, device: torch.device, given: str = "") -> dict[str, float]:
     """Peak memory in MiB of some statements in a process of their own, which imports nothing else.
 
-    imports_mb after the imports, peak_mb at most, work_mb the difference, gpu_mb the most that torch held on the GPU.
+    imports_mb after the imports (and what is `given`, statements that make the inputs), peak_mb at most, work_mb the
+    difference; gpu_mb the most that torch held on the GPU, gpu_work_mb what the work added there.
     """
-    script = _FRESH.format(imports=imports, work=work, device=str(device))
+    script = _FRESH.format(imports=imports, given=given, work=work, device=str(device))
     done = subprocess.run([sys.executable, "-c", script], cwd=repository(), check=True, stdout=subprocess.PIPE,
                           text=True)
     return json.loads(done.stdout)
