@@ -13,7 +13,7 @@ WORKERS ?= 2
 
 help:
 	@echo "make book    run every chapter, write results/ and the pages in build/site/  (PROFILE=mini WORKERS=2)"
-	@echo "make test    run the tests, a smoke run of the whole book included"
+	@echo "make test    check the form of the code, run the tests, a smoke run of the whole book included"
 	@echo "make lab     open the chapters in JupyterLab"
 	@echo "make clean   delete build/ (pages, trained models) and caches; data/, results/ and $(VENV) stay"
 
@@ -28,8 +28,11 @@ book: $(STAMP)
 	$(RUN) -m book build || status=$$?; \
 	exit $$status
 
+# two processes, a test file after the other in each; the whole book at smoke, the longest, begins first
 test: $(STAMP)
-	$(RUN) -m pytest
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 lab: $(STAMP)
 	$(RUN) -m jupyterlab --config=book/lab.py book/notebooks/00_setup.ipynb

@@ -27,8 +27,9 @@ from paul.schedules import target_learning_rates
 from paul.sharded import objective_of
 
 
-def views(plain: Tensor, options: AdaptOptions, generator: torch.Generator,
-          share: tuple[int, slice] | None = None) -> Tensor:
+def views(
+    plain: Tensor, options: AdaptOptions, generator: torch.Generator, share: tuple[int, slice] | None = None
+) -> Tensor:
     """What the network sees of a batch: real images, flipped at random, and after them, for L_v, their surrogates.
 
     Args:
@@ -42,15 +43,29 @@ def views(plain: Tensor, options: AdaptOptions, generator: torch.Generator,
     """
     x = random_flip(plain, generator, share)
     if options.loss_v:
-        changed = surrogates(plain, generator, mode=options.surrogate, jitter=options.jitter,
-                             hue_turn=options.hue_turn, degrees=options.degrees, area=options.crop_area,
-                             padding=options.padding, share=share)
+        changed = surrogates(
+            plain,
+            generator,
+            mode=options.surrogate,
+            jitter=options.jitter,
+            hue_turn=options.hue_turn,
+            degrees=options.degrees,
+            area=options.crop_area,
+            padding=options.padding,
+            share=share,
+        )
         x = torch.cat([x, random_flip(changed, generator, share)])
     return normalize(x)
 
 
-def step(network: nn.Module, objective: PaulLoss, optimizer: torch.optim.Optimizer, x: Tensor, index: Tensor,
-         low_memory: bool = False) -> dict[str, Tensor]:
+def step(
+    network: nn.Module,
+    objective: PaulLoss,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    index: Tensor,
+    low_memory: bool = False,
+) -> dict[str, Tensor]:
     """One training step on the `views` of the images `index` [B]; returns the losses."""
     with precision(x.device):
         output = network(x, low_memory)
@@ -62,8 +77,13 @@ def step(network: nn.Module, objective: PaulLoss, optimizer: torch.optim.Optimiz
 
 
 @torch.no_grad()
-def fill_bank(objective: PaulLoss, model: PatchNet, images: Tensor | Pixels, generator: torch.Generator,
-              world: distributed.World = distributed.World()) -> None:
+def fill_bank(
+    objective: PaulLoss,
+    model: PatchNet,
+    images: Tensor | Pixels,
+    generator: torch.Generator,
+    world: distributed.World = distributed.World(),
+) -> None:
     """w_{j,0} = x_{j,0}: one pass over the real images before training (ledger 5)."""
     device = next(model.parameters()).device
     real_alone = replace(objective.options, loss_v=False)
@@ -78,9 +98,18 @@ def fill_bank(objective: PaulLoss, model: PatchNet, images: Tensor | Pixels, gen
     model.train()
 
 
-def adapt(model: PatchNet, images: Tensor | Pixels, options: AdaptOptions, *, folder: str | Path, seed: int = 0,
-          device: str | None = None, tensorboard: bool = False, low_memory: bool = False,
-          compile: bool = False) -> tuple[PatchNet, list[dict]]:
+def adapt(
+    model: PatchNet,
+    images: Tensor | Pixels,
+    options: AdaptOptions,
+    *,
+    folder: str | Path,
+    seed: int = 0,
+    device: str | None = None,
+    tensorboard: bool = False,
+    low_memory: bool = False,
+    compile: bool = False,
+) -> tuple[PatchNet, list[dict]]:
     """Adapt a source-trained PatchNet to unlabelled images; interrupted anywhere, the same call goes on.
 
     Under torchrun all processes call it with the same arguments: they share each batch and the memories, and go through
@@ -114,9 +143,15 @@ def adapt(model: PatchNet, images: Tensor | Pixels, options: AdaptOptions, *, fo
     generator = torch.Generator().manual_seed(seed)
     model = deepcopy(model).to_target()
     model.image_size = tuple(pixels.images.shape[-2:])
-    spec = {"stage": "target", "network": asdict(model.options), "options": asdict(options), "seed": seed,
-            "weights": fingerprint(*model.state_dict().values()), "images": fingerprint(pixels.images),
-            "numerics": AdaptOptions.NUMERICS}
+    spec = {
+        "stage": "target",
+        "network": asdict(model.options),
+        "options": asdict(options),
+        "seed": seed,
+        "weights": fingerprint(*model.state_dict().values()),
+        "images": fingerprint(pixels.images),
+        "numerics": AdaptOptions.NUMERICS,
+    }
     pixels = on_device(pixels, device)
     trained = prepare(distributed.with_synchronised_norms(model.to(device), world), device, compile)
     if world.is_main:
@@ -130,8 +165,17 @@ def adapt(model: PatchNet, images: Tensor | Pixels, options: AdaptOptions, *, fo
     def draw() -> list[Tensor]:
         return torch.randperm(len(pixels), generator=generator).split(options.batch)[:count]
 
-    with Run(folder, parts, spec, generator, options.epochs, device=device, about=checkpoint.describe(model),
-             tensorboard=tensorboard, world=world) as run:
+    with Run(
+        folder,
+        parts,
+        spec,
+        generator,
+        options.epochs,
+        device=device,
+        about=checkpoint.describe(model),
+        tensorboard=tensorboard,
+        world=world,
+    ) as run:
         if options.loss_c and not run.started:
             fill_bank(objective, trained, pixels, generator, world)
         trained.train()

@@ -28,14 +28,21 @@ class _Residual(nn.Module):
 def small() -> nn.Sequential:
     """A residual network of 0.2 million weights: 96x48 images become maps of 96 channels and 12x6 pixels."""
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True),
-        _Residual(16, 32, 2), _Residual(32, 64, 2), _Residual(64, 96, 1))
+        nn.Conv2d(3, 16, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(inplace=True),
+        _Residual(16, 32, 2),
+        _Residual(32, 64, 2),
+        _Residual(64, 96, 1),
+    )
 
 
 def _torchvision(name: str, weights: str | None) -> nn.Module:
     if name not in torchvision.models.list_models(module=torchvision.models):
-        raise ValueError(f"unknown backbone {name!r}: 'small' or a torchvision classification model such as "
-                         "'resnet50' or 'mobilenet_v2'")
+        raise ValueError(
+            f"unknown backbone {name!r}: 'small' or a torchvision classification model such as "
+            "'resnet50' or 'mobilenet_v2'"
+        )
     network = torchvision.models.get_model_builder(name)(weights=None)
     if weights == "imagenet":
         load_imagenet(network, name)
@@ -100,8 +107,9 @@ def build_backbone(name: str = "resnet50", weights: str | None = None) -> tuple[
             probe = body.eval()(torch.zeros(1, 3, 128, 64))
         body.train(was_training)
     except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
-        raise ValueError(f"{name} cannot serve as a backbone: its layers before the classifier do not make a feature "
-                         f"map ({error})") from error
+        raise ValueError(
+            f"{name} cannot serve as a backbone: its layers before the classifier do not make a feature map ({error})"
+        ) from error
     if probe.ndim != 4 or probe.shape[2] < probe.shape[3]:  # the probe is twice as tall as wide, so a map is tall
         raise ValueError(f"{name} cannot serve as a backbone: it gives {tuple(probe.shape)}, not a [B, C, h, w] map")
     return body, probe.shape[1]

@@ -17,8 +17,13 @@ FORMAT = 1
 
 def describe(model: PatchNet) -> dict:
     """What a file says of a network beside its weights: enough to build it again."""
-    return {"format": FORMAT, "options": asdict(model.options), "stage": model.stage,
-            "num_classes": model.num_classes, "image_size": model.image_size}
+    return {
+        "format": FORMAT,
+        "options": asdict(model.options),
+        "stage": model.stage,
+        "num_classes": model.num_classes,
+        "image_size": model.image_size,
+    }
 
 
 def save(path: str | Path, model: PatchNet, **training) -> None:
@@ -30,9 +35,15 @@ def save(path: str | Path, model: PatchNet, **training) -> None:
 def _holds(state: dict, name: str, wanted: Tensor) -> bool:
     """Whether a state dict has the tensor, in full: a view can claim any shape of a few bytes, or of none."""
     found = state.get(name)
-    return (isinstance(found, Tensor) and found.shape == wanted.shape and found.device.type == "cpu"
-            and found.layout == torch.strided and found.dtype.is_floating_point == wanted.dtype.is_floating_point
-            and not found.is_quantized and found.untyped_storage().nbytes() >= found.nbytes)
+    return (
+        isinstance(found, Tensor)
+        and found.shape == wanted.shape
+        and found.device.type == "cpu"
+        and found.layout == torch.strided
+        and found.dtype.is_floating_point == wanted.dtype.is_floating_point
+        and not found.is_quantized
+        and found.untyped_storage().nbytes() >= found.nbytes
+    )
 
 
 def _build(path: str | Path, state: dict) -> PatchNet:
@@ -43,7 +54,7 @@ def _build(path: str | Path, state: dict) -> PatchNet:
     """
     try:
         options = PatchNetOptions(**state["options"])
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} comes from another version of paul ({first_line(error)})") from error
     try:
         with torch.device("meta"):  # shapes without memory
@@ -81,13 +92,18 @@ def load(path: str | Path, options: PatchNetOptions | None = None) -> tuple[Patc
     """
     state = read(path)
     if not isinstance(state, dict) or str(state.get("format")) != str(FORMAT):
-        raise ValueError(f"{path} was not written by paul.checkpoint.save (format {FORMAT}); for the authors' own file "
-                         "use import_released")
+        raise ValueError(
+            f"{path} was not written by paul.checkpoint.save (format {FORMAT}); for the authors' own file "
+            "use import_released"
+        )
     model = _build(path, state)
     found = model.options
     if options is not None and found != options:
-        differing = [f"{key}: {value!r} in the file, {asdict(options)[key]!r} expected"
-                     for key, value in state["options"].items() if value != asdict(options)[key]]
+        differing = [
+            f"{key}: {value!r} in the file, {asdict(options)[key]!r} expected"
+            for key, value in state["options"].items()
+            if value != asdict(options)[key]
+        ]
         raise ValueError(f"{path} holds another architecture ({'; '.join(differing)})")
     return model, state.get("training", {})
 
@@ -121,22 +137,35 @@ def import_released(path_or_dict: str | Path | dict, stage: str = "target") -> P
     down = _stack(state, "new.down.{}.0.weight", patches).flatten(2)
     embedding = _stack(state, "new.embedding.{}.weight", patches)
     classes = len(state["new.fc_list.0.weight"]) if "new.fc_list.0.weight" in state else None
-    options = PatchNetOptions(num_patches=patches, dim=down.shape[1], embedding_dim=embedding.shape[1],
-                              pgn_channels=len(_wanted(state, "patch_proposal.localization.0.weight")),
-                              pgn_hidden=len(_wanted(state, "patch_proposal.fc_loc.0.weight")))
+    options = PatchNetOptions(
+        num_patches=patches,
+        dim=down.shape[1],
+        embedding_dim=embedding.shape[1],
+        pgn_channels=len(_wanted(state, "patch_proposal.localization.0.weight")),
+        pgn_hidden=len(_wanted(state, "patch_proposal.fc_loc.0.weight")),
+    )
     model = PatchNet(options, num_classes=classes if stage == "source" else None)
     renamed = {key: value for key, value in state.items() if key.startswith("backbone.")}
-    renamed |= {key.replace("patch_proposal.", "generator."): value for key, value in state.items()
-                if key.startswith("patch_proposal.")}
-    renamed |= {"branch.weight": down, "branch.bias": _stack(state, "new.down.{}.0.bias", patches),
-                "embedding.weight": embedding, "embedding.bias": _stack(state, "new.embedding.{}.bias", patches)}
+    renamed |= {
+        key.replace("patch_proposal.", "generator."): value
+        for key, value in state.items()
+        if key.startswith("patch_proposal.")
+    }
+    renamed |= {
+        "branch.weight": down,
+        "branch.bias": _stack(state, "new.down.{}.0.bias", patches),
+        "embedding.weight": embedding,
+        "embedding.bias": _stack(state, "new.embedding.{}.bias", patches),
+    }
     for part in ("weight", "bias", "running_mean", "running_var"):
         renamed[f"branch_norm.{part}"] = _stack(state, f"new.down.{{}}.1.{part}", patches).flatten()
     counter = "new.down.0.1.num_batches_tracked"  # absent from files of the oldest torch versions
     renamed["branch_norm.num_batches_tracked"] = state.get(counter, torch.tensor(0))
     if stage == "source":
-        renamed |= {"classifier.weight": _stack(state, "new.fc_list.{}.weight", patches),
-                    "classifier.bias": _stack(state, "new.fc_list.{}.bias", patches)}
+        renamed |= {
+            "classifier.weight": _stack(state, "new.fc_list.{}.weight", patches),
+            "classifier.bias": _stack(state, "new.fc_list.{}.bias", patches),
+        }
     ours = model.state_dict()
     shapes = {key: value.shape for key, value in ours.items() if not key.endswith("num_batches_tracked")}
     unfit = [key for key, shape in shapes.items() if key not in renamed or renamed[key].shape != shape]

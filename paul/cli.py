@@ -27,9 +27,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 # how the library's arguments are called on the command line
-FLAGS = {"low_memory=True": "--low-memory", "skip_unreadable=True": "--skip-unreadable", "fresh=True": "--fresh",
-         "other_cameras=True": "--other-cameras", "image_size=(rows, columns)": "--image-size ROWSxCOLUMNS",
-         "weights=FILE": "--weights FILE", "take fewer workers": "lower --workers"}
+FLAGS = {
+    "low_memory=True": "--low-memory",
+    "skip_unreadable=True": "--skip-unreadable",
+    "fresh=True": "--fresh",
+    "other_cameras=True": "--other-cameras",
+    "image_size=(rows, columns)": "--image-size ROWSxCOLUMNS",
+    "weights=FILE": "--weights FILE",
+    "take fewer workers": "lower --workers",
+}
 
 
 def in_flags(text: str) -> str:
@@ -48,8 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: print(f"paul {args.command}: {in_flags(str(message))}",
-                                                             file=sys.stderr)
+            warnings.showwarning = lambda message, *_: print(
+                f"paul {args.command}: {in_flags(str(message))}", file=sys.stderr
+            )
             return args.function(args) or 0
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"paul {args.command}: {in_flags(str(error))}", file=sys.stderr)

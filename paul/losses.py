@@ -16,11 +16,14 @@ def _full_precision(x: Tensor) -> Tensor:
 
 def _check_pedal(features: Tensor, bank: Tensor, index: Tensor, s: float, k: int) -> None:
     if features.ndim != 3 or bank.ndim != 3 or features.shape[::2] != bank.shape[::2]:
-        raise ValueError(f"features [M, B, D] and bank [M, N, D] must share M and D, got {tuple(features.shape)} "
-                         f"and {tuple(bank.shape)}")
+        raise ValueError(
+            f"features [M, B, D] and bank [M, N, D] must share M and D, got {tuple(features.shape)} "
+            f"and {tuple(bank.shape)}"
+        )
     if index.shape != features.shape[1:2]:
-        raise ValueError(f"index must hold one bank position per image, shape ({features.shape[1]},), "
-                         f"got {tuple(index.shape)}")
+        raise ValueError(
+            f"index must hold one bank position per image, shape ({features.shape[1]},), got {tuple(index.shape)}"
+        )
     if bank.shape[1] < 2:
         raise ValueError("the bank needs at least 2 images: an image is never compared with its own entry")
     if not s > 0:
@@ -31,7 +34,9 @@ def _check_pedal(features: Tensor, bank: Tensor, index: Tensor, s: float, k: int
 
 def _similarities(features: Tensor, bank: Tensor, index: Tensor, s: float) -> Tensor:
     """-s/2 ||x - w||^2 up to the term in ||x||^2, which every quotient below cancels; own entry at -inf. [M, B, N]"""
-    similarity = torch.baddbmm(torch.linalg.vector_norm(bank, dim=-1).square_().unsqueeze(1), features, bank.mT, beta=-s / 2, alpha=s)
+    similarity = torch.baddbmm(
+        torch.linalg.vector_norm(bank, dim=-1).square_().unsqueeze(1), features, bank.mT, beta=-s / 2, alpha=s
+    )
     return similarity.scatter_(2, index.view(1, -1, 1).expand(len(features), -1, 1), float("-inf"))
 
 
@@ -108,8 +113,9 @@ def _distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def cyclic_ranking(features: Tensor, centers: Tensor, owner: Tensor, *, r: int = 3, include_self: bool = True,
-                   max_candidates: int = 15) -> Tensor:
+def cyclic_ranking(
+    features: Tensor, centers: Tensor, owner: Tensor, *, r: int = 3, include_self: bool = True, max_candidates: int = 15
+) -> Tensor:
     """The hard negative that cyclic ranking trusts, for every anchor (paper Sec. 3.3, Fig. 4; ledger 12).
 
     Walk down the centres by their distance to the anchor. Candidate j may be the anchor's own person if the anchor's
@@ -135,11 +141,11 @@ def cyclic_ranking(features: Tensor, centers: Tensor, owner: Tensor, *, r: int =
         features, centers = _full_precision(features), _full_precision(centers)
         n = len(centers)
         to_anchor = _distances(features, centers).scatter_(1, owner[:, None], float("inf"))
-        candidates = to_anchor.argsort(dim=1, stable=True)[:, :min(max_candidates, n - 1)]
+        candidates = to_anchor.argsort(dim=1, stable=True)[:, : min(max_candidates, n - 1)]
         between = _distances(centers, centers)
         if not include_self:
             between.fill_diagonal_(float("inf"))
-        top_r = between.argsort(dim=1, stable=True)[:, :r if include_self else min(r, n - 1)]
+        top_r = between.argsort(dim=1, stable=True)[:, : r if include_self else min(r, n - 1)]
     in_list = torch.zeros(n, n, dtype=torch.bool, device=centers.device).scatter_(1, top_r, True)
     trusted = ~in_list[candidates, owner[:, None]]
     if not trusted.shape[1]:  # a batch of one image has nobody to rank
@@ -153,15 +159,26 @@ def _length(difference: Tensor) -> Tensor:
     return torch.linalg.vector_norm(difference, dim=-1)
 
 
-def ipfl_hinges(features: Tensor, centers: Tensor, owner: Tensor, *, margin: float = 2.0, r: int = 3,
-                include_self: bool = True, max_candidates: int = 15, no_negative: str = "zero",
-                positives: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def ipfl_hinges(
+    features: Tensor,
+    centers: Tensor,
+    owner: Tensor,
+    *,
+    margin: float = 2.0,
+    r: int = 3,
+    include_self: bool = True,
+    max_candidates: int = 15,
+    no_negative: str = "zero",
+    positives: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """The terms of `ipfl_loss`, one per anchor, and which of them count: hinge [A], counted [A] bool."""
     if no_negative not in ("zero", "skip"):
         raise ValueError(f"no_negative must be 'zero' or 'skip', got {no_negative!r}")
     if features.shape[1:] != centers.shape[1:] or owner.shape != features.shape[:1]:
-        raise ValueError(f"features [A, D], centers [n, D] and owner [A] do not fit: {tuple(features.shape)}, "
-                         f"{tuple(centers.shape)}, {tuple(owner.shape)}")
+        raise ValueError(
+            f"features [A, D], centers [n, D] and owner [A] do not fit: {tuple(features.shape)}, "
+            f"{tuple(centers.shape)}, {tuple(owner.shape)}"
+        )
     pick = cyclic_ranking(features, centers, owner, r=r, include_self=include_self, max_candidates=max_candidates)
     with torch.autocast(features.device.type, enabled=False):
         features, centers = _full_precision(features), _full_precision(centers)
@@ -172,9 +189,18 @@ def ipfl_hinges(features: Tensor, centers: Tensor, owner: Tensor, *, margin: flo
         return hinge, found if no_negative == "skip" else torch.ones_like(found)
 
 
-def ipfl_loss(features: Tensor, centers: Tensor, owner: Tensor, *, margin: float = 2.0, r: int = 3,
-              include_self: bool = True, max_candidates: int = 15, no_negative: str = "zero",
-              positives: Tensor | None = None) -> Tensor:
+def ipfl_loss(
+    features: Tensor,
+    centers: Tensor,
+    owner: Tensor,
+    *,
+    margin: float = 2.0,
+    r: int = 3,
+    include_self: bool = True,
+    max_candidates: int = 15,
+    no_negative: str = "zero",
+    positives: Tensor | None = None,
+) -> Tensor:
     r"""Image-level patch feature learning loss L_v (paper Sec. 3.3; ledger 9-13).
 
     .. math:: L_v = \frac1A \sum_i \max(0,\; m + \|f_i - p_i\|_2 - \|f_i - n_i\|_2)
@@ -197,13 +223,23 @@ def ipfl_loss(features: Tensor, centers: Tensor, owner: Tensor, *, margin: float
     Raises:
         ValueError: an unknown `no_negative`, shapes that do not fit.
     """
-    hinge, counted = ipfl_hinges(features, centers, owner, margin=margin, r=r, include_self=include_self,
-                                 max_candidates=max_candidates, no_negative=no_negative, positives=positives)
+    hinge, counted = ipfl_hinges(
+        features,
+        centers,
+        owner,
+        margin=margin,
+        r=r,
+        include_self=include_self,
+        max_candidates=max_candidates,
+        no_negative=no_negative,
+        positives=positives,
+    )
     return (hinge * counted).sum() / counted.sum().clamp(min=1)
 
 
-def triplet_loss(embeddings: Tensor, person_ids: Tensor, *, margin: float = 1.0, positive: str = "nearest",
-                 normalize: bool = True) -> Tensor:
+def triplet_loss(
+    embeddings: Tensor, person_ids: Tensor, *, margin: float = 1.0, positive: str = "nearest", normalize: bool = True
+) -> Tensor:
     """Triplet loss of the source stage on the concatenated embedding (ledger 23).
 
     The negative is the nearest image of another person. An anchor whose person, or whose negatives, are missing from

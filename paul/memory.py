@@ -52,8 +52,9 @@ class PatchMemory(nn.Module):
     def __init__(self, num_images: int, num_patches: int, dim: int, rate: float = 0.1, renormalize: bool = False):
         super().__init__()
         if min(num_images, num_patches, dim) < 1:
-            raise ValueError(f"num_images, num_patches and dim must be at least 1, got {num_images}, {num_patches}, "
-                             f"{dim}")
+            raise ValueError(
+                f"num_images, num_patches and dim must be at least 1, got {num_images}, {num_patches}, {dim}"
+            )
         if not 0 <= rate <= 1:
             raise ValueError(f"rate must lie in [0, 1], got {rate}")
         self.rate, self.renormalize = rate, renormalize
@@ -111,8 +112,10 @@ class ImageCenters(nn.Module):
         """
         _check(index)
         if features.ndim != 3 or len(features) != len(index) or features.shape[2] != self.centers.shape[1]:
-            raise ValueError(f"features must have shape [B, V, D] = ({len(index)}, V, {self.centers.shape[1]}), "
-                             f"got {tuple(features.shape)}")
+            raise ValueError(
+                f"features must have shape [B, V, D] = ({len(index)}, V, {self.centers.shape[1]}), "
+                f"got {tuple(features.shape)}"
+            )
         new = features.to(self.centers.dtype).mean(1)
         entry = _averaged(self.centers[index], self.filled[index], index, new, self.rate)
         self.centers[index] = entry

@@ -67,8 +67,9 @@ class Metrics:
 
 
 @torch.no_grad()
-def evaluate(query_features, query_ids, query_cams, gallery_features, gallery_ids, gallery_cams,
-             chunk=CHUNK) -> Metrics:
+def evaluate(
+    query_features, query_ids, query_cams, gallery_features, gallery_ids, gallery_cams, chunk=CHUNK
+) -> Metrics:
     """Rank the gallery for each query by Euclidean distance of features, and score it.
 
     Features are [Q, D] and [G, D], used as given: on unit vectors the order is that of the cosine (ledger 29). Ids and
@@ -103,8 +104,16 @@ def evaluate_distances(distances, query_ids, gallery_ids, query_cams, gallery_ca
     for rows in _chunks(len(matrix), chunk):
         _finite("distances", matrix[rows].amax(1), first_row=rows.start)
         _finite("distances", matrix[rows].amin(1), first_row=rows.start)
-    return _score(lambda rows, out: out.copy_(matrix[rows]), *matrix.shape, query_ids, query_cams, gallery_ids,
-                  gallery_cams, chunk, matrix)
+    return _score(
+        lambda rows, out: out.copy_(matrix[rows]),
+        *matrix.shape,
+        query_ids,
+        query_cams,
+        gallery_ids,
+        gallery_cams,
+        chunk,
+        matrix,
+    )
 
 
 def _score(write, num_queries, num_gallery, query_ids, query_cams, gallery_ids, gallery_cams, chunk, like):
@@ -136,7 +145,7 @@ def _score(write, num_queries, num_gallery, query_ids, query_cams, gallery_ids, 
 
     scores = []
     for rows in chunks:
-        padded = room[:rows.stop - rows.start]
+        padded = room[: rows.stop - rows.start]
         write(rows, padded[:, :num_gallery])
         padded[:, num_gallery:] = torch.inf
         own, right = of_own_person(rows, padded)
@@ -146,16 +155,30 @@ def _score(write, num_queries, num_gallery, query_ids, query_cams, gallery_ids, 
 
     scored = columns[-1] > 0
     if not scored.any():
-        raise ValueError(f"none of the {num_queries} queries has an image of its person from another camera in the "
-                         "gallery: check query_ids, query_cams, gallery_ids and gallery_cams")
+        raise ValueError(
+            f"none of the {num_queries} queries has an image of its person from another camera in the "
+            "gallery: check query_ids, query_cams, gallery_ids and gallery_cams"
+        )
     first_rank, ap_step, ap_trapezoid, inp, positives = (column[scored] for column in columns)
-    per_query = pd.DataFrame({
-        "query": scored.nonzero().squeeze(1), "first_rank": first_rank, "ap_step": ap_step,
-        "ap_trapezoid": ap_trapezoid, "inp": inp, "positives": positives,
-    })
-    hits = torch.bincount(first_rank, minlength=MAX_RANK + 1)[1:MAX_RANK + 1]
-    return Metrics(hits.cumsum(0).double() / len(first_rank), ap_step.mean().item(), ap_trapezoid.mean().item(),
-                   inp.mean().item(), per_query, int((~scored).sum()))
+    per_query = pd.DataFrame(
+        {
+            "query": scored.nonzero().squeeze(1),
+            "first_rank": first_rank,
+            "ap_step": ap_step,
+            "ap_trapezoid": ap_trapezoid,
+            "inp": inp,
+            "positives": positives,
+        }
+    )
+    hits = torch.bincount(first_rank, minlength=MAX_RANK + 1)[1 : MAX_RANK + 1]
+    return Metrics(
+        hits.cumsum(0).double() / len(first_rank),
+        ap_step.mean().item(),
+        ap_trapezoid.mean().item(),
+        inp.mean().item(),
+        per_query,
+        int((~scored).sum()),
+    )
 
 
 def _score_rows(own, right, blocks):
@@ -173,8 +196,9 @@ def _score_rows(own, right, blocks):
 
     # Wrong is who isn't the person: from all images at distance d or less, those of the person are taken off, removed
     # ones with them.
-    wrong = torch.searchsorted(_sort_values(blocks), near[:, None].expand(-1, blocks.shape[1], -1).contiguous(),
-                               right=True, out_int32=True).sum(1)
+    wrong = torch.searchsorted(
+        _sort_values(blocks), near[:, None].expand(-1, blocks.shape[1], -1).contiguous(), right=True, out_int32=True
+    ).sum(1)
     wrong -= torch.searchsorted(_sort_values(own), near, right=True)
     rank = (order + wrong).double()
     step = order / rank

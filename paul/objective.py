@@ -30,8 +30,13 @@ class PaulLoss(nn.Module):
         self.options = options
         self.memory = PatchMemory(num_images, patches, dim, options.rate, options.renormalize)
         self.centers = ImageCenters(num_images, image_dim, options.rate)
-        self.ranking = dict(margin=options.margin, r=options.r, include_self=options.include_self,
-                            max_candidates=options.max_candidates, no_negative=options.no_negative)
+        self.ranking = dict(
+            margin=options.margin,
+            r=options.r,
+            include_self=options.include_self,
+            max_candidates=options.max_candidates,
+            no_negative=options.no_negative,
+        )
 
     def memories(self) -> dict:
         """What a checkpoint keeps of it."""

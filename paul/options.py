@@ -1,8 +1,7 @@
 """What decides the network and its two trainings, as plain data: importable without torch.
 
 The defaults are the paper's, with the released code's where the paper is silent. `NUMERICS` is raised by one whenever
-a golden trajectory of the stage moves (tests/test_goldens.py): what was trained or recorded under another number is then
-out of date.
+a golden trajectory of the stage moves: what was trained or recorded under another number is then out of date.
 """
 
 from __future__ import annotations
@@ -101,9 +100,14 @@ class AdaptOptions:
 
     def __post_init__(self):
         object.__setattr__(self, "crop_area", tuple(self.crop_area))  # a list when read back from JSON
-        for name, allowed in (("loss_c", ("pedal", "pull", None)), ("bank_init", ("train", "eval")),
-                              ("ipfl_space", ("embedding", "patch")), ("ipfl_targets", ("centers", "raw")),
-                              ("surrogate", ("all", "one")), ("no_negative", ("zero", "skip"))):
+        for name, allowed in (
+            ("loss_c", ("pedal", "pull", None)),
+            ("bank_init", ("train", "eval")),
+            ("ipfl_space", ("embedding", "patch")),
+            ("ipfl_targets", ("centers", "raw")),
+            ("surrogate", ("all", "one")),
+            ("no_negative", ("zero", "skip")),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}")
         if self.loss_c is None and not self.loss_v:

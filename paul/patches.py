@@ -56,6 +56,7 @@ def _bilinear(position: Tensor, size: int) -> Tensor:
 
 def _sampling_points(theta: Tensor, rows: int, columns: int) -> Tensor:
     """Where affine matrices [n, 2, 3] sample, row by row: [n, rows * columns, 2] as (x, y); n may be 0."""
+
     def between(count):
         return torch.linspace(-1, 1, count, dtype=theta.dtype, device=theta.device) if count > 1 else theta.new_zeros(1)
 
@@ -110,10 +111,14 @@ class PatchGenerator(nn.Module):
         super().__init__()
         start = stripes(num_patches)
         self.localization = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3), nn.BatchNorm2d(channels), nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, stride=2, padding=1))
+            nn.Conv2d(in_channels, channels, 3),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, stride=2, padding=1),
+        )
         self.fc_loc = nn.Sequential(
-            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, start.numel()))
+            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, start.numel())
+        )
         nn.init.kaiming_normal_(self.localization[0].weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.fc_loc[2].weight)
         self.fc_loc[2].bias.data.copy_(start.flatten())

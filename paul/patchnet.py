@@ -29,7 +29,7 @@ class _PerPatch(nn.Module):
 
     def __init__(self, num_patches: int, inside: int, outside: int):
         super().__init__()
-        bound = inside ** -0.5  # what nn.Linear draws from
+        bound = inside**-0.5  # what nn.Linear draws from
         self.weight = nn.Parameter(torch.empty(num_patches, outside, inside).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(num_patches, outside).uniform_(-bound, bound))
 
@@ -57,8 +57,11 @@ class PatchNet(nn.Module):
         self.image_size: tuple[int, int] | None = None
         patches, dim = options.num_patches, options.dim
         self.backbone, channels = build_backbone(options.backbone, weights)
-        sizes = (dict(in_channels=channels, channels=options.pgn_channels, hidden=options.pgn_hidden)
-                 if options.generator == "pgn" else {})
+        sizes = (
+            dict(in_channels=channels, channels=options.pgn_channels, hidden=options.pgn_hidden)
+            if options.generator == "pgn"
+            else {}
+        )
         self.generator = GENERATORS[options.generator](num_patches=patches, **sizes)
         self.branch = _PerPatch(patches, channels, dim)
         self.branch_norm = nn.BatchNorm1d(patches * dim)
@@ -83,7 +86,9 @@ class PatchNet(nn.Module):
         return self.generator(self.backbone(x))
 
     def _branches(self, x: Tensor, low_memory: bool = False) -> Tensor:
-        if self.training and len(x) < 2 and isinstance(self.branch_norm, nn.BatchNorm1d):  # else ranks share their norms
+        if (
+            self.training and len(x) < 2 and isinstance(self.branch_norm, nn.BatchNorm1d)
+        ):  # else ranks share their norms
             raise ValueError("batch norm cannot train on a batch of one image: use at least two, or model.eval()")
         feature_map = recomputed(self.backbone, x) if low_memory and self.training else self.backbone(x)
         theta = self.generator(feature_map)

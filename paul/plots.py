@@ -311,7 +311,7 @@ def ordering_lines(frame, profile: str, metric: str = "rank1"):
 
 @drawn
 def claims_panel(verdicts, labels=None):
-    """Every comparison behind the verdicts (`paul.report.claims.judge_all`): mean difference, 95 % interval and its border.
+    """Every comparison behind the verdicts (`paul.report.claims.judge_all`): mean difference, interval and its border.
 
     Green circles hold, red crosses point the other way, grey squares are undecided; a claim without runs has no marks.
     """

@@ -56,16 +56,29 @@ def source_losses(output: PatchNetOutput, person_ids: Tensor, options: PretrainO
         person_ids: [B] classes.
         options: weights and margins.
     """
-    identity = sum(F.cross_entropy(patch, person_ids, label_smoothing=options.label_smoothing)
-                   for patch in output.logits.float())
-    triplet = triplet_loss(concatenate(output.embeddings), person_ids, margin=options.triplet_margin,
-                           positive=options.positive)
+    identity = sum(
+        F.cross_entropy(patch, person_ids, label_smoothing=options.label_smoothing) for patch in output.logits.float()
+    )
+    triplet = triplet_loss(
+        concatenate(output.embeddings), person_ids, margin=options.triplet_margin, positive=options.positive
+    )
     return {"loss": identity + options.triplet_weight * triplet, "identity": identity, "triplet": triplet}
 
 
-def pretrain(images: Tensor | Pixels, person_ids: np.ndarray, network: PatchNetOptions, options: PretrainOptions, *,
-             folder: str | Path, seed: int = 0, weights: str | None = None, device: str | None = None,
-             tensorboard: bool = False, low_memory: bool = False, compile: bool = False) -> tuple[PatchNet, list[dict]]:
+def pretrain(
+    images: Tensor | Pixels,
+    person_ids: np.ndarray,
+    network: PatchNetOptions,
+    options: PretrainOptions,
+    *,
+    folder: str | Path,
+    seed: int = 0,
+    weights: str | None = None,
+    device: str | None = None,
+    tensorboard: bool = False,
+    low_memory: bool = False,
+    compile: bool = False,
+) -> tuple[PatchNet, list[dict]]:
     """Train a PatchNet on labelled images; interrupted anywhere, the same call goes on where it was.
 
     The loss is the sum over patches of the cross-entropy, plus a triplet term on the concatenated embedding.
@@ -109,17 +122,31 @@ def pretrain(images: Tensor | Pixels, person_ids: np.ndarray, network: PatchNetO
     prepare(model, device, compile)
     optimizer = sgd(parameter_groups(model), device, 0.1, options.momentum, options.weight_decay)
     labels, partners = torch.from_numpy(labels), Partners(person_ids)
-    spec = {"stage": "source", "network": asdict(network), "options": asdict(options), "seed": seed,
-            "weights": content_of(network.backbone, weights), "images": fingerprint(pixels.images, labels),
-            "numerics": PretrainOptions.NUMERICS}
+    spec = {
+        "stage": "source",
+        "network": asdict(network),
+        "options": asdict(options),
+        "seed": seed,
+        "weights": content_of(network.backbone, weights),
+        "images": fingerprint(pixels.images, labels),
+        "numerics": PretrainOptions.NUMERICS,
+    }
     pixels = on_device(pixels, device)
     announce(pixels, device)
 
     def draw() -> list[Tensor]:
         return torch.randperm(len(pixels), generator=generator).split(options.batch)
 
-    with Run(folder, {"model": model, "optimizer": optimizer}, spec, generator, options.epochs, device=device,
-             about=checkpoint.describe(model), tensorboard=tensorboard) as run:
+    with Run(
+        folder,
+        {"model": model, "optimizer": optimizer},
+        spec,
+        generator,
+        options.epochs,
+        device=device,
+        about=checkpoint.describe(model),
+        tensorboard=tensorboard,
+    ) as run:
         model.train()
         for epoch, steps in run.epochs(draw, "source"):
             for index in steps:

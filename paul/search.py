@@ -49,16 +49,18 @@ class Index:
         RuntimeError: FAISS is asked for and not installed.
     """
 
-    def __init__(self, gallery, method: str = "auto", probes: int = 32, block: int = 16_384,
-                 queries: int | None = None):
+    def __init__(
+        self, gallery, method: str = "auto", probes: int = 32, block: int = 16_384, queries: int | None = None
+    ):
         if method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         if block < 1 or probes < 1:
             raise ValueError(f"block and probes must be at least 1, got {block} and {probes}")
         self.gallery, self.block = gallery, block
         if len(getattr(gallery, "shape", ())) != 2 or 0 in gallery.shape:
-            raise ValueError(f"gallery must be a matrix [G, D] with at least one row, got "
-                             f"{tuple(getattr(gallery, 'shape', ()))}")
+            raise ValueError(
+                f"gallery must be a matrix [G, D] with at least one row, got {tuple(getattr(gallery, 'shape', ()))}"
+            )
         if method == "auto":
             pays = queries is None or queries > ROUNDS * SAMPLES_PER_LIST + len(gallery) ** 0.5
             method = "ivf" if len(gallery) > LARGE and pays and _faiss(required=False) else "exact"
@@ -71,7 +73,7 @@ class Index:
     def _blocks(self):
         """(first row, descriptors float32 [b, D], their norms [b]) from the first row to the last."""
         for first in range(0, len(self), self.block):
-            part = self.gallery[first:first + self.block]
+            part = self.gallery[first : first + self.block]
             # copied: a memory map may be read-only, which torch does not know
             part = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
             yield first, part.float(), _norms("gallery", part, first)
@@ -104,8 +106,9 @@ class Index:
         """
         queries = torch.as_tensor(queries)
         if queries.ndim != 2 or queries.shape[1] != self.gallery.shape[1]:
-            raise ValueError(f"queries must be [Q, D] with D = {self.gallery.shape[1]} as in the gallery, got "
-                             f"{tuple(queries.shape)}")
+            raise ValueError(
+                f"queries must be [Q, D] with D = {self.gallery.shape[1]} as in the gallery, got {tuple(queries.shape)}"
+            )
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
         k, queries = min(k, len(self)), _unit("queries", queries)
@@ -118,16 +121,24 @@ class Index:
 
     def _exact(self, queries: Tensor, k: int) -> Found:
         device = self.gallery.device if isinstance(self.gallery, Tensor) else queries.device
-        best = [Found(torch.empty(len(part), 0, device=device), torch.empty(len(part), 0, device=device).long())
-                for part in queries.split(1024)]
+        best = [
+            Found(torch.empty(len(part), 0, device=device), torch.empty(len(part), 0, device=device).long())
+            for part in queries.split(1024)
+        ]
         for first, block, norms in self._blocks():
             for place, part in enumerate(queries.to(device).split(1024)):
                 with torch.autocast(device.type, enabled=False):
                     near = _nearest((part @ block.T).div_(norms), k)
-                best[place] = _ordered(torch.cat([best[place].similarity, near.similarity], 1),
-                                       torch.cat([best[place].position, near.position + first], 1), k)
-        return Found(*(torch.cat(columns).cpu() for columns in zip(*best))) if best else Found(
-            torch.empty(0, k), torch.empty(0, k, dtype=torch.long))
+                best[place] = _ordered(
+                    torch.cat([best[place].similarity, near.similarity], 1),
+                    torch.cat([best[place].position, near.position + first], 1),
+                    k,
+                )
+        return (
+            Found(*(torch.cat(columns).cpu() for columns in zip(*best)))
+            if best
+            else Found(torch.empty(0, k), torch.empty(0, k, dtype=torch.long))
+        )
 
     def recall(self, queries, k: int = 10) -> float:
         """Share of the exact k most similar that `search` finds, over these queries."""
@@ -178,7 +189,8 @@ def _faiss(required: bool = True):
         import faiss
     except ImportError as error:
         if required:
-            raise RuntimeError("this search needs the package faiss: install paul-book[search], or use method='exact'"
-                               ) from error
+            raise RuntimeError(
+                "this search needs the package faiss: install paul-book[search], or use method='exact'"
+            ) from error
         return None
     return faiss

@@ -33,14 +33,20 @@ class Shard:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The whole memory in the main rank's host memory; nothing but None on the others, who must call it too."""
-        return {name: self.world.collect(getattr(self.memory, name), self.num_images, dim)
-                for name, dim in self.memory.image_dims.items()}
+        return {
+            name: self.world.collect(getattr(self.memory, name), self.num_images, dim)
+            for name, dim in self.memory.image_dims.items()
+        }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take this rank's part of a whole memory."""
         part = self.world.part(self.num_images)
-        self.memory.load_state_dict({name: state[name].narrow(dim, part.start, part.stop - part.start)
-                                     for name, dim in self.memory.image_dims.items()})
+        self.memory.load_state_dict(
+            {
+                name: state[name].narrow(dim, part.start, part.stop - part.start)
+                for name, dim in self.memory.image_dims.items()
+            }
+        )
 
 
 class _ShardedPatchLoss(torch.autograd.Function):
@@ -55,13 +61,13 @@ class _ShardedPatchLoss(torch.autograd.Function):
         entries = bank.shape[1]
         here, where = similarity.topk(min(k, entries), dim=2)
         candidates = here.new_full((*here.shape[:2], k), float("-inf"))
-        candidates[..., :here.shape[2]] = here
+        candidates[..., : here.shape[2]] = here
         everywhere = world.stack(candidates)  # [M, B, k, R]
         nearest, chosen = everywhere.flatten(2).topk(min(k, count - 1), dim=2)
         top = nearest[..., :1]
         near_sum = (nearest - top).exp().sum(2, keepdim=True)
         mine = torch.zeros_like(everywhere).flatten(2).scatter_(2, chosen, 1.0).view_as(everywhere)[..., world.rank]
-        pull = ((here - top).exp() / near_sum * mine[..., :here.shape[2]]).to(bank.dtype)
+        pull = ((here - top).exp() / near_sum * mine[..., : here.shape[2]]).to(bank.dtype)
         if push:
             exponential = (similarity - top).exp_()
             all_sum = world.sum(exponential.sum(2, keepdim=True))
@@ -98,8 +104,10 @@ class ShardedPaulLoss(PaulLoss):
 
     def memories(self) -> dict[str, Shard]:
         """What a checkpoint keeps: both memories, whole."""
-        return {"memory": Shard(self.memory, self.world, self.num_images),
-                "centers": Shard(self.centers, self.world, self.num_images)}
+        return {
+            "memory": Shard(self.memory, self.world, self.num_images),
+            "centers": Shard(self.centers, self.world, self.num_images),
+        }
 
     def _held(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Which of the batch's images this rank keeps, and where in its part."""
@@ -122,8 +130,9 @@ class ShardedPaulLoss(PaulLoss):
             everyone = self.world.gather(features.float(), len(index), 1)
             rows, places = self._held(index)
             self.memory.update(places, everyone.detach()[:, rows])
-            return _ShardedPatchLoss.apply(everyone, self.memory.bank, (rows, places), self.world, self.num_images,
-                                           o.s, o.k, o.loss_c == "pedal")
+            return _ShardedPatchLoss.apply(
+                everyone, self.memory.bank, (rows, places), self.world, self.num_images, o.s, o.k, o.loss_c == "pedal"
+            )
 
     def image_level(self, output: PatchNetOutput, index: Tensor) -> Tensor:
         """L_v of this rank's b real images and their b surrogates among all B of index [B] (ledger 9-13)."""
@@ -148,4 +157,6 @@ class ShardedPaulLoss(PaulLoss):
 
 def objective_of(model: PatchNet, num_images: int, options: AdaptOptions, world: World) -> PaulLoss:
     """The losses for one process, or for one of several that share the memories."""
-    return PaulLoss(model, num_images, options) if world.size == 1 else ShardedPaulLoss(model, num_images, options, world)
+    return (
+        PaulLoss(model, num_images, options) if world.size == 1 else ShardedPaulLoss(model, num_images, options, world)
+    )

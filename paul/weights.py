@@ -79,8 +79,10 @@ def load_file(network: nn.Module, path: str | Path) -> None:
     """
     found, named = sha256(path), hash_in(Path(path).name)
     if not found.startswith(named):
-        raise ValueError(f"{path} cannot be read as weights: damaged or cut short, since its sha256 begins with "
-                         f"{found[:len(named)]} and its name says {named}; delete it and fetch it again")
+        raise ValueError(
+            f"{path} cannot be read as weights: damaged or cut short, since its sha256 begins with "
+            f"{found[: len(named)]} and its name says {named}; delete it and fetch it again"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
@@ -93,12 +95,17 @@ def _fit(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None
     if not isinstance(state, dict):
         raise ValueError(f"{path} is not a weight file: it holds a {type(state).__name__}")
     # files of the oldest torch versions have no num_batches_tracked
-    wanted = {name: value for name, value in network.state_dict().items()
-              if not name.startswith(HEAD) and (name in state or not name.endswith("num_batches_tracked"))}
+    wanted = {
+        name: value
+        for name, value in network.state_dict().items()
+        if not name.startswith(HEAD) and (name in state or not name.endswith("num_batches_tracked"))
+    }
     unfit = [name for name, value in wanted.items() if getattr(state.get(name), "shape", None) != value.shape]
     if unfit:
-        raise ValueError(f"{path} is not a weight file of this backbone: {unfit[0]} and {len(unfit) - 1} others are "
-                         "missing or of another shape")
+        raise ValueError(
+            f"{path} is not a weight file of this backbone: {unfit[0]} and {len(unfit) - 1} others are "
+            "missing or of another shape"
+        )
     network.load_state_dict({name: state[name] for name in wanted}, strict=False)
 
 
@@ -115,7 +122,9 @@ def load_imagenet(network: nn.Module, backbone: str) -> None:
             quiet = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
             state = best.get_state_dict(progress=not quiet, check_hash=True, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, HTTPException) as error:
-            raise OSError(f"the ImageNet weights of {backbone} could not be downloaded from {best.url} ({error}). "
-                          f"Fetch that file elsewhere and put it at {place}, or name it: weights=FILE") from error
+            raise OSError(
+                f"the ImageNet weights of {backbone} could not be downloaded from {best.url} ({error}). "
+                f"Fetch that file elsewhere and put it at {place}, or name it: weights=FILE"
+            ) from error
         return _fit(network, state, place)
     load_file(network, place)

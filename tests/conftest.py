@@ -4,14 +4,14 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; kernels and worker processes inherit it
 
-import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
-from people import ADAPT, NETWORK, PRETRAIN, PUL, SIZE, TINY, with_history, write_study  # noqa: E402
+import pytest
+from hypothesis import settings
+from people import ADAPT, NETWORK, PRETRAIN, PUL, SIZE, TINY, with_history, write_study
 
-from paul.data.datasets import ReidDataset  # noqa: E402
-from paul.data.pixels import load_images  # noqa: E402
-from paul.experiments.profiles import PROFILES  # noqa: E402
-from paul.rivals import pul  # noqa: E402
+from paul.data.datasets import ReidDataset
+from paul.data.pixels import load_images
+from paul.experiments.profiles import PROFILES
+from paul.rivals import pul
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("repeatable")

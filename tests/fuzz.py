@@ -27,8 +27,17 @@ with atheris.instrument_imports(include=["paul", "book", "data_prep", "tomllib"]
 unpickler.Unpickler.load = atheris.instrument_func(unpickler.Unpickler.load)
 KEPT = Path(__file__).resolve().parents[1] / "build/fuzz"
 MOST_MEMORY = 2 << 30  # bytes that a reader may claim on top of what the libraries take
-DANGER = ("os.system", "os.exec", "os.posix_spawn", "os.rmdir", "os.putenv", "pty.spawn", "shutil.rmtree",
-          "socket.connect", "subprocess.Popen")
+DANGER = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.rmdir",
+    "os.putenv",
+    "pty.spawn",
+    "shutil.rmtree",
+    "socket.connect",
+    "subprocess.Popen",
+)
 
 
 class CodeRan(BaseException):
@@ -37,6 +46,7 @@ class CodeRan(BaseException):
 
 def forbid_code() -> None:
     """From here on, whatever would start a process, delete a file or open a connection raises CodeRan; for good."""
+
     def hook(event, arguments):
         if event in DANGER:
             raise CodeRan(f"{event} {arguments}")
@@ -56,9 +66,21 @@ def fuzz(target: str, seconds: int, seed: int, folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + MOST_MEMORY, resource.RLIM_INFINITY))
     forbid_code()
     # a content that takes longer than 10 s hangs
-    atheris.Setup([sys.argv[0], str(corpus), str(kept), f"-max_total_time={seconds}", f"-seed={seed}", "-timeout=10",
-                   "-max_len=2000000", f"-artifact_prefix={kept}/", "-print_final_stats=1", "-verbosity=0"],
-                  lambda content: read(content, folder))
+    atheris.Setup(
+        [
+            sys.argv[0],
+            str(corpus),
+            str(kept),
+            f"-max_total_time={seconds}",
+            f"-seed={seed}",
+            "-timeout=10",
+            "-max_len=2000000",
+            f"-artifact_prefix={kept}/",
+            "-print_final_stats=1",
+            "-verbosity=0",
+        ],
+        lambda content: read(content, folder),
+    )
     atheris.Fuzz()
 
 

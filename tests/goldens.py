@@ -12,7 +12,7 @@ the trainings are called as everybody calls them, so that the code in between ca
 A number may move by TOLERANCE, a checksum by as much of the tensor's length. What would tell one CPU from another by
 more is kept away:
 - On 40x24 pixels maps are 5x3, and a new PGN's sampling points fall on the kinks of bilinear interpolation exactly.
-- A pair of images is never one image twice, unless the triplet loss is off: its gradient has no direction at distance 0.
+- A pair of images is never one image twice, unless the triplet loss is off: its gradient has no direction at 0.
 - The target stage starts from norms with a bias, so that few activations are near the ReLU's kink; where one was, a
   trajectory has another seed or value.
 Measured: with every weight moved by 1e-7 of itself before each step, the numbers move by MARGIN.
@@ -54,8 +54,10 @@ from paul.rivals.pul.training import pul
 
 FILE = Path(__file__).with_name("goldens.json")
 TOLERANCE = 1e-5
-ADVICE = ("Undo the change; or, where another method is meant, raise the method's NUMERICS number, write the goldens "
-          "again (python -m tests.goldens --write) and compute the affected records again.")
+ADVICE = (
+    "Undo the change; or, where another method is meant, raise the method's NUMERICS number, write the goldens "
+    "again (python -m tests.goldens --write) and compute the affected records again."
+)
 
 SIZE = 40, 24
 NETWORK = PatchNetOptions("small", num_patches=2, dim=8, pgn_channels=16, pgn_hidden=16)
@@ -66,20 +68,69 @@ PUL = PulOptions(clusters=3, reliability=0.8, rounds=2, epochs=1, batch=6, lr=0.
 # What each trajectory changes: fields of the options above, `seed`, `count` of images, arguments of the training.
 # Those of one stage and one seed are compared with each other, so a seed has a trajectory without further changes, too.
 SOURCE = (
-    {}, {"epochs": 1}, {"batch": 5}, {"schedule": "paper"}, {"peak_rate": 0.01}, {"momentum": 0.5},
-    {"weight_decay": 0.1}, {"label_smoothing": 0.15}, {"triplet_weight": 1.0}, {"triplet_margin": 0.3},
-    {"positive": "hardest"}, {"shift": 0.1}, {"triplet_weight": 0.0, "shift": 0.0}, {"generator": "equal"},
-    {"generator": "random"}, {"generator": "image"}, {"num_patches": 4}, {"embedding_dim": 5}, {"low_memory": True})
+    {},
+    {"epochs": 1},
+    {"batch": 5},
+    {"schedule": "paper"},
+    {"peak_rate": 0.01},
+    {"momentum": 0.5},
+    {"weight_decay": 0.1},
+    {"label_smoothing": 0.15},
+    {"triplet_weight": 1.0},
+    {"triplet_margin": 0.3},
+    {"positive": "hardest"},
+    {"shift": 0.1},
+    {"triplet_weight": 0.0, "shift": 0.0},
+    {"generator": "equal"},
+    {"generator": "random"},
+    {"generator": "image"},
+    {"num_patches": 4},
+    {"embedding_dim": 5},
+    {"low_memory": True},
+)
 TARGET = (
-    {}, {"seed": 2}, {"loss_c": None}, {"loss_c": "pull", "seed": 2}, {"loss_v": False}, {"lam": 0.5}, {"s": 4.0}, {"k": 2}, {"rate": 0.5},
-    {"renormalize": True}, {"bank_init": "eval"}, {"margin": 1.0}, {"r": 1}, {"include_self": False},
-    {"max_candidates": 1}, {"max_candidates": 1, "no_negative": "skip"}, {"ipfl_space": "patch"},
-    {"ipfl_targets": "raw", "seed": 2}, {"epochs": 1}, {"batch": 5}, {"drop_last": True}, {"lr": 0.002},
-    {"lr": 0.002, "decay_epoch": 1}, {"momentum": 0.5}, {"weight_decay": 0.1}, {"surrogate": "one"}, {"jitter": 0.4},
-    {"hue_turn": 0.0}, {"degrees": 0.0}, {"crop_area": (0.5, 0.6)}, {"padding": "border"},
-    {"refresh_statistics": True}, {"freeze_pgn": "eval"}, {"freeze_pgn": "detach"}, {"generator": "equal"},
-    {"generator": "random", "seed": 2}, {"generator": "image"}, {"num_patches": 4}, {"embedding_dim": 6},
-    {"loss_v": False, "count": 17}, {"low_memory": True})
+    {},
+    {"seed": 2},
+    {"loss_c": None},
+    {"loss_c": "pull", "seed": 2},
+    {"loss_v": False},
+    {"lam": 0.5},
+    {"s": 4.0},
+    {"k": 2},
+    {"rate": 0.5},
+    {"renormalize": True},
+    {"bank_init": "eval"},
+    {"margin": 1.0},
+    {"r": 1},
+    {"include_self": False},
+    {"max_candidates": 1},
+    {"max_candidates": 1, "no_negative": "skip"},
+    {"ipfl_space": "patch"},
+    {"ipfl_targets": "raw", "seed": 2},
+    {"epochs": 1},
+    {"batch": 5},
+    {"drop_last": True},
+    {"lr": 0.002},
+    {"lr": 0.002, "decay_epoch": 1},
+    {"momentum": 0.5},
+    {"weight_decay": 0.1},
+    {"surrogate": "one"},
+    {"jitter": 0.4},
+    {"hue_turn": 0.0},
+    {"degrees": 0.0},
+    {"crop_area": (0.5, 0.6)},
+    {"padding": "border"},
+    {"refresh_statistics": True},
+    {"freeze_pgn": "eval"},
+    {"freeze_pgn": "detach"},
+    {"generator": "equal"},
+    {"generator": "random", "seed": 2},
+    {"generator": "image"},
+    {"num_patches": 4},
+    {"embedding_dim": 6},
+    {"loss_v": False, "count": 17},
+    {"low_memory": True},
+)
 ROUNDS = ({}, {"refresh_statistics": True})
 
 
@@ -128,7 +179,8 @@ def find(state: dict, name: str, kind: type = Tensor):
 def before_each_step(look) -> Iterator[None]:
     """Call look(weights) when any optimiser is about to step."""
     handle = register_optimizer_step_pre_hook(
-        lambda optimizer, *_: look([p for group in optimizer.param_groups for p in group["params"]]))
+        lambda optimizer, *_: look([p for group in optimizer.param_groups for p in group["params"]])
+    )
     try:
         yield
     finally:
@@ -150,8 +202,11 @@ def training(call) -> dict:
     buffers = state["optimizer"]["state"]
     found = {"gradient, step": norms}
     found |= {f"{name}, epoch": [row[name] for row in log] for name in log[0] if name not in ("epoch", "seconds")}
-    found |= {"weights": weights_of(state["model"]), "weights returned": weights_of(model.state_dict()),
-              "momentum": checksum(*(buffers[place]["momentum_buffer"] for place in sorted(buffers)))}
+    found |= {
+        "weights": weights_of(state["model"]),
+        "weights returned": weights_of(model.state_dict()),
+        "momentum": checksum(*(buffers[place]["momentum_buffer"] for place in sorted(buffers))),
+    }
     for name in ("bank", "centers"):
         memory = find(state, name)
         if memory is not None and memory.any():  # one that nothing was written to may as well not be there
@@ -183,14 +238,31 @@ def start(options: PatchNetOptions):
 
 def source(changes: dict) -> dict:
     images, person = pictures()
-    return training(partial(pretrain, images, person.numpy(), changed(NETWORK, changes), changed(PRETRAIN, changes),
-                            seed=changes.get("seed", 0), low_memory=changes.get("low_memory", False)))
+    return training(
+        partial(
+            pretrain,
+            images,
+            person.numpy(),
+            changed(NETWORK, changes),
+            changed(PRETRAIN, changes),
+            seed=changes.get("seed", 0),
+            low_memory=changes.get("low_memory", False),
+        )
+    )
 
 
 def target(changes: dict) -> dict:
     images, _ = pictures(changes.get("count", 15), people=20, seed=2)
-    return training(partial(adapt, start(changed(NETWORK, changes)), images, changed(ADAPT, changes),
-                            seed=changes.get("seed", 0), low_memory=changes.get("low_memory", False)))
+    return training(
+        partial(
+            adapt,
+            start(changed(NETWORK, changes)),
+            images,
+            changed(ADAPT, changes),
+            seed=changes.get("seed", 0),
+            low_memory=changes.get("low_memory", False),
+        )
+    )
 
 
 def rounds(changes: dict) -> dict:
@@ -216,8 +288,15 @@ def lomo_descriptors(_) -> dict:
 def bag_of_words(_) -> dict:
     images = pictures(6, seed=2, size=(64, 32))[0]
     book = Codebook.fit(images, BowOptions(words=12, assigned=4, strips=8))
-    return {name: checksum(part) for name, part in (
-        ("words", book.words), ("mean", book.mean), ("weight", book.weight), ("descriptors", book.describe(images)))}
+    return {
+        name: checksum(part)
+        for name, part in (
+            ("words", book.words),
+            ("mean", book.mean),
+            ("weight", book.weight),
+            ("descriptors", book.describe(images)),
+        )
+    }
 
 
 def scores(changes: dict) -> dict:
@@ -236,8 +315,12 @@ def scores(changes: dict) -> dict:
 
 def augmented(_) -> dict:
     x, g = pictures(6, seed=2)[0].float() / 255, torch.Generator().manual_seed(0)
-    found = {"flip": random_flip(x, g), "shift": random_shift(x, g), "surrogates, all": surrogates(x, g),
-             "surrogates, one": surrogates(x, g, mode="one", padding="border")}
+    found = {
+        "flip": random_flip(x, g),
+        "shift": random_shift(x, g),
+        "surrogates, all": surrogates(x, g),
+        "surrogates, one": surrogates(x, g, mode="one", padding="border"),
+    }
     return {**{name: checksum(y) for name, y in found.items()}, "random state": state_of(g.get_state())}
 
 
@@ -249,10 +332,18 @@ def name_of(stage: str, changes: dict) -> str:
 TRAJECTORIES = {
     name_of(stage, changes): (measure, changes)
     for stage, measure, several in (
-        ("source", source, SOURCE), ("target", target, TARGET), ("pul", rounds, ROUNDS), ("adabn", adabn, ({},)),
-        ("extract", descriptors, ({},)), ("lomo", lomo_descriptors, ({},)), ("bow", bag_of_words, ({},)),
-        ("evaluate", scores, ({"ties": False}, {"ties": True})), ("augment", augmented, ({},)))
-    for changes in several}
+        ("source", source, SOURCE),
+        ("target", target, TARGET),
+        ("pul", rounds, ROUNDS),
+        ("adabn", adabn, ({},)),
+        ("extract", descriptors, ({},)),
+        ("lomo", lomo_descriptors, ({},)),
+        ("bow", bag_of_words, ({},)),
+        ("evaluate", scores, ({"ties": False}, {"ties": True})),
+        ("augment", augmented, ({},)),
+    )
+    for changes in several
+}
 
 
 def measured(name: str) -> dict:
@@ -268,6 +359,7 @@ def measured(name: str) -> dict:
 
 def moves(found: dict, kept: dict) -> Iterator[tuple[str, object, object, float]]:
     """(quantity, what was kept, what was found, the move in units of what is allowed) in the order of measuring."""
+
     def move(now: float, was: float, size: float) -> float:
         return 0.0 if now == was else abs(now - was) / (TOLERANCE * abs(size)) if size else math.inf
 
@@ -313,6 +405,7 @@ def load() -> dict:
 
 def write(goldens: dict) -> None:
     """Put the goldens into the file, whole or not at all: a line per quantity, ten digits."""
+
     def short(value):
         if isinstance(value, dict):
             return {name: short(part) for name, part in value.items()}
@@ -321,8 +414,10 @@ def write(goldens: dict) -> None:
         return float(f"{value:.10g}") if isinstance(value, float) else value
 
     def entry(name: str) -> str:
-        lines = (f"  {json.dumps(key)}: {json.dumps(short(value), sort_keys=True)}"
-                 for key, value in sorted(goldens[name].items()))
+        lines = (
+            f"  {json.dumps(key)}: {json.dumps(short(value), sort_keys=True)}"
+            for key, value in sorted(goldens[name].items())
+        )
         return f"{json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n}"
 
     fresh = FILE.with_name(f".{FILE.name}.tmp")

@@ -152,6 +152,7 @@ def read_pickle(content: bytes, folder: Path) -> None:
 
 def hostile_pickles() -> list[bytes]:
     """Pickles that would start a process or delete a file if something unpickled them the usual way."""
+
     class Run:
         def __init__(self, function, *arguments):
             self.call = function, arguments
@@ -159,13 +160,18 @@ def hostile_pickles() -> list[bytes]:
         def __reduce__(self):
             return self.call
 
-    calls = [Run(os.system, "true"), Run(eval, "__import__('os').system('true')"), Run(os.rmdir, "/nowhere/at/all"),
-             Run(__import__, "antigravity")]
+    calls = [
+        Run(os.system, "true"),
+        Run(eval, "__import__('os').system('true')"),
+        Run(os.rmdir, "/nowhere/at/all"),
+        Run(__import__, "antigravity"),
+    ]
     return [pickle.dumps(call, protocol) for call in calls for protocol in (0, 2, 4)]
 
 
 def bombs() -> list[bytes]:
     """Small checkpoints that claim to need more memory than any machine has."""
+
     def saved(**changes):
         out = io.BytesIO()
         torch.save({**torch.load(io.BytesIO(archive()), weights_only=True), **changes}, out)
@@ -173,11 +179,16 @@ def bombs() -> list[bytes]:
 
     state = torch.load(io.BytesIO(archive()), weights_only=True)
     wide, view = {**state["options"], "dim": 10**9}, torch.zeros(1).expand(2, 10**9, 96)
-    return [saved(options=wide), saved(options=wide, model={**state["model"], "branch.weight": view}),
-            saved(options={**state["options"], "num_patches": 10**12}), saved(num_classes=10**10),
-            saved(options={**state["options"], "backbone": "vit_h_14"}), saved(image_size=(10**12, 10**12)),
-            with_pickle(bytes(50_000_000), zipfile.ZIP_DEFLATED),
-            b"\x80\x02cbuiltins\nbytearray\n\x8a\x05" + (2**38).to_bytes(5, "little") + b"\x85R."]
+    return [
+        saved(options=wide),
+        saved(options=wide, model={**state["model"], "branch.weight": view}),
+        saved(options={**state["options"], "num_patches": 10**12}),
+        saved(num_classes=10**10),
+        saved(options={**state["options"], "backbone": "vit_h_14"}),
+        saved(image_size=(10**12, 10**12)),
+        with_pickle(bytes(50_000_000), zipfile.ZIP_DEFLATED),
+        b"\x80\x02cbuiltins\nbytearray\n\x8a\x05" + (2**38).to_bytes(5, "little") + b"\x85R.",
+    ]
 
 
 def pickles() -> list[bytes]:

@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from people import ADAPT
 
 from paul import checkpoint
-from paul.adapt import adapt  # noqa: E402
-from paul.engine import run as engine  # noqa: E402
+from paul.adapt import adapt
+from paul.engine import run as engine
 
 START, IMAGES = sys.argv[1:]
 STEPS = 3  # of an epoch: 20 images, 8 a batch
@@ -143,6 +143,7 @@ def rank_dies(folder: Path) -> dict:
 
 def full_disk(folder: Path) -> dict:
     """A training in a file system that holds two and a half checkpoints, then the same one once there is room."""
+
     def mounted(size):
         def mount():
             if ctypes.CDLL(None).unshare(0x20000):  # CLONE_NEWNS: the mount is this process's alone, and goes with it
@@ -152,10 +153,12 @@ def full_disk(folder: Path) -> dict:
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], **quiet)
             if room.is_dir():
                 shutil.copytree(room, folder / "run")
+
         return mount
 
     def leaving(mount):
         """Copy what is in the file system out of it, which ends with the process."""
+
         def run():
             mount()
             train = Life.train
@@ -168,6 +171,7 @@ def full_disk(folder: Path) -> dict:
                     shutil.copytree(folder / "run", room)
 
             Life.train = staticmethod(and_copy)
+
         return run
 
     room = folder.with_name(folder.name + " left")

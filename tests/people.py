@@ -23,8 +23,10 @@ PRETRAIN = PretrainOptions(epochs=2, batch=8, schedule="cosine", peak_rate=0.05,
 ADAPT = AdaptOptions(epochs=2, batch=8, lr=0.01, decay_epoch=1, s=10.0, k=3)
 PUL = PulOptions(clusters=4, reliability=0.8, rounds=3, epochs=2, batch=4, lr=0.01, shift=0.05)
 # bit for bit holds on a CPU
-with_history = {"pretrain": partial(source_stage.pretrain, device="cpu"),
-                "adapt": partial(target_stage.adapt, device="cpu")}
+with_history = {
+    "pretrain": partial(source_stage.pretrain, device="cpu"),
+    "adapt": partial(target_stage.adapt, device="cpu"),
+}
 
 
 def pretrain(*given, **named):
@@ -74,10 +76,18 @@ def write_study(data: Path, size=SIZE, profile: str = "smoke") -> Path:
     for seed, target in ((2, "market"), (3, "duke")):
         first = 10 * seed
         test = range(first + 6, first + 10)
-        write_set(data / profile / target, {
-            "train": pairs(range(first, first + 5), 2), "query": [(p, 1) for p in test] + [(first + 10, 1)],
-            "gallery": [(p, 2) for p in test] + [(-1, 1), (0, 2)],
-            "val_query": [(first + 5, 1)], "val_gallery": [(first + 5, 2), (first + 4, 2)]}, seed=seed, size=size)
+        write_set(
+            data / profile / target,
+            {
+                "train": pairs(range(first, first + 5), 2),
+                "query": [(p, 1) for p in test] + [(first + 10, 1)],
+                "gallery": [(p, 2) for p in test] + [(-1, 1), (0, 2)],
+                "val_query": [(first + 5, 1)],
+                "val_gallery": [(first + 5, 2), (first + 4, 2)],
+            },
+            seed=seed,
+            size=size,
+        )
     return data
 
 

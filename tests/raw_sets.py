@@ -44,9 +44,14 @@ MARKET = {
     "bounding_box_test/0001_c2s1_000301_01.jpg": ("gallery", 1, 2, 1, 301),
     "bounding_box_test/1501_c3s6_001577_02.jpg": ("gallery", 1501, 3, 6, 1577),
 }
-MARKET_TRAPS = ["gt_bbox/0001_c1s1_001051_00.jpg", "gt_query/0001_c1s1_001051_00_good.mat", "readme.txt",
-                *(f"{folder}/Thumbs.db" for folder in ("bounding_box_train", "query", "bounding_box_test")),
-                "query/.DS_Store", "query/._0001_c1s1_001051_00.jpg"]
+MARKET_TRAPS = [
+    "gt_bbox/0001_c1s1_001051_00.jpg",
+    "gt_query/0001_c1s1_001051_00_good.mat",
+    "readme.txt",
+    *(f"{folder}/Thumbs.db" for folder in ("bounding_box_train", "query", "bounding_box_test")),
+    "query/.DS_Store",
+    "query/._0001_c1s1_001051_00.jpg",
+]
 DUKE = {
     "bounding_box_train/0001_c2_f0046182.jpg": ("train", 1, 2, "", 46182),
     "bounding_box_train/0001_c1_f0044158.jpg": ("train", 1, 1, "", 44158),
@@ -58,23 +63,31 @@ DUKE_TRAPS = ["LICENSE_DukeMTMC.txt", "LICENSE_DukeMTMC-reID.txt", "CITATION_Duk
 
 # MSMT17: list -> (file, number in the list); index ids by hand: train 0, 1 -> 1, 2 and test 0, 1 -> 3, 4
 MSMT = {
-    "train": [("0000/0000_000_01_0303morning_0008_0_ex.jpg", 0), ("0000/0000_001_02_0303noon_0011_1.jpg", 0),
-              ("0001/0001_000_03_0113afternoon_0101_2.jpg", 1)],
+    "train": [
+        ("0000/0000_000_01_0303morning_0008_0_ex.jpg", 0),
+        ("0000/0000_001_02_0303noon_0011_1.jpg", 0),
+        ("0001/0001_000_03_0113afternoon_0101_2.jpg", 1),
+    ],
     "val": [("0001/0001_001_01_0114noon_0102_0_ex.jpg", 1)],
     "query": [("0000/0000_004_01_0303morning_0032_2.jpg", 0), ("0001/0001_002_02_0302noon_0019_0.jpg", 1)],
     "gallery": [("0000/0000_000_02_0303morning_0020_0.jpg", 0), ("0001/0001_000_03_0302noon_0017_1.jpg", 1)],
 }
 SMALL = {
-    "market1501": Published("Market-1501", "s", "c", "l", {"train": 3, "query": 2, "gallery": 4},
-                            {"train": 2, "query": 2}, 2, 3),
-    "dukemtmc": Published("DukeMTMC-reID", "s", "c", "l", {"train": 2, "query": 1, "gallery": 2},
-                          {"train": 1, "query": 1}, 0, 2),
-    "msmt17": Published("MSMT17", "s", "c", "l", {"train": 4, "query": 2, "gallery": 2},
-                        {"train": 2, "query": 2}, 0, 3),
-    "cuhk03_detected": Published("CUHK03", "s", "c", "l", {"train": 2, "query": 1, "gallery": 1},
-                                 {"train": 1, "query": 1}, 0, 2),
-    "cuhk03_labelled": Published("CUHK03", "s", "c", "l", {"train": 3, "query": 1, "gallery": 1},
-                                 {"train": 1, "query": 1}, 0, 2),
+    "market1501": Published(
+        "Market-1501", "s", "c", "l", {"train": 3, "query": 2, "gallery": 4}, {"train": 2, "query": 2}, 2, 3
+    ),
+    "dukemtmc": Published(
+        "DukeMTMC-reID", "s", "c", "l", {"train": 2, "query": 1, "gallery": 2}, {"train": 1, "query": 1}, 0, 2
+    ),
+    "msmt17": Published(
+        "MSMT17", "s", "c", "l", {"train": 4, "query": 2, "gallery": 2}, {"train": 2, "query": 2}, 0, 3
+    ),
+    "cuhk03_detected": Published(
+        "CUHK03", "s", "c", "l", {"train": 2, "query": 1, "gallery": 1}, {"train": 1, "query": 1}, 0, 2
+    ),
+    "cuhk03_labelled": Published(
+        "CUHK03", "s", "c", "l", {"train": 3, "query": 1, "gallery": 1}, {"train": 1, "query": 1}, 0, 2
+    ),
 }
 
 
@@ -110,13 +123,21 @@ def packed(folder, archive, top=""):
 
 
 # CUHK03: camera pair -> people -> ten cells, of which images 1-5 are the first camera's
-CUHK = {"detected": [[{1: 11, 6: 12}, {2: 13, 7: 14}], [{3: 15}]],
-        "labeled": [[{1: 21, 6: 22, 7: 25}, {2: 23, 7: 24}], []]}
+CUHK = {
+    "detected": [[{1: 11, 6: 12}, {2: 13, 7: 14}], [{3: 15}]],
+    "labeled": [[{1: 21, 6: 22, 7: 25}, {2: 23, 7: 24}], []],
+}
 CUHK_SPLITS = {
-    "detected": {"train": ["1_001_1_01.png", "1_001_2_06.png"], "query": ["1_002_1_02.png"],
-                 "gallery": ["1_002_2_07.png"]},
-    "labelled": {"train": ["1_001_1_01.png", "1_001_2_06.png", "1_001_2_07.png"], "query": ["1_002_1_02.png"],
-                 "gallery": ["1_002_2_07.png"]},
+    "detected": {
+        "train": ["1_001_1_01.png", "1_001_2_06.png"],
+        "query": ["1_002_1_02.png"],
+        "gallery": ["1_002_2_07.png"],
+    },
+    "labelled": {
+        "train": ["1_001_1_01.png", "1_001_2_06.png", "1_001_2_07.png"],
+        "query": ["1_002_1_02.png"],
+        "gallery": ["1_002_2_07.png"],
+    },
 }
 
 
@@ -148,7 +169,12 @@ def cuhk_split_files(folder):
         cells = np.empty((len(names), 1), object)
         cells[:, 0] = names
         places = {split: np.array([[names.index(name) + 1] for name in chosen]) for split, chosen in splits.items()}
-        savemat(folder / f"cuhk03_new_protocol_config_{boxes.replace('lled', 'led')}.mat", {
-            "filelist": cells, "labels": np.array([[int(name[2:5])] for name in names]),
-            "camId": np.array([[int(name[6])] for name in names]),
-            **{f"{split}_idx": rows for split, rows in places.items()}})
+        savemat(
+            folder / f"cuhk03_new_protocol_config_{boxes.replace('lled', 'led')}.mat",
+            {
+                "filelist": cells,
+                "labels": np.array([[int(name[2:5])] for name in names]),
+                "camId": np.array([[int(name[6])] for name in names]),
+                **{f"{split}_idx": rows for split, rows in places.items()},
+            },
+        )

@@ -20,11 +20,18 @@ def test_small_backbone():
     assert 150_000 < sum(p.numel() for p in body.parameters()) < 250_000
 
 
-@pytest.mark.parametrize(("name", "shape"), [
-    ("resnet18", (512, 8, 4)), ("resnet50", (2048, 8, 4)), ("mobilenet_v2", (1280, 8, 4)),
-    ("shufflenet_v2_x0_5", (1024, 8, 4)), ("regnet_y_400mf", (440, 8, 4)), ("squeezenet1_1", (512, 7, 3)),
-    ("densenet121", (1024, 4, 2)),  # pooling halves their last stage, and stays
-])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("resnet18", (512, 8, 4)),
+        ("resnet50", (2048, 8, 4)),
+        ("mobilenet_v2", (1280, 8, 4)),
+        ("shufflenet_v2_x0_5", (1024, 8, 4)),
+        ("regnet_y_400mf", (440, 8, 4)),
+        ("squeezenet1_1", (512, 7, 3)),
+        ("densenet121", (1024, 4, 2)),  # pooling halves their last stage, and stays
+    ],
+)
 def test_last_stride_is_one_where_a_convolution_strides(name, shape):
     body, channels = build_backbone(name)
     assert rows_and_columns(body) == shape and channels == shape[0]
@@ -78,8 +85,9 @@ def test_local_weights_are_loaded(weights, counters, tmp_path):
 
 def test_local_weights_without_the_classifier_will_do(weights, tmp_path):
     torch.save({key: value for key, value in weights.items() if not key.startswith("fc")}, tmp_path / "w.pth")
-    assert torch.equal(build_backbone("resnet18", str(tmp_path / "w.pth"))[0].state_dict()["conv1.weight"],
-                       weights["conv1.weight"])
+    assert torch.equal(
+        build_backbone("resnet18", str(tmp_path / "w.pth"))[0].state_dict()["conv1.weight"], weights["conv1.weight"]
+    )
 
 
 def test_weights_of_the_small_backbone(tmp_path):

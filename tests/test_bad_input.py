@@ -46,11 +46,18 @@ def other(path):
     torch.save({"conv1.weight": torch.zeros(1)}, path)
 
 
-@pytest.mark.parametrize(("damage", "words"), [
-    (mischief, ["start.pt is refused", "run code"]), (truncated, ["start.pt is truncated"]),
-    (other, ["start.pt was not written by paul.checkpoint.save"]), (lambda path: path.unlink(), ["no checkpoint at"])])
-@pytest.mark.parametrize("command", [["adapt", "--out", "new"], ["evaluate", "--data", "data/smoke/market"]],
-                         ids=["adapt", "evaluate"])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (mischief, ["start.pt is refused", "run code"]),
+        (truncated, ["start.pt is truncated"]),
+        (other, ["start.pt was not written by paul.checkpoint.save"]),
+        (lambda path: path.unlink(), ["no checkpoint at"]),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [["adapt", "--out", "new"], ["evaluate", "--data", "data/smoke/market"]], ids=["adapt", "evaluate"]
+)
 def test_checkpoints(refused, tmp_path, command, damage, words):
     damage(tmp_path / "start.pt")
     message = refused(*command, "--init", "start.pt")
@@ -60,53 +67,69 @@ def test_checkpoints(refused, tmp_path, command, damage, words):
 
 def test_checkpoints_of_the_authors(refused):
     assert "not a released PAUL checkpoint: new.down.0.0.weight is missing" in refused(
-        "adapt", "--released", "start.pt", "--out", "new")
+        "adapt", "--released", "start.pt", "--out", "new"
+    )
     assert "--init CHECKPOINT or --released FILE" in refused("adapt", "--out", "new")
     assert "--init CHECKPOINT or --released FILE" in refused(
-        "adapt", "--init", "start.pt", "--released", "start.pt", "--out", "new")
+        "adapt", "--init", "start.pt", "--released", "start.pt", "--out", "new"
+    )
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--set", "adapt.k=0"], "k must be positive, got 10.0 and 0"),
-    (["--set", "adapt.s=-1"], "s and k must be positive, got -1.0 and 3"),
-    (["--set", "adapt.k=many"], "--set adapt.k=many: k must be int"),
-    (["--set", "adapt.loss_v=1"], "--set adapt.loss_v=1: loss_v must be bool"),
-    (["--set", "adapt.loss_c=3"], "--set adapt.loss_c=3: loss_c must be str or null"),
-    (["--set", "adapt.crop_area=[1]"], "--set adapt.crop_area=[1]: crop_area must be"),
-    (["--set", "adapt.batch=21"], "batch 21 is larger than the set of 20 images; lower adapt.batch"),
-    (["--set", "adapt.batch=1"], "batch at least 2"),
-    (["--set", "adapt.kk=1"], "--set adapt.kk=1: write --set adapt.KEY=VALUE with KEY one of bank_init, batch"),
-    (["--set", "adapt.k"], "--set adapt.k: write --set adapt.KEY=VALUE"),
-    (["--set", "pretrain.epochs=1"], "--set pretrain.epochs=1: options of this command begin with adapt"),
-    (["--target", "msmt"], "--target msmt: profile smoke has market, duke"),
-    (["--device", "cuda:99"], "--device cuda:99: this machine has"),
-    (["--device", "gpu"], "--device gpu: no such device"),
-    (["--profile", "huge"], "unknown profile 'huge'; there are smoke, mini, gpu, paper"),
-    (["--data", "nowhere"], "nowhere/index.csv does not exist"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "adapt.k=0"], "k must be positive, got 10.0 and 0"),
+        (["--set", "adapt.s=-1"], "s and k must be positive, got -1.0 and 3"),
+        (["--set", "adapt.k=many"], "--set adapt.k=many: k must be int"),
+        (["--set", "adapt.loss_v=1"], "--set adapt.loss_v=1: loss_v must be bool"),
+        (["--set", "adapt.loss_c=3"], "--set adapt.loss_c=3: loss_c must be str or null"),
+        (["--set", "adapt.crop_area=[1]"], "--set adapt.crop_area=[1]: crop_area must be"),
+        (["--set", "adapt.batch=21"], "batch 21 is larger than the set of 20 images; lower adapt.batch"),
+        (["--set", "adapt.batch=1"], "batch at least 2"),
+        (["--set", "adapt.kk=1"], "--set adapt.kk=1: write --set adapt.KEY=VALUE with KEY one of bank_init, batch"),
+        (["--set", "adapt.k"], "--set adapt.k: write --set adapt.KEY=VALUE"),
+        (["--set", "pretrain.epochs=1"], "--set pretrain.epochs=1: options of this command begin with adapt"),
+        (["--target", "msmt"], "--target msmt: profile smoke has market, duke"),
+        (["--device", "cuda:99"], "--device cuda:99: this machine has"),
+        (["--device", "gpu"], "--device gpu: no such device"),
+        (["--profile", "huge"], "unknown profile 'huge'; there are smoke, mini, gpu, paper"),
+        (["--data", "nowhere"], "nowhere/index.csv does not exist"),
+    ],
+)
 def test_options_of_adapt(refused, arguments, words, tmp_path):
     assert words in refused("adapt", "--init", "start.pt", "--out", "new", *arguments)
     assert not (tmp_path / "new/checkpoint.pt").exists()
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--set", "network.num_patches=0"], "num_patches and dim must be at least 1, got 0"),
-    (["--set", "network.generator=grid"], "generator must be one of"),
-    (["--set", "network.backbone=resnet51"], "unknown backbone 'resnet51'"),
-    (["--set", "pretrain.batch=25"], "batch 25 is larger than the set of 24 images; lower pretrain.batch"),
-    (["--set", "pretrain.epochs=0"], "epochs and batch must be at least 1"),
-    (["--weights", "none.pth"], "no weight file at none.pth"),
-    (["--weights", "start.pt"], "start.pt is not a weight file"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "network.num_patches=0"], "num_patches and dim must be at least 1, got 0"),
+        (["--set", "network.generator=grid"], "generator must be one of"),
+        (["--set", "network.backbone=resnet51"], "unknown backbone 'resnet51'"),
+        (["--set", "pretrain.batch=25"], "batch 25 is larger than the set of 24 images; lower pretrain.batch"),
+        (["--set", "pretrain.epochs=0"], "epochs and batch must be at least 1"),
+        (["--weights", "none.pth"], "no weight file at none.pth"),
+        (["--weights", "start.pt"], "start.pt is not a weight file"),
+    ],
+)
 def test_options_of_pretrain(refused, arguments, words):
     assert words in refused("pretrain", "--out", "new", *arguments)
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["table9"], "unknown table 'table9'"), (["table3", "--seeds", "x"], "seeds must look like 0-2"),
-    (["table3", "--rows", "all"], "unknown row 'all'"), (["table3", "--targets", "msmt"], "unknown target 'msmt'"),
-    (["table3", "--data", "nowhere", "--workers", "1"], "nowhere/smoke/source, nowhere/smoke/market, nowhere/smoke/duke: python -m data_prep synthetic"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["table9"], "unknown table 'table9'"),
+        (["table3", "--seeds", "x"], "seeds must look like 0-2"),
+        (["table3", "--rows", "all"], "unknown row 'all'"),
+        (["table3", "--targets", "msmt"], "unknown target 'msmt'"),
+        (
+            ["table3", "--data", "nowhere", "--workers", "1"],
+            "nowhere/smoke/source, nowhere/smoke/market, nowhere/smoke/duke: python -m data_prep synthetic",
+        ),
+    ],
+)
 def test_options_of_run(refused, arguments, words, tmp_path):
     assert words in refused("run", *arguments, "--results", "results", "--models", "models")
     assert not (tmp_path / "results").exists()
@@ -123,13 +146,16 @@ def edited(folder, change):
     index.write_text(change(index.read_text()))
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda text: text.replace("person_id", "person"), "index.csv lacks the column 'person_id'"),
-    (lambda text: text.replace(",train,", ",training,"), "line 2: unknown split 'training'"),
-    (lambda text: text + text.splitlines()[1] + "\n", "is listed twice"),
-    (lambda text: text.splitlines()[0] + "\n", "lists no images"),
-    (lambda text: text.replace(",train,", ",query,"), "no images in split 'train'"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace("person_id", "person"), "index.csv lacks the column 'person_id'"),
+        (lambda text: text.replace(",train,", ",training,"), "line 2: unknown split 'training'"),
+        (lambda text: text + text.splitlines()[1] + "\n", "is listed twice"),
+        (lambda text: text.splitlines()[0] + "\n", "lists no images"),
+        (lambda text: text.replace(",train,", ",query,"), "no images in split 'train'"),
+    ],
+)
 def test_indexes(refused, tmp_path, change, words):
     folder = write_set(tmp_path / "set", {"train": pairs(range(1, 7), 2)})
     edited(folder, change)
@@ -150,7 +176,8 @@ def test_images_and_folders(refused, tmp_path):
 def test_queries_without_any_match(refused, tmp_path):
     folder = write_set(tmp_path / "set", {"query": [(1, 1), (2, 1)], "gallery": [(1, 1), (3, 2)]})
     assert "none of the 2 queries has an image of its person from another camera" in refused(
-        "evaluate", "--init", "start.pt", "--data", folder)
+        "evaluate", "--init", "start.pt", "--data", folder
+    )
 
 
 def test_two_runs_and_another_training_in_one_folder(refused, tmp_path):

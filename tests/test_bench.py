@@ -98,8 +98,10 @@ def test_a_device_that_is_not_there_is_refused(capsys):
 
 
 def test_importing_it_imports_no_test_code_and_no_plots():
-    code = ("import sys, paul.bench; from paul.bench import SUITES, cases; [cases(suite) for suite in SUITES]; "
-            "print({'paul_reference', 'reference', 'sklearn', 'pytest', 'matplotlib', 'faiss'} & set(sys.modules))")
+    code = (
+        "import sys, paul.bench; from paul.bench import SUITES, cases; [cases(suite) for suite in SUITES]; "
+        "print({'paul_reference', 'reference', 'sklearn', 'pytest', 'matplotlib', 'faiss'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -145,8 +147,12 @@ def test_growth_keeps_the_literal_version_to_the_sizes_it_was_given():
     asked = []
 
     def prepare(size):
-        return {"ours": lambda: asked.append(("ours", size)), "other": lambda: asked.append(("other", size)),
-                "flops": size, "moved": 1}
+        return {
+            "ours": lambda: asked.append(("ours", size)),
+            "other": lambda: asked.append(("other", size)),
+            "flops": size,
+            "moved": 1,
+        }
 
     peaks = Peaks(bytes_per_second=1.0, flops_per_second={"float32": 1.0})
     row = scale.grow(case.Bench(CPU, peaks), "N", (10, 20, 40), prepare, most=20)
@@ -180,8 +186,9 @@ def test_entries_that_the_index_did_not_find_are_left_out(a_bank):
     features, bank, index = a_bank
     near = (features @ bank.mT).topk(20, dim=2).indices
     padded = torch.cat([near, torch.full((2, 5, 7), -1)], dim=2)
-    torch.testing.assert_close(*(candidate_loss(features, bank, index, each, None, s=5.0, k=3)
-                                 for each in (near, padded)))
+    torch.testing.assert_close(
+        *(candidate_loss(features, bank, index, each, None, s=5.0, k=3) for each in (near, padded))
+    )
 
 
 def test_a_random_subset_is_right_on_average_about_the_sum(a_bank):
@@ -220,16 +227,21 @@ def test_without_the_index_library_the_extra_is_named(a_bank, monkeypatch):
 def test_pictures_show_every_row(tmp_path):
     from paul.bench import plots
 
-    rows = {name: {"flops": 1e9 * n, "bytes": 1e8, "ours_seconds": 0.1, "bound_seconds": 0.05}
-            for n, name in enumerate(("counted", "none"))}
+    rows = {
+        name: {"flops": 1e9 * n, "bytes": 1e8, "ours_seconds": 0.1, "bound_seconds": 0.05}
+        for n, name in enumerate(("counted", "none"))
+    }
     peaks = {"bytes_per_second": 1e10, "flops_per_second": {"float32": 1e11}}
     legend = plots.roofline(rows, peaks).axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["roof: float32", "none: 50% of its bound"]
     curve = {"name": "ours", "of": "N", "x": [1, 2], "seconds": [1.0, 2.0], "spread": [0.1, 0.1], "exponent": 1.0}
     figure = plots.growth({"a": {"title": "A", "curves": [curve]}, "b": {"title": "without"}})
     assert [axis.get_title("left") for axis in figure.axes] == ["A"]
-    points = [{"method": method, "candidates": c, "s": 30.0, "loss_error": 0.1, "gradient_error": 0.1, "seconds": 0.1}
-              for method in plots.METHODS for c in (10, 100)]
+    points = [
+        {"method": method, "candidates": c, "s": 30.0, "loss_error": 0.1, "gradient_error": 0.1, "seconds": 0.1}
+        for method in plots.METHODS
+        for c in (10, 100)
+    ]
     assert len(plots.approximation({"points": points, "other_seconds": 1.0}).axes) == 2
 
 
@@ -245,7 +257,12 @@ def test_seconds_spent_inside_a_function_are_taken_off_again_afterwards():
 def two_steps():
     """Ours and the literal step's parts on the same weights, banks and batch, in float64."""
     torch.manual_seed(0)
-    model = PatchNet(PatchNetOptions("small", num_patches=3, dim=8, pgn_channels=8, pgn_hidden=8)).to_target().double().train()
+    model = (
+        PatchNet(PatchNetOptions("small", num_patches=3, dim=8, pgn_channels=8, pgn_hidden=8))
+        .to_target()
+        .double()
+        .train()
+    )
     with torch.no_grad():
         model.generator.fc_loc[2].weight.normal_(std=0.05)  # patches that differ from image to image
     ours, literal = deepcopy(model), reference.ReleasedStep(deepcopy(model), 30, s=5.0)
@@ -316,8 +333,12 @@ def test_literal_images_are_prepared_as_ours():
 
 def test_committed_records_keep_to_their_bounds_within_noise():
     """A bound that a measurement passes by far is counted wrongly."""
-    rows = [(f"{file.parent.name}/{file.stem} {name}", row) for file in (ROOT / "results" / "benchmarks").glob("*/*.json")
-            if file.stem in bench.SUITES for name, row in bench.read_rows(file).items()]
+    rows = [
+        (f"{file.parent.name}/{file.stem} {name}", row)
+        for file in (ROOT / "results" / "benchmarks").glob("*/*.json")
+        if file.stem in bench.SUITES
+        for name, row in bench.read_rows(file).items()
+    ]
     assert rows and not [name for name, row in rows if not 0 < row["share_of_bound"] <= 1.3]
     assert not [name for name, row in rows if row["quick"]]
 

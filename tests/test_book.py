@@ -86,13 +86,14 @@ def test_a_failure_stops_the_run_and_is_named(small):
 
 def test_keep_going_skips_only_what_depends_on_the_failure(small):
     fine = "# %%\n1"
-    run = small(
-        a=("# %%\n1 / 0", ""), b=(fine, 'after = ["a"]'), c=(fine, 'after = ["b"]'), d=(fine, "")
-    )
+    run = small(a=("# %%\n1 / 0", ""), b=(fine, 'after = ["a"]'), c=(fine, 'after = ["b"]'), d=(fine, ""))
     status, manifest, _ = run(keep_going=True)
     assert status == 1
     assert {slug: entry["status"] for slug, entry in manifest["chapters"].items()} == {
-        "a": "failed", "b": "skipped", "c": "skipped", "d": "ran"
+        "a": "failed",
+        "b": "skipped",
+        "c": "skipped",
+        "d": "ran",
     }
     assert "comes after a, which failed" in manifest["chapters"]["b"]["why"]
     assert "comes after b, which was skipped" in manifest["chapters"]["c"]["why"]
@@ -108,10 +109,9 @@ def test_a_dead_kernel_fails_its_chapter(small):
     assert status == 1 and "kernel died" in manifest["chapters"]["a"]["error"]
 
 
-@pytest.mark.parametrize("asked, message", [
-    ({"kk": "5"}, "a takes profile, k; b takes none"),
-    ({"k": "many"}, "a: k wants int, not 'many'"),
-])
+@pytest.mark.parametrize(
+    "asked, message", [({"kk": "5"}, "a takes profile, k; b takes none"), ({"k": "many"}, "a: k wants int, not 'many'")]
+)
 def test_parameters_that_no_chapter_takes_are_refused_before_anything_runs(small, tmp_path, asked, message):
     run = small(a=(PARAMETERS, ""), b=("# %%\n1", ""))
     with pytest.raises(BookError, match=message):
@@ -225,11 +225,14 @@ def test_the_extra_seed_is_one_more_than_there_are(tmp_path):
     assert seed_range(tmp_path, "mini") == "0-3"
 
 
-@pytest.mark.parametrize("toml, message", [
-    ('[[chapter]]\nslug = "a"\ntitle = "A"\nafter = ["b"]', "no earlier chapter"),
-    ('[[chapter]]\nslug = "a"\ntitle = "A"\nneeds = ["luck"]', "needs 'luck'"),
-    ('[[chapter]]\nslug = "a"\ntitle = "A"\n[[chapter]]\nslug = "a"\ntitle = "A"', "listed twice"),
-])
+@pytest.mark.parametrize(
+    "toml, message",
+    [
+        ('[[chapter]]\nslug = "a"\ntitle = "A"\nafter = ["b"]', "no earlier chapter"),
+        ('[[chapter]]\nslug = "a"\ntitle = "A"\nneeds = ["luck"]', "needs 'luck'"),
+        ('[[chapter]]\nslug = "a"\ntitle = "A"\n[[chapter]]\nslug = "a"\ntitle = "A"', "listed twice"),
+    ],
+)
 def test_book_toml_is_checked(tmp_path, toml, message):
     (tmp_path / "book.toml").write_text(TOML + toml)
     with pytest.raises(BookError, match=message):
@@ -287,5 +290,7 @@ def test_the_chapters_parameters_cell_is_there_and_typed():
 
     for chapter in load_book().chapters:
         taken = papermill.inspect_notebook(pairs.read_chapter(chapter))
-        assert {"profile", "results_dir"} | ({"data_dir"} if "data" in chapter.needs else set()) <= set(taken), chapter.slug
+        assert {"profile", "results_dir"} | ({"data_dir"} if "data" in chapter.needs else set()) <= set(taken), (
+            chapter.slug
+        )
         assert all(parameter["inferred_type_name"] != "None" for parameter in taken.values()), chapter.slug

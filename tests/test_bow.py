@@ -65,7 +65,7 @@ def histogram_by_loops(book, image):
                         names[place] += p / options.patch**2
             ranked = sorted((math.dist(names, word), place) for place, word in enumerate(words))
             down, right = 2 * row / (rows - 1) - 1, 2 * column / (columns - 1) - 1
-            for distance, word in ranked[:options.assigned]:
+            for distance, word in ranked[: options.assigned]:
                 weight = math.exp(-distance / options.sigma**2) * math.exp(-(down**2 + right**2) / options.mask**2)
                 votes[row * options.strips // rows][word] += weight
                 often[word] += 1

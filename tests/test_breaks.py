@@ -31,8 +31,12 @@ def mortal(trained, target, tmp_path_factory):
     """Run a scenario of tests/mortal.py in a folder and return its answer."""
     folder = tmp_path_factory.mktemp("mortal")
     np.save(folder / "images.npy", target.numpy())
-    command = [sys.executable, str(ROOT / "tests/mortal.py"), str(trained[1] / "checkpoint.pt"),
-               str(folder / "images.npy")]
+    command = [
+        sys.executable,
+        str(ROOT / "tests/mortal.py"),
+        str(trained[1] / "checkpoint.pt"),
+        str(folder / "images.npy"),
+    ]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=QUIET, cwd=ROOT)
 
     def run(scenario, folder):
@@ -49,7 +53,7 @@ def end_of(folder):
     """What a finished training has decided: weights, memories, and the curve without its seconds."""
     state = checkpoint.read(Path(folder) / "checkpoint.pt")
     training = state["training"]
-    memories = {f"{part}/{name}": value for part in ("memory", "centers") for name, value in training[part].items()}
+    memories = {f"{part}/{name}": value for part in ("memory", "centers") for name, value in state[part].items()}
     history = json.loads(training["history"])
     curve = [{key: value for key, value in line.items() if key != "seconds"} for line in history]
     return {**state["model"], **memories}, curve
@@ -69,7 +73,11 @@ def test_killed_at_random_moments_twenty_times_it_ends_the_same(mortal, tmp_path
     assert found["last"] == [0, ""] and found["left"] > 0
     assert ends_alike(tmp_path / "whole", tmp_path / "killed")
     assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == [
-        ".lock", "checkpoint.previous.pt", "checkpoint.pt", "log.jsonl"]
+        ".lock",
+        "checkpoint.previous.pt",
+        "checkpoint.pt",
+        "log.jsonl",
+    ]
 
 
 def test_of_two_processes_in_one_folder_the_second_is_told_to_wait(mortal, adapted, tmp_path):
@@ -112,13 +120,16 @@ print(len(history), "epochs")
 """
 
 
-def test_a_notebook_whose_kernel_was_killed_goes_on_when_the_cell_is_run_again(
-        trained, target, adapted, tmp_path):
+def test_a_notebook_whose_kernel_was_killed_goes_on_when_the_cell_is_run_again(trained, target, adapted, tmp_path):
     from jupyter_client import KernelManager
 
     np.save(tmp_path / "images.npy", target.numpy())
-    paths = dict(paths=[str(ROOT), str(ROOT / "tests")], start=str(trained[1] / "checkpoint.pt"),
-                 images=str(tmp_path / "images.npy"), folder=str(tmp_path / "run"))
+    paths = dict(
+        paths=[str(ROOT), str(ROOT / "tests")],
+        start=str(trained[1] / "checkpoint.pt"),
+        images=str(tmp_path / "images.npy"),
+        folder=str(tmp_path / "run"),
+    )
     kernels = [KernelManager(kernel_name="python3") for _ in range(2)]
     try:
         for kernel in kernels:
@@ -136,8 +147,9 @@ def test_a_notebook_whose_kernel_was_killed_goes_on_when_the_cell_is_run_again(
             time.sleep(0.02)
         assert len(json.loads(checkpoint.read(tmp_path / "run/checkpoint.pt")["training"]["history"])) < ADAPT.epochs
         said = []
-        answer = clients[1].execute_interactive(CELL.format(**paths, seconds=0), timeout=180,
-                                                output_hook=lambda message: said.append(message["content"]))
+        answer = clients[1].execute_interactive(
+            CELL.format(**paths, seconds=0), timeout=180, output_hook=lambda message: said.append(message["content"])
+        )
         assert answer["content"]["status"] == "ok", said
         assert any(content.get("text") == "2 epochs\n" for content in said)
     finally:
@@ -161,7 +173,8 @@ def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(mortal, tmp_path)
 
 
 def test_files_that_may_not_grow_stop_the_run_and_leave_the_last_checkpoint(
-        trained, target, adapted, tmp_path, monkeypatch):
+    trained, target, adapted, tmp_path, monkeypatch
+):
     step, steps = torch.optim.SGD.step, [0]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -182,13 +195,12 @@ def test_files_that_may_not_grow_stop_the_run_and_leave_the_last_checkpoint(
     assert ends_alike(tmp_path, adapted[1])
 
 
-def test_images_unreadable_in_the_middle_are_named_and_can_be_left_out(
-        tmp_path, capsys, monkeypatch, tiny_smoke):
+def test_images_unreadable_in_the_middle_are_named_and_can_be_left_out(tmp_path, capsys, monkeypatch, tiny_smoke):
     monkeypatch.chdir(tmp_path)
     folder = write_set(tmp_path / "set", {"train": pairs(range(1, 7), 2)})
     images = sorted((folder / "bounding_box_train").iterdir())
     whole = images[10].read_bytes()
-    images[10].write_bytes(whole[:len(whole) // 2])
+    images[10].write_bytes(whole[: len(whole) // 2])
     images[11].write_bytes(b"")
     images[12].write_text("no image at all")
     images[13].unlink()
@@ -294,10 +306,20 @@ for line in {commands!r}:
 def commands(folder, index_of="set"):
     """Every stage by the command line, from a source set to scores."""
     folder, common = str(folder), ["--profile", "smoke", "--device", "cpu"]
-    return [["pretrain", *common, "--data", f"{folder}/{index_of}", "--out", f"{folder}/source"],
-            ["adapt", *common, "--data", f"{folder}/{index_of}", "--init", f"{folder}/source/checkpoint.pt", "--out",
-             f"{folder}/target"],
-            ["evaluate", *common, "--data", f"{folder}/{index_of}", "--init", f"{folder}/target/model.pt"]]
+    return [
+        ["pretrain", *common, "--data", f"{folder}/{index_of}", "--out", f"{folder}/source"],
+        [
+            "adapt",
+            *common,
+            "--data",
+            f"{folder}/{index_of}",
+            "--init",
+            f"{folder}/source/checkpoint.pt",
+            "--out",
+            f"{folder}/target",
+        ],
+        ["evaluate", *common, "--data", f"{folder}/{index_of}", "--init", f"{folder}/target/model.pt"],
+    ]
 
 
 def in_a_process(commands, cwd, **environment):
@@ -351,7 +373,7 @@ def test_a_home_that_is_missing_or_read_only_is_not_needed(tmp_path):
 
 
 def test_paths_with_spaces_quotes_and_other_alphabets(tmp_path, capsys, monkeypatch, tiny_smoke):
-    for name in ("with spaces", "it's \"quoted\" & $HOME; *?[a]", ALPHABETS.strip(), "%s {0} \\n"):
+    for name in ("with spaces", 'it\'s "quoted" & $HOME; *?[a]', ALPHABETS.strip(), "%s {0} \\n"):
         folder = tmp_path / name
         a_set(folder / "set", name="a b'\"$ü ")
         for command in commands(folder):
@@ -364,8 +386,11 @@ def test_paths_with_spaces_quotes_and_other_alphabets(tmp_path, capsys, monkeypa
 
 def test_every_row_of_the_table_names_a_test_that_is_there_and_no_break_is_missing():
     page = (ROOT / "book/pages/when_things_break.md").read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in page.splitlines()
-            if line.startswith("|")]
+    rows = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in page.splitlines()
+        if line.startswith("|")
+    ]
     assert rows[0] == ["What breaks", "What happens", "What to do", "The test"] and set(rows[1]) == {"---"}
     named = set()
     for row in rows[2:]:
@@ -373,10 +398,14 @@ def test_every_row_of_the_table_names_a_test_that_is_there_and_no_break_is_missi
         tests = re.findall(r"`(test_\w+)\.py::(test_\w+)`", row[3])
         assert tests and row[3] == ", ".join(f"`{file}.py::{test}`" for file, test in tests), row
         named |= set(tests)
-    there = {(path.stem, node.name) for path in (ROOT / "tests").glob("test_*.py")
-             for node in ast.parse(path.read_text(encoding="utf-8")).body
-             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+    there = {
+        (path.stem, node.name)
+        for path in (ROOT / "tests").glob("test_*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
     assert named <= there, named - there
     own = {(file, test) for file, test in there if file == Path(__file__).stem} - {
-        (Path(__file__).stem, "test_every_row_of_the_table_names_a_test_that_is_there_and_no_break_is_missing")}
+        (Path(__file__).stem, "test_every_row_of_the_table_names_a_test_that_is_there_and_no_break_is_missing")
+    }
     assert own <= named, own - named

@@ -38,8 +38,15 @@ def file(tmp_path):
 # --- there and back ---
 
 
-@pytest.mark.parametrize("options", [OPTIONS, replace(OPTIONS, generator="equal", freeze_pgn="eval"),
-                                     replace(OPTIONS, generator="random"), OPTIONS.image_level()])
+@pytest.mark.parametrize(
+    "options",
+    [
+        OPTIONS,
+        replace(OPTIONS, generator="equal", freeze_pgn="eval"),
+        replace(OPTIONS, generator="random"),
+        OPTIONS.image_level(),
+    ],
+)
 @pytest.mark.parametrize("stage", ["source", "target"])
 def test_network_and_training_state_come_back_bit_for_bit(options, stage, tmp_path):
     network = model(options)
@@ -76,9 +83,11 @@ def test_another_architecture_is_refused_and_says_how_it_differs(file):
     with pytest.raises(ValueError, match=r"model.pt holds another architecture \(num_patches: 2 in the file, 6 expec"):
         checkpoint.load(file, replace(OPTIONS, num_patches=6))
     state = checkpoint.read(file)
-    for change, message in (({"format": 99}, "was not written by paul.checkpoint.save"),
-                            ({"options": {**state["options"], "depth": 9}}, "another version of paul .*depth"),
-                            ({"options": {**state["options"], "dim": 4}}, "does not fit its own options")):
+    for change, message in (
+        ({"format": 99}, "was not written by paul.checkpoint.save"),
+        ({"options": {**state["options"], "depth": 9}}, "another version of paul .*depth"),
+        ({"options": {**state["options"], "dim": 4}}, "does not fit its own options"),
+    ):
         torch.save({**state, **change}, file)
         with pytest.raises(ValueError, match=f"model.pt {message}|model.pt comes from {message}"):
             checkpoint.load(file)
@@ -96,7 +105,7 @@ class Mischief:
 
 
 def cut(path):
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def flip(path):
@@ -107,7 +116,9 @@ def flip(path):
 
 
 DAMAGE = {
-    "truncated": cut, "one bit flipped": flip, "emptied": lambda path: path.write_bytes(b""),
+    "truncated": cut,
+    "one bit flipped": flip,
+    "emptied": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("a page that says 404"),
     "html": lambda path: path.write_text("<html>404</html>"),
     "code": lambda path: path.write_bytes(pickle.dumps(Mischief(), protocol=2)),
@@ -136,9 +147,11 @@ def test_missing_file(tmp_path):
 
 def full_disk(after):
     """A write that runs out of space once it has written so many bytes."""
+
     def write(file):
         file.write(b"x" * after)
         raise OSError(28, "No space left on device")
+
     return write
 
 
@@ -197,9 +210,15 @@ def released():
     state = {f"backbone.{key}": value for key, value in backbone.state_dict().items() if not key.startswith("fc.")}
 
     def norm(name, width):
-        state.update({f"{name}.weight": torch.rand(width) + 0.5, f"{name}.bias": torch.randn(width),
-                      f"{name}.running_mean": torch.randn(width), f"{name}.running_var": torch.rand(width) + 0.5,
-                      f"{name}.num_batches_tracked": torch.tensor(9)})
+        state.update(
+            {
+                f"{name}.weight": torch.rand(width) + 0.5,
+                f"{name}.bias": torch.randn(width),
+                f"{name}.running_mean": torch.randn(width),
+                f"{name}.running_var": torch.rand(width) + 0.5,
+                f"{name}.num_batches_tracked": torch.tensor(9),
+            }
+        )
 
     def layer(name, *shape):
         state.update({f"{name}.weight": 0.02 * torch.randn(shape), f"{name}.bias": 0.1 * torch.randn(shape[0])})
@@ -221,8 +240,9 @@ def from_scratch(state, x):
     """The same equations, written out with the functions of torch and the weights by their released names."""
     backbone = torchvision.models.resnet50()
     backbone.layer4[0].conv2.stride = backbone.layer4[0].downsample[0].stride = (1, 1)
-    backbone.load_state_dict({key.removeprefix("module.backbone."): value for key, value in state.items()
-                              if "backbone" in key}, strict=False)
+    backbone.load_state_dict(
+        {key.removeprefix("module.backbone."): value for key, value in state.items() if "backbone" in key}, strict=False
+    )
     b = backbone.eval()
     feature_map = b.layer4(b.layer3(b.layer2(b.layer1(b.maxpool(b.relu(b.bn1(b.conv1(x))))))))
 
@@ -257,14 +277,16 @@ def test_released_checkpoint_computes_what_its_equations_say(released, tmp_path)
         source = checkpoint.import_released(released, stage="source").eval()
         found, found_source = target(x), source(x)
     assert target.stage == "target" and target.options == source.options == PatchNetOptions(
-        num_patches=PATCHES, embedding_dim=EMBEDDING, pgn_channels=CHANNELS, pgn_hidden=HIDDEN)
+        num_patches=PATCHES, embedding_dim=EMBEDDING, pgn_channels=CHANNELS, pgn_hidden=HIDDEN
+    )
     for i in range(PATCHES):
         unit = F.normalize(features[i])
         torch.testing.assert_close(found.features[i], unit, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(found.embeddings[i], unit @ F.normalize(embeddings[i][0]).T, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(found_source.features[i], features[i].relu(), atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(found_source.embeddings[i], F.linear(features[i].relu(), *embeddings[i]), atol=1e-4,
-                                   rtol=1e-4)
+        torch.testing.assert_close(
+            found_source.embeddings[i], F.linear(features[i].relu(), *embeddings[i]), atol=1e-4, rtol=1e-4
+        )
         torch.testing.assert_close(found_source.logits[i], logits[i], atol=1e-4, rtol=1e-4)
 
 
@@ -274,13 +296,17 @@ def test_released_checkpoint_of_an_old_torch_has_no_batch_counters(released):
     assert torch.equal(a.branch_norm.running_var, b.branch_norm.running_var)
 
 
-@pytest.mark.parametrize(("key", "named"), [
-    ("module.new.down.0.0.weight", "new.down.0.0.weight is missing"),
-    ("module.new.embedding.0.weight", "new.embedding.0.weight is missing"),
-    ("module.patch_proposal.localization.0.weight", "localization.0.weight is missing"),
-    ("module.patch_proposal.fc_loc.0.weight", "fc_loc.0.weight"),
-    ("module.backbone.layer3.0.conv1.weight", "backbone.layer3.0.conv1.weight"),
-    ("module.new.down.2.1.running_mean", "down")])
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [
+        ("module.new.down.0.0.weight", "new.down.0.0.weight is missing"),
+        ("module.new.embedding.0.weight", "new.embedding.0.weight is missing"),
+        ("module.patch_proposal.localization.0.weight", "localization.0.weight is missing"),
+        ("module.patch_proposal.fc_loc.0.weight", "fc_loc.0.weight"),
+        ("module.backbone.layer3.0.conv1.weight", "backbone.layer3.0.conv1.weight"),
+        ("module.new.down.2.1.running_mean", "down"),
+    ],
+)
 def test_released_checkpoint_that_lacks_a_key(released, key, named):
     with pytest.raises(ValueError, match=f"not a released PAUL checkpoint.*{named}"):
         checkpoint.import_released({name: value for name, value in released.items() if name != key})

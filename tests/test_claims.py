@@ -236,14 +236,22 @@ def test_claims_json_is_whole_and_repeatable(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize(("bound", "verdict"), [
-    ({"above": 48.0}, "supported"), ({"below": 52.0}, "supported"), ({"above": 52.0}, "contradicted"),
-    ({"below": 48.0}, "contradicted"), ({"above": 50.0}, "inconclusive"), ({"below": 50.0}, "inconclusive")])
+@pytest.mark.parametrize(
+    ("bound", "verdict"),
+    [
+        ({"above": 48.0}, "supported"),
+        ({"below": 52.0}, "supported"),
+        ({"above": 52.0}, "contradicted"),
+        ({"below": 48.0}, "contradicted"),
+        ({"above": 50.0}, "inconclusive"),
+        ({"below": 50.0}, "inconclusive"),
+    ],
+)
 def test_a_level_is_a_rows_own_interval_against_a_bound(bound, verdict):
     runs = runs_frame([record("a", rank1=49.9), record("a", seed=1, rank1=50.1), record("a", seed=2, rank1=50.0)])
     found = judge(claim({"kind": "level", "row": "a", **bound}), runs, "mini")
     assert found["verdict"] == verdict and found["evidence"][0]["mean"] == pytest.approx(50.0)
-    (name, value), = bound.items()
+    ((name, value),) = bound.items()
     assert f"a, Rank-1 on Market-1501-like: 50.0 [49.8, 50.2] against {name} {value:g}" in found["sentence"]
     missing = judge(claim({"kind": "level", "row": "b", **bound}), runs, "mini")
     assert missing["verdict"] == "not run" and missing["missing"] == ["b on market"]

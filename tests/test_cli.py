@@ -58,12 +58,27 @@ def test_adapt_then_evaluate(paul, work, start):
     code, out, _ = paul("evaluate", *COMMON, "--init", "adapted/model.pt", "--data", "data/smoke/duke")
     lines = out.splitlines()
     assert code == 0 and [line.split()[0] for line in lines[:-1]] == [
-        "rank1", "rank5", "rank10", "rank20", "map_step", "map_trapezoid", "minp"]
+        "rank1",
+        "rank5",
+        "rank10",
+        "rank20",
+        "map_step",
+        "map_trapezoid",
+        "minp",
+    ]
     assert all(0 <= float(line.split()[1]) <= 100 and line.split()[2] == "%" for line in lines[:-1])
     # person 40 stands in the query, but in no other camera
     assert lines[-1] == "4 queries; 1 left out: no image of theirs from another camera"
-    code, out, _ = paul("evaluate", *COMMON, "--init", "adapted/model.pt", "--data", "data/smoke/duke", "--splits",
-                        "val_query,val_gallery")
+    code, out, _ = paul(
+        "evaluate",
+        *COMMON,
+        "--init",
+        "adapted/model.pt",
+        "--data",
+        "data/smoke/duke",
+        "--splits",
+        "val_query,val_gallery",
+    )
     assert code == 0 and out.endswith("1 queries; 0 left out: no image of theirs from another camera\n")
 
 
@@ -136,8 +151,23 @@ def test_run_and_report(paul, work):
 def test_an_outdated_record_is_told_in_one_line(paul, work):
     path = next((work / "results/runs/smoke").glob("patch_direct--*"))
     path.write_text(json.dumps({**json.loads(path.read_text()), "numerics": {}}))
-    run = ["run", "table3", *COMMON, "--results", "results", "--models", "models", "--seeds", "0",
-           "--targets", "market", "--rows", "patch_direct", "--workers", "1"]
+    run = [
+        "run",
+        "table3",
+        *COMMON,
+        "--results",
+        "results",
+        "--models",
+        "models",
+        "--seeds",
+        "0",
+        "--targets",
+        "market",
+        "--rows",
+        "patch_direct",
+        "--workers",
+        "1",
+    ]
     code, out, err = paul(*run)
     assert code == 0 and out.startswith("profile smoke: 1 runs, 0 to compute")
     assert err.startswith(f"paul run: 1 of 1 records are outdated; {path.name} was measured with other arithmetic; --")
@@ -148,6 +178,7 @@ def test_an_outdated_record_is_told_in_one_line(paul, work):
 
 def test_skipped_images_are_named(paul, data, tmp_path):
     from people import pairs, write_set
+
     folder = write_set(tmp_path / "set", {"train": pairs(range(1, 7), 2)})
     broken = next((folder / "bounding_box_train").iterdir())
     broken.write_bytes(broken.read_bytes()[:100])
@@ -172,8 +203,9 @@ def test_ctrl_c_says_how_to_go_on(paul, work, start, monkeypatch):
 
 
 def test_python_m_paul():
-    done = subprocess.run([sys.executable, "-m", "paul", "--version"], capture_output=True, text=True, check=True,
-                          cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "paul", "--version"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout.strip() == __version__
 
 

@@ -35,8 +35,10 @@ def places_in(folder: Path, data: Path) -> Places:
 
 def bytes_of(places: Places) -> dict[str, bytes]:
     """Every record's file, its clock times and its memory blanked out."""
-    return {path.name: SCRATCH.sub(rb"\1-", path.read_bytes())
-            for path in (Path(places.results) / "runs/smoke").glob("*.json")}
+    return {
+        path.name: SCRATCH.sub(rb"\1-", path.read_bytes())
+        for path in (Path(places.results) / "runs/smoke").glob("*.json")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +107,10 @@ def test_workers_that_keep_dying_end_the_work_and_errors_are_not_retried():
 
 
 def test_a_replaced_pool_leaves_no_process_behind(tmp_path):
-    stubborn = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); " \
-               "open(name + '~', 'w').write(str(os.getpid())); os.rename(name + '~', name); time.sleep(100)"
+    stubborn = (
+        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "open(name + '~', 'w').write(str(os.getpid())); os.rename(name + '~', name); time.sleep(100)"
+    )
     pool = Workers(2)
     pool.submit(exec, stubborn, {"name": str(tmp_path / "pid")})
     while not (tmp_path / "pid").exists():
@@ -138,8 +142,14 @@ class Tiny(WorkerPlugin):
 
 def test_a_dask_worker_that_is_killed_has_its_run_done_elsewhere(data, tmp_path, serial, monkeypatch):
     places = places_in(tmp_path, data)
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
-                      worker_dashboard_address=None, local_directory=str(tmp_path)) as cluster:
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        worker_dashboard_address=None,
+        local_directory=str(tmp_path),
+    ) as cluster:
         workers = {worker.pid for worker in cluster.workers.values()}
         with dask_executor(cluster.scheduler_address) as executor:
             executor._client.register_plugin(Tiny(tmp_path / "mark"))
@@ -150,8 +160,10 @@ def test_a_dask_worker_that_is_killed_has_its_run_done_elsewhere(data, tmp_path,
             with pytest.raises(ValueError, match="wrong"):
                 list(as_they_end(executor, partial(count_and_fail, calls), ["it"], retries=3))
             assert calls.read_text() == "it\n"  # a run's own error is not tried again
-        with pytest.raises(RuntimeError, match="workers died while they computed the same run.*--memory-limit"), \
-                dask_executor(cluster.scheduler_address) as executor:
+        with (
+            pytest.raises(RuntimeError, match="workers died while they computed the same run.*--memory-limit"),
+            dask_executor(cluster.scheduler_address) as executor,
+        ):
             cluster.scheduler.allowed_failures = 0
             list(as_they_end(executor, signal.raise_signal, [signal.SIGKILL], retries=3))
 
@@ -164,8 +176,22 @@ def count_and_fail(calls: Path, item) -> None:
 
 def test_dask_without_a_scheduler_is_one_line(data, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
-    common = ["run", "table3", "--profile", "smoke", "--device", "cpu", "--data", str(data), "--results", "nowhere",
-              "--seeds", "0", "--executor", "dask"]
+    common = [
+        "run",
+        "table3",
+        "--profile",
+        "smoke",
+        "--device",
+        "cpu",
+        "--data",
+        str(data),
+        "--results",
+        "nowhere",
+        "--seeds",
+        "0",
+        "--executor",
+        "dask",
+    ]
     assert cli.main(common) == 1
     complaint = "paul run: --executor dask needs --scheduler ADDRESS; 'dask scheduler' prints it\n"
     assert capsys.readouterr().err == complaint
@@ -182,8 +208,12 @@ def test_an_array_names_every_index_once():
 
 def indices_of(array: str) -> list[int]:
     """What sbatch makes of --array."""
-    return [i for part in array.split(",") for first, _, last in [part.partition("-")]
-            for i in range(int(first), int(last or first) + 1)]
+    return [
+        i
+        for part in array.split(",")
+        for first, _, last in [part.partition("-")]
+        for i in range(int(first), int(last or first) + 1)
+    ]
 
 
 def submit(script: Path, environment: dict) -> list[str]:
@@ -207,8 +237,26 @@ def test_slurm_arrays_write_the_same_records(data, tmp_path, serial, capsys, mon
     path = os.pathsep.join(map(str, (tmp_path, ROOT / "tests", ROOT)))
     environment = os.environ | {"PYTHONPATH": path, "TQDM_DISABLE": "1"}
     monkeypatch.chdir(folder)
-    run = ["run", "table3", "--profile", "smoke", "--device", "cpu", "--data", str(data), "--results", places.results,
-           "--models", "models", "--seeds", "0", "--targets", "market", "--rows", "patch_lv,paul"]
+    run = [
+        "run",
+        "table3",
+        "--profile",
+        "smoke",
+        "--device",
+        "cpu",
+        "--data",
+        str(data),
+        "--results",
+        places.results,
+        "--models",
+        "models",
+        "--seeds",
+        "0",
+        "--targets",
+        "market",
+        "--rows",
+        "patch_lv,paul",
+    ]
     assert cli.main([*run, "--executor", "slurm", "--scripts", "scripts", "--sbatch=--time=1:00:00 --mem=2G"]) == 0
     first, second, report = capsys.readouterr().out.splitlines()[-3:]
     assert report.startswith("paul report --results")
@@ -225,7 +273,10 @@ def test_slurm_arrays_write_the_same_records(data, tmp_path, serial, capsys, mon
     assert sorted(written) == sorted(map(str, (folder / "results/runs/smoke").iterdir()))
     assert bytes_of(places) == {name: text for name, text in serial.items() if not name.startswith("image_direct")}
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
-    assert cli.main([*run, "--executor", "slurm", "--book", str(ROOT / "book")]) == 0 and "0 to compute" in capsys.readouterr().out
+    assert (
+        cli.main([*run, "--executor", "slurm", "--book", str(ROOT / "book")]) == 0
+        and "0 to compute" in capsys.readouterr().out
+    )
     assert cli.main([*run, "--task", "3"]) == 1 and "names runs 0 to 1" in capsys.readouterr().err
 
 

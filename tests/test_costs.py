@@ -86,8 +86,13 @@ def test_a_checkpoint_has_the_size_that_is_said(tmp_path):
     loss = PaulLoss(model, step.images, AdaptOptions())
     trained = [p for p in model.parameters() if p.requires_grad]
     momentum = {str(place): torch.zeros_like(p) for place, p in enumerate(trained)}
-    checkpoint.save(tmp_path / "file.pt", model, momentum=momentum, memory=loss.memory.state_dict(),
-                    centers=loss.centers.state_dict())
+    checkpoint.save(
+        tmp_path / "file.pt",
+        model,
+        momentum=momentum,
+        memory=loss.memory.state_dict(),
+        centers=loss.centers.state_dict(),
+    )
     expected = step.checkpoint_bytes(*costs.weights(SMALL))
     assert (tmp_path / "file.pt").stat().st_size == pytest.approx(expected, rel=0.05)
 
@@ -117,19 +122,26 @@ def test_the_page_states_what_the_functions_say():
         assert table in text
     page, large = " ".join(text.split()), Step(images=10_000_000)
     backbone, both = (costs.crossing(costs.network_flops(part=part)) / 1e6 for part in ("backbone", "generator"))
-    gigabytes = {name: size / 1e9 for name, size in (
-        ("bank", large.bank_bytes), ("centres", large.centre_bytes), ("similarities", large.similarity_bytes),
-        ("checkpoint", large.checkpoint_bytes(*costs.weights())))}
+    gigabytes = {
+        name: size / 1e9
+        for name, size in (
+            ("bank", large.bank_bytes),
+            ("centres", large.centre_bytes),
+            ("similarities", large.similarity_bytes),
+            ("checkpoint", large.checkpoint_bytes(*costs.weights())),
+        )
+    }
     for sentence in (
-            f"overtakes the backbone alone at N = {backbone:.1f} million",
-            f"runs as well, at {both:.1f} million",
-            f"a tenth of that: {backbone / 10:.1f} million for the backbone",
-            f"with {large.patches * large.dim:,} numbers each takes {gigabytes['bank']:.1f} GB in float32, the centres "
-            f"{gigabytes['centres']:.1f} GB and one batch's similarities {gigabytes['similarities']:.1f} GB more",
-            f"with 40 GB a rank beside network and activations it takes {large.ranks_for(40e9)} ranks, with 10 GB "
-            f"{large.ranks_for(10e9)}",
-            f"needs {gigabytes['checkpoint']:.1f} GB of host memory",
-            f"fit into memory either ({large.image_bytes() / 1e12:.2f} TB)",
-            f"($M = {large.patches}$, $D = {large.dim}$, $E = {large.centre_dim}$, $B = {large.batch}$, "
-            f"$k = {large.nearest}$)"):
+        f"overtakes the backbone alone at N = {backbone:.1f} million",
+        f"runs as well, at {both:.1f} million",
+        f"a tenth of that: {backbone / 10:.1f} million for the backbone",
+        f"with {large.patches * large.dim:,} numbers each takes {gigabytes['bank']:.1f} GB in float32, the centres "
+        f"{gigabytes['centres']:.1f} GB and one batch's similarities {gigabytes['similarities']:.1f} GB more",
+        f"with 40 GB a rank beside network and activations it takes {large.ranks_for(40e9)} ranks, with 10 GB "
+        f"{large.ranks_for(10e9)}",
+        f"needs {gigabytes['checkpoint']:.1f} GB of host memory",
+        f"fit into memory either ({large.image_bytes() / 1e12:.2f} TB)",
+        f"($M = {large.patches}$, $D = {large.dim}$, $E = {large.centre_dim}$, $B = {large.batch}$, "
+        f"$k = {large.nearest}$)",
+    ):
         assert sentence in page, sentence

@@ -86,8 +86,12 @@ def test_card_counts_what_is_there(one_set):
     card, rows = read_card(one_set), read_index(one_set)
     for split, counts in card["counts"].items():
         ids = [ImageName.parse(path).person_id for path in (one_set / FOLDERS[split]).iterdir()]
-        assert counts == {"images": len(ids), "people": len({i for i in ids if i > 0}), "junk": ids.count(-1),
-                          "distractors": ids.count(0)}
+        assert counts == {
+            "images": len(ids),
+            "people": len({i for i in ids if i > 0}),
+            "junk": ids.count(-1),
+            "distractors": ids.count(0),
+        }
     assert sum(c["images"] for c in card["counts"].values()) == len(rows)
     assert card["fingerprint"] == fingerprint(one_set)
     assert {"name", "licence", "description", "profile", "seed", "renderer", "gap"} <= set(card)
@@ -109,10 +113,17 @@ def test_splits_share_no_people_and_every_query_has_a_match_elsewhere(one_set):
     assert len({(row["person_id"], row["camera_id"]) for row in rows}) == len(rows), "one query per person and camera"
 
 
-@pytest.mark.parametrize("profile, name, train, images, cameras", [
-    ("mini", "source", 300, (2200, 2600), 9), ("mini", "market", 140, (1500, 1800), 6),
-    ("mini", "duke", 140, (1500, 1800), 8), ("gpu", "source", 1000, (20000, 30000), 9),
-    ("gpu", "market", 500, (6000, 12000), 6), ("gpu", "duke", 500, (6000, 12000), 8)])
+@pytest.mark.parametrize(
+    "profile, name, train, images, cameras",
+    [
+        ("mini", "source", 300, (2200, 2600), 9),
+        ("mini", "market", 140, (1500, 1800), 6),
+        ("mini", "duke", 140, (1500, 1800), 8),
+        ("gpu", "source", 1000, (20000, 30000), 9),
+        ("gpu", "market", 500, (6000, 12000), 6),
+        ("gpu", "duke", 500, (6000, 12000), 8),
+    ],
+)
 def test_planned_sizes(profile, name, train, images, cameras):
     rows = plan_set(name, profile, 0).rows
     counts = count(rows)
@@ -160,8 +171,16 @@ def quick(monkeypatch):
         for frame in range(3):
             name_ = ImageName(1, 1, 1, frame, 1)
             (folder / f"query/{name_}").write_bytes(bytes([seed, frame]))
-            rows.append({"file": f"query/{name_}", "split": "query", "person_id": 1, "camera_id": 1, "sequence": 1,
-                         "frame": frame})
+            rows.append(
+                {
+                    "file": f"query/{name_}",
+                    "split": "query",
+                    "person_id": 1,
+                    "camera_id": 1,
+                    "sequence": 1,
+                    "frame": frame,
+                }
+            )
         synthetic.write_index(folder, rows)
         card = {**synthetic.recipe(name, profile, seed), "fingerprint": fingerprint(folder)}
         synthetic.write_card(folder, card)
@@ -245,9 +264,15 @@ def test_two_preparations_do_not_meet(quick, tmp_path, capsys):
     assert set(prepare(tmp_path, "smoke").values()) == {"written"}
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--profile", "huge"], "invalid choice: 'huge'"), (["--workers", "0"], "must be 1 or more"),
-    (["--seed", "-1"], "a seed is 0 or more"), (["--sets", "prid"], "invalid choice: 'prid'")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--profile", "huge"], "invalid choice: 'huge'"),
+        (["--workers", "0"], "must be 1 or more"),
+        (["--seed", "-1"], "a seed is 0 or more"),
+        (["--sets", "prid"], "invalid choice: 'prid'"),
+    ],
+)
 def test_bad_options(arguments, message, capsys):
     with pytest.raises(SystemExit) as status:
         main(["synthetic", *arguments])
@@ -255,8 +280,13 @@ def test_bad_options(arguments, message, capsys):
 
 
 def test_the_command_runs_as_a_module(tmp_path):
-    run = subprocess.run([sys.executable, "-m", "data_prep", "contact", "--data", str(tmp_path)], capture_output=True,
-                         text=True, cwd=Path(__file__).parents[1], env={**os.environ, "PYTHONWARNINGS": "error"})
+    run = subprocess.run(
+        [sys.executable, "-m", "data_prep", "contact", "--data", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+    )
     assert run.returncode == 1 and "holds no prepared set" in run.stderr and "Traceback" not in run.stderr
 
 
@@ -347,17 +377,28 @@ def test_a_larger_gap_takes_cameras_farther_from_the_source():
 
 def capsule(low, high, wide, deep=1.0, cap=(1.0, 1.0)):
     """One capsule for one person as body.Capsules."""
+
     def shaped(value):
         return np.asarray(value, np.float32)[None, None]
 
-    return Capsules(shaped(low), shaped(high), shaped(wide), np.full((1, 1), deep, np.float32), shaped(cap),
-                    shaped((0, 1)), shaped((1, 1)), np.ones((1, 1), bool), np.array([TORSO]),
-                    np.array([MATERIAL["top"]]))
+    return Capsules(
+        shaped(low),
+        shaped(high),
+        shaped(wide),
+        np.full((1, 1), deep, np.float32),
+        shaped(cap),
+        shaped((0, 1)),
+        shaped((1, 1)),
+        np.ones((1, 1), bool),
+        np.array([TORSO]),
+        np.array([MATERIAL["top"]]),
+    )
 
 
 def area(capsules, yaw=0.0):
-    seen = trace(capsules, np.array([yaw]), np.zeros(1), np.array([100.0]), np.array([64.0]), np.array([110.0]),
-                 (128, 128))
+    seen = trace(
+        capsules, np.array([yaw]), np.zeros(1), np.array([100.0]), np.array([64.0]), np.array([110.0]), (128, 128)
+    )
     return len(seen.sample) / 2, seen
 
 
@@ -394,8 +435,11 @@ def test_the_scan_misses_nothing_and_the_nearest_wins():
             ends = []
             for point in (capsules.low[k, image], capsules.high[k, image]):
                 z = point[2] * c - point[0] * s
-                ends.append(scale[image] * np.array([point[0] * c + point[2] * s, -(point[1] * up - z * toward),
-                                                     point[1] * toward + z * up]) + (x[image], y[image], 0))
+                ends.append(
+                    scale[image]
+                    * np.array([point[0] * c + point[2] * s, -(point[1] * up - z * toward), point[1] * toward + z * up])
+                    + (x[image], y[image], 0)
+                )
             (x0, y0, z0), (x1, y1, z1) = ends
             deep = capsules.deep[k, image]
             w0, w1 = capsules.wide[k, image] * scale[image] * np.hypot(c, deep * s)
@@ -410,8 +454,9 @@ def test_the_scan_misses_nothing_and_the_nearest_wins():
             left = 1 - across**2 - beyond**2
             # a point of the ellipse's front: x = half * across, z from the rotated ellipse's equation
             a, b, m = c * c + (deep * s) ** 2, s * s + (deep * c) ** 2, (deep**2 - 1) * s * c
-            front = half / np.sqrt(a) * (m / np.sqrt(a) * across
-                                         + np.sqrt(b - m * m / a) * np.sqrt(np.clip(left, 0, 1)))
+            front = (
+                half / np.sqrt(a) * (m / np.sqrt(a) * across + np.sqrt(b - m * m / a) * np.sqrt(np.clip(left, 0, 1)))
+            )
             depth = np.where(left > 0, z0 + (z1 - z0) * t + front, -np.inf)
             expected[image] = np.maximum(expected[image], depth)
     found = np.full(expected.size, -np.inf)
@@ -429,8 +474,17 @@ def test_faces_look_forward():
     n = len(people)
 
     def heads(yaw):
-        colour, cover = figures(people, np.full(n, yaw), *np.zeros((3, n)), np.full(n, 0.1), [camera] * n,
-                                np.full(n, 100.0), np.full(n, 32.0), np.full(n, 110.0), (128, 64))
+        colour, cover = figures(
+            people,
+            np.full(n, yaw),
+            *np.zeros((3, n)),
+            np.full(n, 0.1),
+            [camera] * n,
+            np.full(n, 100.0),
+            np.full(n, 32.0),
+            np.full(n, 110.0),
+            (128, 64),
+        )
         top = slice(12, 22)
         return colour[:, top].sum((1, 2)) / cover[:, top].sum((1, 2))[:, None]
 

@@ -66,26 +66,34 @@ def test_a_missing_and_an_empty_folder(tmp_path):
 
 def cell(line, column, value):
     """Put a value into a column of a line counted as an editor does, the header being line 1."""
+
     def change(lines):
         cells = lines[line - 1].split(",")
         cells[column] = value
-        return [*lines[:line - 1], ",".join(cells), *lines[line:]]
+        return [*lines[: line - 1], ",".join(cells), *lines[line:]]
+
     return change
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda lines: [line.partition(",")[2] for line in lines], "lacks the column 'file'; it needs file, split, person"),
-    (lambda lines: [line.replace("camera_id", "camera") for line in lines], "lacks the column 'camera_id'"),
-    (cell(3, 1, "trian"), "line 3: unknown split 'trian'; use train, query, gallery"),
-    (cell(3, 1, ""), "line 3: unknown split ''"),
-    (cell(4, 2, "p7"), "line 4: person_id 'p7' is not a whole number"),
-    (cell(4, 2, ""), "line 4: person_id '' is not a whole number"),
-    (cell(5, 2, "1.5"), "line 5: person_id '1.5' is not a whole number"),
-    (cell(5, 3, "inf"), "line 5: camera_id 'inf' is not a whole number"),
-    (lambda lines: [*lines, lines[2]], "line 10: bounding_box_train/.* is listed twice"),
-    (lambda lines: lines[:1], "lists no images"),
-    (lambda lines: [*lines, "a,b,c,d,e,f,g,h"], "cannot be read as a table"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda lines: [line.partition(",")[2] for line in lines],
+            "lacks the column 'file'; it needs file, split, person",
+        ),
+        (lambda lines: [line.replace("camera_id", "camera") for line in lines], "lacks the column 'camera_id'"),
+        (cell(3, 1, "trian"), "line 3: unknown split 'trian'; use train, query, gallery"),
+        (cell(3, 1, ""), "line 3: unknown split ''"),
+        (cell(4, 2, "p7"), "line 4: person_id 'p7' is not a whole number"),
+        (cell(4, 2, ""), "line 4: person_id '' is not a whole number"),
+        (cell(5, 2, "1.5"), "line 5: person_id '1.5' is not a whole number"),
+        (cell(5, 3, "inf"), "line 5: camera_id 'inf' is not a whole number"),
+        (lambda lines: [*lines, lines[2]], "line 10: bounding_box_train/.* is listed twice"),
+        (lambda lines: lines[:1], "lists no images"),
+        (lambda lines: [*lines, "a,b,c,d,e,f,g,h"], "cannot be read as a table"),
+    ],
+)
 def test_what_can_be_wrong_with_an_index(folder, change, message):
     rewrite(folder, change)
     with pytest.raises(ValueError, match=f"set/index.csv,? {message}"):
@@ -137,14 +145,17 @@ def test_texts_of_equal_hashes_are_compared(monkeypatch):
     assert first_repeated(pd.Series(["a", "b", "a", "b"])) == 2
 
 
-@pytest.mark.parametrize(("folder", "command"), [
-    ("data/market1501", "market1501 --raw ARCHIVE_OR_FOLDER --out data"),
-    ("sets/msmt17", "msmt17 --raw ARCHIVE_OR_FOLDER --out sets"),
-    ("dukemtmc", "dukemtmc --raw ARCHIVE_OR_FOLDER --out . --i-have-the-right"),
-    ("data/cuhk03_detected", "cuhk03 --raw ARCHIVE_OR_FOLDER --splits FOLDER_OF_SPLIT_FILES --out data"),
-    ("data/mini/duke", "synthetic --profile mini --out data"),
-    ("data/mine", "folder --raw FOLDER_OF_IMAGES --name mine --out data"),
-])
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [
+        ("data/market1501", "market1501 --raw ARCHIVE_OR_FOLDER --out data"),
+        ("sets/msmt17", "msmt17 --raw ARCHIVE_OR_FOLDER --out sets"),
+        ("dukemtmc", "dukemtmc --raw ARCHIVE_OR_FOLDER --out . --i-have-the-right"),
+        ("data/cuhk03_detected", "cuhk03 --raw ARCHIVE_OR_FOLDER --splits FOLDER_OF_SPLIT_FILES --out data"),
+        ("data/mini/duke", "synthetic --profile mini --out data"),
+        ("data/mine", "folder --raw FOLDER_OF_IMAGES --name mine --out data"),
+    ],
+)
 def test_a_missing_set_is_named_with_the_command_that_makes_it(folder, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"{folder}/index.csv does not exist. Make it with") as refused:

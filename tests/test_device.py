@@ -46,10 +46,10 @@ def test_the_next_batches_are_read_while_one_is_used(mapped, monkeypatch):
     fetch = module._fetch
     monkeypatch.setattr(module, "_fetch", lambda images, rows, to: asked.append(rows) or fetch(images, rows, to))
     walk = batches(mapped, order, CPU)
-    for step, (rows, _) in enumerate(walk):
+    for step, _ in enumerate(walk):
         if step == 4:
             walk.close()  # the reader ends with what it has begun
-    assert step == 4 and [rows.tolist() for rows in asked] == [rows.tolist() for rows in order[:5 + module.AHEAD]]
+    assert step == 4 and [rows.tolist() for rows in asked] == [rows.tolist() for rows in order[: 5 + module.AHEAD]]
 
 
 def test_an_error_while_reading_ahead_reaches_the_training(mapped):
@@ -58,8 +58,10 @@ def test_an_error_while_reading_ahead_reaches_the_training(mapped):
 
 
 def test_training_reads_from_disk_what_it_reads_from_memory(trained, mapped, tmp_path):
-    models = [adapt(trained[0], images, ADAPT, folder=tmp_path / name)
-              for name, images in (("disk", mapped), ("memory", mapped.images.clone()))]
+    models = [
+        adapt(trained[0], images, ADAPT, folder=tmp_path / name)
+        for name, images in (("disk", mapped), ("memory", mapped.images.clone()))
+    ]
     assert same_weights(*models)
 
 
@@ -69,12 +71,20 @@ def test_on_a_cpu_images_stay_where_they_are(mapped):
     assert on_device(images, CPU).images is images
 
 
-@pytest.mark.parametrize("place, free, moves", [
-    (None, 10 ** 9, True), (None, 100_000, False), ("device", 0, True), ("memory", 10 ** 9, False),
-    ("disk", 10 ** 9, False)])
-def test_images_go_to_a_gpu_that_holds_them_unless_another_place_is_asked_for(split, tmp_path, monkeypatch, place, free,
-                                                                              moves):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 ** 9))
+@pytest.mark.parametrize(
+    "place, free, moves",
+    [
+        (None, 10**9, True),
+        (None, 100_000, False),
+        ("device", 0, True),
+        ("memory", 10**9, False),
+        ("disk", 10**9, False),
+    ],
+)
+def test_images_go_to_a_gpu_that_holds_them_unless_another_place_is_asked_for(
+    split, tmp_path, monkeypatch, place, free, moves
+):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**9))
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: device)
     pixels = load_pixels(split, (40, 24), place=place, folder=tmp_path)
     gpu = torch.device("cuda:0")
@@ -107,8 +117,10 @@ def test_prepare_keeps_a_cpu_networks_bits_and_names():
     model = PatchNet(NETWORK)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert prepare(model, CPU) is model
-    assert all(value.is_contiguous() and torch.equal(value, before[name])
-               for name, value in model.state_dict().items()) and before.keys() == model.state_dict().keys()
+    assert (
+        all(value.is_contiguous() and torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        and before.keys() == model.state_dict().keys()
+    )
 
 
 def test_prepare_compiles_on_request_and_passes_the_mode_on(monkeypatch):
@@ -133,8 +145,14 @@ def test_a_compiled_network_gives_what_the_plain_one_gives(stage):
         model.zero_grad()
         output = model.train()(x)
         output.embeddings.square().sum().backward()
-        results.append((output.features, output.embeddings, model.branch.weight.grad.clone(),
-                        model.backbone[0].weight.grad.clone()))
+        results.append(
+            (
+                output.features,
+                output.embeddings,
+                model.branch.weight.grad.clone(),
+                model.backbone[0].weight.grad.clone(),
+            )
+        )
     assert set(model.state_dict()) == set(PatchNet(NETWORK, num_classes=5 if stage == "source" else None).state_dict())
     # the traced graph may decompose an operation and round differently
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
@@ -143,8 +161,10 @@ def test_a_compiled_network_gives_what_the_plain_one_gives(stage):
 def test_sgd_takes_torchs_own_steps():
     start = torch.rand(5, generator=generator())
     ends = []
-    for make in (lambda p: sgd([{"params": [p], "name": "all"}], CPU, lr=0.1, momentum=0.9, weight_decay=0.01),
-                 lambda p: torch.optim.SGD([p], lr=0.1, momentum=0.9, weight_decay=0.01)):
+    for make in (
+        lambda p: sgd([{"params": [p], "name": "all"}], CPU, lr=0.1, momentum=0.9, weight_decay=0.01),
+        lambda p: torch.optim.SGD([p], lr=0.1, momentum=0.9, weight_decay=0.01),
+    ):
         weight = nn.Parameter(start.clone())
         optimizer = make(weight)
         for _ in range(3):

@@ -72,8 +72,9 @@ def test_memories():
 def test_scores_ties_included():
     query, gallery = (torch.randint(-2, 3, (n, 3), generator=g).float() for n in (9, 50))
     labels = whole(4, 9), whole(3, 9), whole(4, 50), whole(3, 50)
-    ours = [evaluate(query.to(device), *labels[:2], gallery.to(device), *labels[2:], chunk=4)
-            for device in ("cpu", "cuda")]
+    ours = [
+        evaluate(query.to(device), *labels[:2], gallery.to(device), *labels[2:], chunk=4) for device in ("cpu", "cuda")
+    ]
     assert ours[0].percent() == pytest.approx(ours[1].percent(), rel=1e-12)
     assert torch.equal(ours[0].cmc, ours[1].cmc) and ours[1].cmc.device.type == "cpu"
 
@@ -121,14 +122,20 @@ def test_some_steps_in_float32_are_the_cpus():
         loss = PaulLoss(model, 12, replace(ADAPT, s=5.0)).to(device)
         optimizer = sgd(parameter_groups(model), device, 0.01, 0.9, 1e-4)
         images = torch.rand(12, 3, *SIZE, generator=torch.Generator().manual_seed(4))
-        loss.memory.update(torch.arange(12).to(device), torch.nn.functional.normalize(torch.randn(
-            2, 12, 8, generator=torch.Generator().manual_seed(5)), dim=2).to(device))
+        loss.memory.update(
+            torch.arange(12).to(device),
+            torch.nn.functional.normalize(torch.randn(2, 12, 8, generator=torch.Generator().manual_seed(5)), dim=2).to(
+                device
+            ),
+        )
         for rows in torch.arange(12).split(6):
             x = torch.cat([images[rows], images[rows].flip(3)])
             losses = loss(model(x.to(device)), rows.to(device))
             optimizer.zero_grad()
             losses["loss"].backward()
             optimizer.step()
-        ends.append({name: value.cpu() for name, value in model.state_dict().items()} | {
-            name: value.detach().cpu() for name, value in losses.items()})
+        ends.append(
+            {name: value.cpu() for name, value in model.state_dict().items()}
+            | {name: value.detach().cpu() for name, value in losses.items()}
+        )
     torch.testing.assert_close(ends[1], ends[0], rtol=1e-3, atol=1e-4)

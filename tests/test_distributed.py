@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from paul.options import PatchNetOptions
 from paul.patchnet import PatchNet
 from paul.sharded import Shard, _ShardedPatchLoss
 
-# 20 images in batches of 7: the last one has 6; ten steps an epoch would need more images, so seven epochs make 21 steps
+# 20 images in batches of 7: the last one has 6; ten steps an epoch would need more images, so seven make 21 steps
 OPTIONS = replace(ADAPT, epochs=7, batch=7, decay_epoch=4, lr=0.0001)
 
 
@@ -84,8 +85,9 @@ def test_ranks_go_through_the_steps_of_one_process(start, target, variant, tmp_p
     assert ranks.run_ranks(size, whole_stage, start, target, options, tmp_path / "ranks") == [0] * size
     same_training(tmp_path / "alone", tmp_path / "ranks")
     every = [ranks.load(tmp_path / "ranks", rank) for rank in range(size)]
-    torch.testing.assert_close(torch.tensor(every[0]["history"]), torch.tensor([line["loss"] for line in history]),
-                               atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        torch.tensor(every[0]["history"]), torch.tensor([line["loss"] for line in history]), atol=1e-5, rtol=1e-5
+    )
     for other in every[1:]:  # every rank returns the same network
         assert all(torch.equal(value, other["weights"][name]) for name, value in every[0]["weights"].items())
 
@@ -105,10 +107,8 @@ def stopped_stage(world, model, images, options, folder, step):
         return add(self, **losses)
 
     engine.Steps.add = counted
-    try:
+    with suppress(Killed):
         adapt(load_model(model), images, options, folder=folder)
-    except Killed:
-        pass
 
 
 def test_a_run_started_on_some_ranks_goes_on_on_another_number(start, target, tmp_path):
@@ -169,8 +169,9 @@ def pieces(world, folder):
     found = {}
     for name, push in (("pedal", True), ("pull", False)):
         mine = features[:, here].clone().requires_grad_()
-        loss = _ShardedPatchLoss.apply(world.gather(mine, BATCH, 1), bank[:, part], (rows, index[rows] - part.start),
-                                       world, IMAGES, 3.0, 4, push)
+        loss = _ShardedPatchLoss.apply(
+            world.gather(mine, BATCH, 1), bank[:, part], (rows, index[rows] - part.start), world, IMAGES, 3.0, 4, push
+        )
         loss.backward()
         found |= {name: loss.detach(), f"{name}_grad": mine.grad / world.size}  # DDP takes the mean over ranks
     # batch norm
@@ -182,8 +183,12 @@ def pieces(world, folder):
     mine = x[here].clone().requires_grad_()
     out = synced(mine)
     out.pow(3).sum().backward()
-    found |= {"out": out.detach(), "out_grad": mine.grad, "weight_grad": world.sum(synced[0].weight.grad),
-              **{f"state_{name}": value for name, value in synced[0].state_dict().items()}}
+    found |= {
+        "out": out.detach(),
+        "out_grad": mine.grad,
+        "weight_grad": world.sum(synced[0].weight.grad),
+        **{f"state_{name}": value for name, value in synced[0].state_dict().items()},
+    }
     ranks.save(folder, world, **found)
 
 

@@ -54,8 +54,10 @@ def finished(data, tmp_path_factory):
 
 def measured(record):
     """What a second computation must give again: all but clocks and memory."""
-    curves = {name: [{k: v for k, v in line.items() if k != "seconds"} for line in record[name]]
-              for name in ("curve", "source_curve")}
+    curves = {
+        name: [{k: v for k, v in line.items() if k != "seconds"} for line in record[name]]
+        for name in ("curve", "source_curve")
+    }
     return {**record, **curves, "seconds": None, "peak_memory_mb": None}
 
 
@@ -65,7 +67,7 @@ def measured(record):
 def test_every_line_of_the_papers_ablations_has_its_row():
     with (PAPER / TABLES["table3"].file).open(encoding="utf-8") as file:
         for number, line in enumerate(csv.DictReader(file), 1):
-            row, = (row for row, printed in TABLES["table3"].lines.items() if printed == number)
+            (row,) = (row for row, printed in TABLES["table3"].lines.items() if printed == number)
             spec = Spec(row, "market", 0, "paper")
             losses = (getattr(spec.options, "loss_c", None) == "pedal", getattr(spec.options, "loss_v", False))
             assert spec.is_row.level == line["level"], line
@@ -76,7 +78,8 @@ def test_every_line_of_the_papers_ablations_has_its_row():
             both = [Spec(row, "market", 0, "paper") for row, printed in TABLES["table4"].lines.items() if printed]
             assert all(spec.options == Spec("paul", "market", 0, "paper").options for spec in both)
             assert (line["scheme"].lower(), int(line["num_patches"])) in [
-                (spec.network.generator, spec.network.num_patches) for spec in both]
+                (spec.network.generator, spec.network.num_patches) for spec in both
+            ]
 
 
 def test_an_option_of_any_part_is_a_row_by_one_line(monkeypatch):
@@ -95,7 +98,7 @@ def test_an_option_of_any_part_is_a_row_by_one_line(monkeypatch):
             Row("wrong", overrides=wrong)
     monkeypatch.setitem(ROWS, "typo", Row("typo", overrides={"adapt.scale": 3.0}))
     with pytest.raises(TypeError, match="scale"):
-        Spec("typo", "market", 0, "smoke").hash  # noqa: B018
+        Spec("typo", "market", 0, "smoke").hash
 
 
 def test_runs_share_their_source_models():
@@ -109,10 +112,26 @@ def test_a_hash_depends_on_every_option_and_on_no_order(monkeypatch):
     assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
 
     def changed(value):
-        return {"pedal": "pull", "train": "eval", "all": "one", "zero": "skip", "embedding": "patch", "centers": "raw",
-                "zeros": "border", "cosine": "paper", "nearest": "hardest", "pgn": "equal", "small": "resnet18",
-                "lr0": "eval"}.get(value) if isinstance(value, str) else (
-            not value if isinstance(value, bool) else (0.5, 0.6) if isinstance(value, tuple) else (value or 3) + 1)
+        return (
+            {
+                "pedal": "pull",
+                "train": "eval",
+                "all": "one",
+                "zero": "skip",
+                "embedding": "patch",
+                "centers": "raw",
+                "zeros": "border",
+                "cosine": "paper",
+                "nearest": "hardest",
+                "pgn": "equal",
+                "small": "resnet18",
+                "lr0": "eval",
+            }.get(value)
+            if isinstance(value, str)
+            else (
+                not value if isinstance(value, bool) else (0.5, 0.6) if isinstance(value, tuple) else (value or 3) + 1
+            )
+        )
 
     direct = Spec("patch_direct", "market", 0, "smoke")
     before, before_direct = SPEC.hash, direct.hash
@@ -130,12 +149,15 @@ def test_a_hash_depends_on_every_option_and_on_no_order(monkeypatch):
     assert len({before, *others}) == 4
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("table5", "smoke", [0]), "unknown table 'table5'; there are table1, table2, table3, table4"),
-    (("table3", "small", [0]), "unknown profile 'small'"),
-    (("table3", "smoke", [0], ["msmt"]), "unknown target 'msmt'; there are market, duke"),
-    (("table3", "smoke", [0], None, ["pgn9"]), "unknown row 'pgn9'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("table5", "smoke", [0]), "unknown table 'table5'; there are table1, table2, table3, table4"),
+        (("table3", "small", [0]), "unknown profile 'small'"),
+        (("table3", "smoke", [0], ["msmt"]), "unknown target 'msmt'; there are market, duke"),
+        (("table3", "smoke", [0], None, ["pgn9"]), "unknown row 'pgn9'"),
+    ],
+)
 def test_specs_that_do_not_exist(arguments, message):
     with pytest.raises(ValueError, match=message):
         specs_of(*arguments)
@@ -156,9 +178,30 @@ def test_a_record_holds_every_field(finished):
     record, places = finished
     assert json.loads(places.record(SPEC).read_text()) == record
     assert places.record(SPEC).name == f"paul--market--s0--{record['spec_hash'][:8]}.json"
-    assert set(record) == {"row", "target", "seed", "profile", "weights", "spec", "spec_hash", "numerics", "metrics",
-                           "queries", "queries_left_out", "curve", "source_curve", "data", "commit", "code",
-                           "versions", "device", "machine", "threads", "seconds", "peak_memory_mb"}
+    assert set(record) == {
+        "row",
+        "target",
+        "seed",
+        "profile",
+        "weights",
+        "spec",
+        "spec_hash",
+        "numerics",
+        "metrics",
+        "queries",
+        "queries_left_out",
+        "curve",
+        "source_curve",
+        "data",
+        "commit",
+        "code",
+        "versions",
+        "device",
+        "machine",
+        "threads",
+        "seconds",
+        "peak_memory_mb",
+    }
     assert record["numerics"] == SPEC.numerics and set(record["numerics"]) == {"source", "method", "evaluation"}
     assert record["threads"] == 1 and record["weights"] is None
     assert (record["row"], record["target"], record["seed"], record["profile"]) == ("paul", "market", 0, "smoke")
@@ -191,8 +234,10 @@ def test_scores_are_those_of_the_trained_network(finished, data):
 
 def test_adabn_is_not_direct_transfer(finished):
     _, places = finished
-    states = [experiments.trained_model(row, "market", 0, "smoke", places.data, places.models, "cpu").state_dict()
-              for row in ("patch_direct", "patch_adabn")]
+    states = [
+        experiments.trained_model(row, "market", 0, "smoke", places.data, places.models, "cpu").state_dict()
+        for row in ("patch_direct", "patch_adabn")
+    ]
     moved = {key for key in states[0] if not torch.equal(states[0][key], states[1][key])}
     assert moved and all(key.endswith(("running_mean", "running_var", "num_batches_tracked")) for key in moved)
 
@@ -217,9 +262,15 @@ def test_a_half_written_record_is_made_again(finished, damage):
     assert measured(json.loads(places.record(SPEC).read_text())) == measured(record)
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    ({"numerics": {"source": 0}}, "other arithmetic"), ({"data": {"source": "other"}}, "other data"),
-    ({"numerics": None}, "other arithmetic"), ({"spec_hash": "0"}, "other options")])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"numerics": {"source": 0}}, "other arithmetic"),
+        ({"data": {"source": "other"}}, "other data"),
+        ({"numerics": None}, "other arithmetic"),
+        ({"spec_hash": "0"}, "other options"),
+    ],
+)
 def test_an_outdated_record_is_flagged_and_made_again_when_asked(finished, change, reason):
     record, places = finished
     path = places.record(SPEC)
@@ -290,13 +341,29 @@ def test_pul_starts_from_the_image_level_source_and_records_what_it_kept(data, t
     assert measured(run_one(spec, replace(places, results=str(tmp_path / "again")))) == measured(record)
 
 
-@pytest.mark.parametrize(("options", "stale"), [
-    (AdaptOptions, {"paul"}), (PretrainOptions, {"paul", "pul"}), (PulOptions, {"pul"}), (LomoOptions, {"lomo"}),
-    (BowOptions, {"bow"})])
+@pytest.mark.parametrize(
+    ("options", "stale"),
+    [
+        (AdaptOptions, {"paul"}),
+        (PretrainOptions, {"paul", "pul"}),
+        (PulOptions, {"pul"}),
+        (LomoOptions, {"lomo"}),
+        (BowOptions, {"bow"}),
+    ],
+)
 def test_other_arithmetic_makes_its_own_rows_outdated_and_no_others(monkeypatch, options, stale):
     specs = [Spec(row, "market", 0, "smoke") for row in ("paul", "lomo", "bow", "pul")]
-    found = [{"row": spec.row, "target": "market", "seed": 0, "profile": "smoke", "spec_hash": spec.hash,
-              "numerics": spec.numerics} for spec in specs]
+    found = [
+        {
+            "row": spec.row,
+            "target": "market",
+            "seed": 0,
+            "profile": "smoke",
+            "spec_hash": spec.hash,
+            "numerics": spec.numerics,
+        }
+        for spec in specs
+    ]
     assert not any(map(records.outdated, found))
     monkeypatch.setattr(options, "NUMERICS", options.NUMERICS + 1)
     assert {record["row"] for record in found if records.outdated(record)} == stale
@@ -317,7 +384,8 @@ def test_other_libraries_and_sources_are_noted_and_make_nothing_outdated(finishe
     assert not records.outdated(other, places)
     here = ".".join(record["versions"]["torch"].split(".")[:2])
     assert records.made_with([record, other]) == (
-        f"of 2 records some were made with another torch than the {here} at hand: 1 with 1.2")
+        f"of 2 records some were made with another torch than the {here} at hand: 1 with 1.2"
+    )
 
 
 def test_a_record_of_what_is_no_more_is_outdated(finished):
@@ -357,7 +425,7 @@ def hold(folder, seconds):
 def test_a_model_that_another_run_trains_is_waited_for_then_loaded(places):
     """Also when the other run died half-way: then the waiting one goes on from its last epoch."""
     expected = measured(run_one(SPEC, places))
-    source, = (Path(places.models) / "smoke").glob("source--s0--*")
+    (source,) = (Path(places.models) / "smoke").glob("source--s0--*")
     for epochs_left in (0, 2):
         places.record(SPEC).unlink()
         if epochs_left:
@@ -373,19 +441,24 @@ def test_a_model_that_another_run_trains_is_waited_for_then_loaded(places):
 
 def test_a_lock_whose_holder_never_writes_is_named_in_the_end(places, monkeypatch):
     run_one(SPEC, places)
-    source, = (Path(places.models) / "smoke").glob("source--s0--*")
+    (source,) = (Path(places.models) / "smoke").glob("source--s0--*")
     (source / "checkpoint.pt").unlink()
     places.record(SPEC).unlink()
     monkeypatch.setattr(experiments, "PATIENCE", 0.3)
-    with FileLock(source / ".lock"), pytest.warns(UserWarning, match="waiting for"), \
-            pytest.raises(RuntimeError, match=r"source--s0.*\.lock has been held for .* delete it"):
+    with (
+        FileLock(source / ".lock"),
+        pytest.warns(UserWarning, match="waiting for"),
+        pytest.raises(RuntimeError, match=r"source--s0.*\.lock has been held for .* delete it"),
+    ):
         run_one(SPEC, places)
 
 
 def test_a_worker_without_the_data_or_with_other_sources_says_where_it_is(places, tmp_path):
     elsewhere = replace(places, data=str(tmp_path / "nothing"))
-    with ThreadPoolExecutor(1) as pool, \
-            pytest.raises(FileNotFoundError, match=f"worker on {socket.gethostname()} lacks .*nothing/smoke/source"):
+    with (
+        ThreadPoolExecutor(1) as pool,
+        pytest.raises(FileNotFoundError, match=f"worker on {socket.gethostname()} lacks .*nothing/smoke/source"),
+    ):
         run_all([SPEC], pool, elsewhere)
     with pytest.raises(ValueError, match=f"worker on {socket.gethostname()} runs another version"):
         experiments._elsewhere(run_one, places, (), (SPEC, SPEC.hash, "other sources"))
@@ -412,8 +485,10 @@ def test_tuning_never_sees_test_people_and_keeps_the_best(tmp_path):
         lines = index.read_text().splitlines()
         index.write_text("\n".join(line for line in lines if ",query," not in line and ",gallery," not in line))
     places = Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
-    search = (("lr", {"loss_c": "pedal", "loss_v": True}, (0.001, 0.1)),
-              ("s", {"loss_c": "pedal", "loss_v": False}, (5.0,)))
+    search = (
+        ("lr", {"loss_c": "pedal", "loss_v": True}, (0.001, 0.1)),
+        ("s", {"loss_c": "pedal", "loss_v": False}, (5.0,)),
+    )
     found = tuning.tune("smoke", places, workers=1, search=search)
     assert json.loads((tmp_path / "results/tuning/smoke.json").read_text()) == found
     tried = {trial["value"]: trial["score"] for trial in found["trials"] if trial["option"] == "lr"}

@@ -33,8 +33,9 @@ def network(generator: str = "pgn", stage: str = "target"):
     return (model.to_target() if stage == "target" else model).eval()
 
 
-@pytest.mark.parametrize("generator, stage", [("pgn", "target"), ("pgn", "source"), ("image", "target"),
-                                              ("random", "target")])
+@pytest.mark.parametrize(
+    "generator, stage", [("pgn", "target"), ("pgn", "source"), ("image", "target"), ("random", "target")]
+)
 def test_safetensors_give_back_the_same_network(generator, stage, tmp_path):
     model, path = network(generator, stage), tmp_path / "a folder" / "model.safetensors"
     save_safetensors(model, path, {"spec": json.dumps({"stage": "target", "seed": 7})})
@@ -87,7 +88,7 @@ class safe_metadata:
 
     def __enter__(self):
         length = int.from_bytes(self.whole[:8], "little")
-        self.header, self.rest = json.loads(self.whole[8:8 + length]), self.whole[8 + length:]
+        self.header, self.rest = json.loads(self.whole[8 : 8 + length]), self.whole[8 + length :]
         self.about = json.loads(self.header["__metadata__"]["paul"])
         return self.about
 
@@ -131,13 +132,27 @@ def test_onnx_refuses_what_it_cannot_repeat(tmp_path, monkeypatch):
 
 
 def test_the_card_says_size_width_data_and_duty():
-    spec = {"stage": "target", "seed": 3, "options": {"epochs": 4, "lr": 0.03},
-            "data": {"name": "mine", "images": 1234, "licence": "ours alone", "fingerprint": "abcdef1234567890"},
-            "from": {"stage": "source", "seed": 0, "images": "0123", "options": {"epochs": 12}, "code": "x"}}
+    spec = {
+        "stage": "target",
+        "seed": 3,
+        "options": {"epochs": 4, "lr": 0.03},
+        "data": {"name": "mine", "images": 1234, "licence": "ours alone", "fingerprint": "abcdef1234567890"},
+        "from": {"stage": "source", "seed": 0, "images": "0123", "options": {"epochs": 12}, "code": "x"},
+    }
     card = model_card(network(), "guard", {"spec": json.dumps(spec)}, trained_on="Crops of our yard, 2026.")
-    for words in ("40 x 24 (rows x columns)", "16 numbers: 2 patches of 8", "guard.safetensors", "guard.onnx",
-                  "[0.485, 0.456, 0.406]", "Crops of our yard, 2026.", "licence ours alone", "images 1234",
-                  "abcdef123456", "epochs 4, lr 0.03", "surveillance"):
+    for words in (
+        "40 x 24 (rows x columns)",
+        "16 numbers: 2 patches of 8",
+        "guard.safetensors",
+        "guard.onnx",
+        "[0.485, 0.456, 0.406]",
+        "Crops of our yard, 2026.",
+        "licence ours alone",
+        "images 1234",
+        "abcdef123456",
+        "epochs 4, lr 0.03",
+        "surveillance",
+    ):
         assert words in card, words
     assert card.index("- source stage") < card.index("- target stage")
     assert "The checkpoint does not say." in model_card(network(), "guard")
@@ -145,9 +160,13 @@ def test_the_card_says_size_width_data_and_duty():
 
 
 @settings(max_examples=40)
-@given(spec=st.recursive(st.none() | st.booleans() | st.text(max_size=5) | st.integers(),
-                         lambda inner: st.dictionaries(st.sampled_from(["stage", "data", "options", "from", "seed"]),
-                                                       inner), max_leaves=6))
+@given(
+    spec=st.recursive(
+        st.none() | st.booleans() | st.text(max_size=5) | st.integers(),
+        lambda inner: st.dictionaries(st.sampled_from(["stage", "data", "options", "from", "seed"]), inner),
+        max_leaves=6,
+    )
+)
 def test_no_spec_keeps_a_card_from_being_written(card_model, spec):
     assert model_card(card_model, "m", {"spec": json.dumps(spec)}).startswith("# m\n")  # it is for people: no crash
 
@@ -181,23 +200,42 @@ def test_from_crops_to_a_ranked_page_as_a_user_types_it(paul, trained, tmp_path,
     (tmp_path / "source of crops/bounding_box_train").rename(tmp_path / "crops")
     assert data_prep(["folder", "--raw", "crops", "--name", "mine", "--pattern", r"_c(?P<camera_id>\d)"]) == 0
     assert "-1" in (tmp_path / "data/mine/index.csv").read_text()
-    adapt = ["adapt", "--data", "data/mine", "--init", trained[1] / "checkpoint.pt", "--device", "cpu",
-             "--set", "adapt.batch=8", "--set", "adapt.epochs=2", "--set", "adapt.k=3"]
+    adapt = [
+        "adapt",
+        "--data",
+        "data/mine",
+        "--init",
+        trained[1] / "checkpoint.pt",
+        "--device",
+        "cpu",
+        "--set",
+        "adapt.batch=8",
+        "--set",
+        "adapt.epochs=2",
+        "--set",
+        "adapt.k=3",
+    ]
     code, out, err = paul(*adapt)
     assert code == 0 and out.splitlines()[-1].startswith("models/mine/model.pt: 2 epochs"), err
     epochs = (tmp_path / "models/mine/log.jsonl").read_text()
     assert paul(*adapt)[0] == 0 and (tmp_path / "models/mine/log.jsonl").read_text() == epochs  # nothing left to do
     use = ["--init", "models/mine/model.pt", "--device", "cpu"]
     assert paul("embed", "crops/*.png", *use, "-o", "crops.parquet")[:2] == (
-        0, f"crops.parquet: 32 images, {NETWORK.num_patches * NETWORK.dim} numbers each\n")
+        0,
+        f"crops.parquet: 32 images, {NETWORK.num_patches * NETWORK.dim} numbers each\n",
+    )
     one = next((tmp_path / "crops").iterdir()).relative_to(tmp_path)
     for gallery, out in (("data/mine", "ranked.png"), ("crops.parquet", "page.html")):
         assert paul("rank", "--query", one, "--gallery", gallery, *use, "-o", out, "-k", 5)[:2] == (
-            0, f"{out}: 1 queries against 32 images, exact search\n")
+            0,
+            f"{out}: 1 queries against 32 images, exact search\n",
+        )
     page = (tmp_path / "page.html").read_text()
     assert page.count("<li") == 6 and page.count("data:image/jpeg") == 6
-    assert paul("rank", "--query", "data/mine", "--gallery", "data/mine", *use, "-o", "cameras.html",
-                "--other-cameras")[0] == 0
+    assert (
+        paul("rank", "--query", "data/mine", "--gallery", "data/mine", *use, "-o", "cameras.html", "--other-cameras")[0]
+        == 0
+    )
     for out in ("deep/mine.safetensors", "deep/mine.onnx"):
         code, text, err = paul("export", "models/mine/model.pt", "-o", out)
         assert code == 0 and text.startswith(f"{out}: ") and text.endswith("described in deep/mine.md\n"), err
@@ -206,14 +244,27 @@ def test_from_crops_to_a_ranked_page_as_a_user_types_it(paul, trained, tmp_path,
     features = Extractor("deep/mine.safetensors")(one)
     assert torch.equal(features, Extractor("models/mine/model.pt")(one))
     # whose descriptors are these?
-    code, _, err = paul("rank", "--query", one, "--gallery", "crops.parquet", "--init", trained[1] / "checkpoint.pt",
-                        "-o", "other.html", "--device", "cpu")
+    code, _, err = paul(
+        "rank",
+        "--query",
+        one,
+        "--gallery",
+        "crops.parquet",
+        "--init",
+        trained[1] / "checkpoint.pt",
+        "-o",
+        "other.html",
+        "--device",
+        "cpu",
+    )
     assert code == 1 and "was described by another network" in err and not (tmp_path / "other.html").exists()
     asked = ["rank", "--query", one, *use]
-    for arguments, message in (((*asked, "--gallery", "gone", "-o", "a.png"), "gone: no such file"),
-                               ((*asked, "--gallery", "crops", "-o", "a.gif"), ".png or .html"),
-                               (("export", "models/mine/model.pt", "-o", "model.pt"), ".safetensors or .onnx"),
-                               (("export", "gone.pt", "-o", "model.onnx"), "gone.pt")):
+    for arguments, message in (
+        ((*asked, "--gallery", "gone", "-o", "a.png"), "gone: no such file"),
+        ((*asked, "--gallery", "crops", "-o", "a.gif"), ".png or .html"),
+        (("export", "models/mine/model.pt", "-o", "model.pt"), ".safetensors or .onnx"),
+        (("export", "gone.pt", "-o", "model.onnx"), "gone.pt"),
+    ):
         code, _, err = paul(*arguments)
         assert code == 1 and message in err and err.count("\n") == 1, err
 

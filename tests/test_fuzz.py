@@ -27,17 +27,34 @@ from paul.report.tables import write_tables
 
 anywhere = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 LINUX = sys.platform == "linux" and platform.machine() == "x86_64"  # what atheris is made for
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([
-    10**400, -1, 0, 2**63, float("nan"), float("inf"), "", "nan", "../..", "\0", "pgn", "target", "market"])
-anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3)
-                        | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=5)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(
+        [10**400, -1, 0, 2**63, float("nan"), float("inf"), "", "nan", "../..", "\0", "pgn", "target", "market"]
+    )
+)
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
 
 
 @pytest.mark.skipif(not LINUX, reason="atheris is there for Linux on x86-64 only")
 def test_fuzzing_finds_nothing(tmp_path):
     """A few seconds and thousands of contents for each target; python -m tests.fuzz looks for longer."""
-    done = subprocess.run([sys.executable, "-m", "tests.fuzz", "--seconds", "3"], capture_output=True, text=True,
-                          cwd=Path(__file__).parents[1], env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", "--seconds", "3"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        timeout=240,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     assert sorted(done.stdout.split("\n")[:-1]) == sorted(f"{target}: nothing found" for target in TARGETS)
     tried = [int(number) for number in re.findall(r"number_of_executed_units: (\d+)", done.stderr)]
@@ -112,15 +129,31 @@ def test_tables_are_written_whatever_a_record_says(tmp_path, data):
     (folder / "b.json").write_bytes(RECORD.replace(b'"seed": 0', b'"seed": 1'))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert all(path.is_file() for path in write_tables(tmp_path, "mini"))
+        assert all(path.is_file() for path in write_tables(tmp_path, "mini", CLAIMS.parent / "paper"))
         assert 1 in runs.runs_frame(records.read_records(tmp_path, "mini"))["seed"].tolist()
 
 
 @anywhere
 @given(st.data())
 def test_any_value_in_the_claims(tmp_path, data):
-    values = ["1", "-1.5", "nan", "inf", '""', "[]", "[[]]", "[1, 2]", "{a = 1}", "true", "1979-05-27", "'paul'",
-              "[['a']]", "[['paul', 1]]", "[{}]", "9" * 5000]
+    values = [
+        "1",
+        "-1.5",
+        "nan",
+        "inf",
+        '""',
+        "[]",
+        "[[]]",
+        "[1, 2]",
+        "{a = 1}",
+        "true",
+        "1979-05-27",
+        "'paul'",
+        "[['a']]",
+        "[['paul', 1]]",
+        "[{}]",
+        "9" * 5000,
+    ]
     lines = CLAIMS.read_text(encoding="utf-8").splitlines()
     place = data.draw(st.sampled_from([n for n, line in enumerate(lines) if " = " in line and '"""' not in line]))
     name = lines[place].partition(" = ")[0]
@@ -146,9 +179,20 @@ def test_empty_files_and_the_wrong_ones(target, tmp_path):
 @settings(anywhere, max_examples=60)
 @given(st.data())
 def test_any_value_in_a_checkpoint(tmp_path, data):
-    odd = st.sampled_from([torch.zeros(1).expand(2, 8, 96), torch.zeros(2, 8, 96, device="meta"), torch.zeros(0),
-                           torch.zeros(2, 8, 96).to_sparse(), torch.zeros(2, 8, 96, dtype=torch.complex64),
-                           torch.zeros(2, 8, 96, dtype=torch.long), torch.full((2, 8, 96), float("nan"))]) | anything
+    odd = (
+        st.sampled_from(
+            [
+                torch.zeros(1).expand(2, 8, 96),
+                torch.zeros(2, 8, 96, device="meta"),
+                torch.zeros(0),
+                torch.zeros(2, 8, 96).to_sparse(),
+                torch.zeros(2, 8, 96, dtype=torch.complex64),
+                torch.zeros(2, 8, 96, dtype=torch.long),
+                torch.full((2, 8, 96), float("nan")),
+            ]
+        )
+        | anything
+    )
     state = torch.load(io.BytesIO(archive()), weights_only=True)
     place = data.draw(st.sampled_from(["", "options", "model"]))
     part = state[place] if place else state
@@ -177,7 +221,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path, place, bit):
 @settings(anywhere, max_examples=30)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_checkpoint_is_refused(tmp_path, share):
-    (tmp_path / "model.pt").write_bytes(archive()[:int(share * len(archive()))])
+    (tmp_path / "model.pt").write_bytes(archive()[: int(share * len(archive()))])
     with pytest.raises(ValueError, match="model.pt is (refused|truncated, damaged)"):
         checkpoint.load(tmp_path / "model.pt")
 

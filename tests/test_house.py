@@ -9,13 +9,30 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAUL = ROOT / "paul"
-FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-         for path in PAUL.rglob("*.py")}
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PAUL.rglob("*.py")
+}
 # who may know whom, from the bottom to the top; a wing or a room of the ground floor each
 FLOORS = (
-    {"options", "engine"}, {"data"}, {"weights", "patches", "losses", "memory", "schedules", "metrics", "search"},
-    {"backbones"}, {"patchnet"}, {"checkpoint", "objective"}, {"sharded"}, {"pretrain", "adapt"}, {"method"},
-    {"rivals"}, {"experiments", "retrieval"}, {"report"}, {"plots"}, {"bench"}, {"commands"}, {"cli"}, {"__main__"})
+    {"options", "engine"},
+    {"data"},
+    {"weights", "patches", "losses", "memory", "schedules", "metrics", "search"},
+    {"backbones"},
+    {"patchnet"},
+    {"checkpoint", "objective"},
+    {"sharded"},
+    {"pretrain", "adapt"},
+    {"method"},
+    {"rivals"},
+    {"experiments", "retrieval"},
+    {"report"},
+    {"plots"},
+    {"bench"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+)
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 
@@ -38,8 +55,17 @@ def imports(path, everywhere=True):
 def test_the_ground_floor_shows_at_most_28_names():
     shown = {path.name for path in PAUL.iterdir() if path.name != "__pycache__"}
     assert len(shown) <= 28, sorted(shown)
-    assert {"losses.py", "memory.py", "patches.py", "patchnet.py", "objective.py", "schedules.py", "pretrain.py",
-            "adapt.py", "metrics.py"} <= shown
+    assert {
+        "losses.py",
+        "memory.py",
+        "patches.py",
+        "patchnet.py",
+        "objective.py",
+        "schedules.py",
+        "pretrain.py",
+        "adapt.py",
+        "metrics.py",
+    } <= shown
 
 
 def test_no_module_imports_itself_by_others():
@@ -57,14 +83,25 @@ def test_every_room_stands_on_a_floor():
 
 def test_arrows_run_down():
     """`import` inside a function counts, too: it is an arrow all the same."""
-    arrows = [(name, other) for name, path in FILES.items() if name != "paul" for other in imports(path) if other != "paul"]
+    arrows = [
+        (name, other) for name, path in FILES.items() if name != "paul" for other in imports(path) if other != "paul"
+    ]
     up = [(name, other) for name, other in arrows if FLOOR[room(name)] < FLOOR[room(other)]]
     assert len(arrows) > 200 and not up
 
 
 def test_what_is_promised_can_be_imported():
-    for name in ("losses", "memory", "patches", "patchnet", "checkpoint", "schedules", "metrics", "search",
-                 "experiments"):
+    for name in (
+        "losses",
+        "memory",
+        "patches",
+        "patchnet",
+        "checkpoint",
+        "schedules",
+        "metrics",
+        "search",
+        "experiments",
+    ):
         assert f"paul.{name}" in FILES
     from paul import Extractor
     from paul.experiments import load_model, load_runs, run_all, run_one, run_table, trained_model
@@ -73,8 +110,10 @@ def test_what_is_promised_can_be_imported():
 
 
 def test_options_methods_rows_and_runs_are_described_without_torch():
-    code = ("import sys, paul.options, paul.experiments.methods, paul.experiments.rows, paul.experiments.profiles\n"
-            "import paul.experiments.specs as s; s.Spec('paul', 'market', 0, 'mini').hash; print('torch' in sys.modules)")
+    code = (
+        "import sys, paul.options, paul.experiments.methods, paul.experiments.rows, paul.experiments.profiles\n"
+        "import paul.experiments.specs as s; s.Spec('paul', 'market', 0, 'mini').hash; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
 
@@ -82,17 +121,28 @@ def test_options_methods_rows_and_runs_are_described_without_torch():
 def texts(path):
     """All strings of a file that are no docstrings; of an f-string its fixed parts."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    docstrings = {id(node.body[0].value) for node in ast.walk(tree)
-                  if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body
-                  and isinstance(node.body[0], ast.Expr)}
-    return [node.value for node in ast.walk(tree)
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings]
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+    ]
 
 
 def test_the_library_opens_nothing_of_the_book_or_the_tests():
     """Paths are handed in: by the command line, whose default is the one place where "book" may stand."""
-    found = [(name, text) for name, path in FILES.items() for text in texts(path)
-             if text in ("book", "tests") or "book/" in text or "tests/" in text]
+    found = [
+        (name, text)
+        for name, path in FILES.items()
+        for text in texts(path)
+        if text in ("book", "tests") or "book/" in text or "tests/" in text
+    ]
     assert found == [("paul.commands._shared", "book")]
 
 
@@ -103,8 +153,14 @@ def test_the_library_speaks_of_arguments_and_not_of_flags():
     commands = parser()._subparsers._group_actions[0].choices.values()
     flags = {flag for command in commands for flag in command._option_string_actions if flag.startswith("--")}
     typed = ("paul.data.datasets", "paul.experiments.schedulers", "paul.report.tables", "paul.bench")
-    said = [(name, text) for name, path in FILES.items() if room(name) not in ("commands", "cli") and name not in typed
-            for text in texts(path) for flag in flags if re.search(rf"(?<![\w-]){flag}(?![\w-])", text)]
+    said = [
+        (name, text)
+        for name, path in FILES.items()
+        if room(name) not in ("commands", "cli") and name not in typed
+        for text in texts(path)
+        for flag in flags
+        if re.search(rf"(?<![\w-]){flag}(?![\w-])", text)
+    ]
     assert not said, said
 
 

@@ -63,8 +63,10 @@ def test_unreadable_images_are_left_out_and_reported_when_asked(split):
     kept = readable(split, report=reports.append)
     assert kept.files == split.files[3:] and kept.person_ids.tolist() == [2]
     assert len(reports) == 3
-    assert all(report.startswith("left out: cannot read") and path.name in report
-               for path, report in zip(broken, sorted(reports)))
+    assert all(
+        report.startswith("left out: cannot read") and path.name in report
+        for path, report in zip(broken, sorted(reports))
+    )
     assert load_images(kept, (40, 24)).shape == (1, 3, 40, 24)
 
 

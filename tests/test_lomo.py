@@ -1,4 +1,4 @@
-"""LOMO against slow versions that go pixel by pixel, the length that its paper states, and what light may not change."""
+"""LOMO against slow versions that go pixel by pixel, the length that its paper states, what light may not change."""
 
 import colorsys
 import math
@@ -27,16 +27,22 @@ def people(count=3, size=(64, 32)):
 @given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=20))
 def test_hsv_is_colorsys(colours):
     x = torch.tensor(colours, dtype=torch.float64).T.view(1, 3, 1, -1) / 255
-    expected = torch.tensor([colorsys.rgb_to_hsv(*(value / 255 for value in colour)) for colour in colours],
-                            dtype=torch.float64)
+    expected = torch.tensor(
+        [colorsys.rgb_to_hsv(*(value / 255 for value in colour)) for colour in colours], dtype=torch.float64
+    )
     turns = (lomo.hsv(x)[0, :, 0].T - expected).abs()
     turns[:, 0] = torch.minimum(turns[:, 0], 1 - turns[:, 0])  # 0 and 1 are one hue
     assert turns.max() < 1e-9
 
 
 def test_colour_codes_number_the_joint_bins():
-    colours = {(0, 0, 0): 0, (255, 255, 255): 7 * 64, (255, 0, 0): 7 * 64 + 7 * 8, (0, 255, 255): 7 * 64 + 7 * 8 + 4,
-               (128, 128, 128): 4 * 64}
+    colours = {
+        (0, 0, 0): 0,
+        (255, 255, 255): 7 * 64,
+        (255, 0, 0): 7 * 64 + 7 * 8,
+        (0, 255, 255): 7 * 64 + 7 * 8 + 4,
+        (128, 128, 128): 4 * 64,
+    }
     x = torch.tensor(list(colours), dtype=torch.float32).T.view(1, 3, 1, -1) / 255
     assert lomo.colour_codes(x, 8).flatten().tolist() == list(colours.values())
 

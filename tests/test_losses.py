@@ -89,16 +89,22 @@ def test_pedal_shrinks_as_more_entries_attract(seed, s):
 
 def test_pedal_is_a_mean_over_images_and_patches():
     features, bank, index = a_bank(3)
-    alone = torch.stack([pedal_loss(features[m:m + 1, b:b + 1], bank[m:m + 1], index[b:b + 1])
-                         for m in range(3) for b in range(5)])
+    alone = torch.stack(
+        [
+            pedal_loss(features[m : m + 1, b : b + 1], bank[m : m + 1], index[b : b + 1])
+            for m in range(3)
+            for b in range(5)
+        ]
+    )
     torch.testing.assert_close(pedal_loss(features, bank, index), alone.mean(), **EXACT)
 
 
 def test_pedal_follows_a_permuted_bank():
     features, bank, index = a_bank(4)
     order = torch.randperm(23, generator=generator(4))
-    torch.testing.assert_close(pedal_loss(features, bank[:, order], order.argsort()[index]),
-                               pedal_loss(features, bank, index), **EXACT)
+    torch.testing.assert_close(
+        pedal_loss(features, bank[:, order], order.argsort()[index]), pedal_loss(features, bank, index), **EXACT
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -132,11 +138,22 @@ def test_pedal_gives_no_gradient_to_the_bank():
     assert bank.grad is None
 
 
-@pytest.mark.parametrize("change", [
-    dict(s=0.0), dict(s=-1.0), dict(s=float("nan")), dict(k=0), dict(k=-3), dict(bank=torch.ones(3, 23, 5)),
-    dict(bank=torch.ones(2, 23, 6)), dict(bank=torch.ones(3, 1, 6)), dict(index=torch.zeros(4, dtype=torch.long)),
-    dict(features=torch.ones(5, 6)),
-], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(s=0.0),
+        dict(s=-1.0),
+        dict(s=float("nan")),
+        dict(k=0),
+        dict(k=-3),
+        dict(bank=torch.ones(3, 23, 5)),
+        dict(bank=torch.ones(2, 23, 6)),
+        dict(bank=torch.ones(3, 1, 6)),
+        dict(index=torch.zeros(4, dtype=torch.long)),
+        dict(features=torch.ones(5, 6)),
+    ],
+    ids=str,
+)
 def test_pedal_refuses(change):
     features, bank, index = a_bank(9, dtype=torch.float32)
     with pytest.raises(ValueError):
@@ -154,8 +171,14 @@ def a_batch(seed, images=9, views=2, dim=5, spread=1.0):
     return centers[owner] + spread * torch.randn(images * views, dim, generator=g, dtype=torch.float64), centers, owner
 
 
-walks = dict(seed=st.integers(0, 10**6), images=st.integers(1, 12), spread=st.floats(0.01, 3), r=st.integers(1, 14),
-             include_self=st.booleans(), max_candidates=st.integers(1, 15))
+walks = dict(
+    seed=st.integers(0, 10**6),
+    images=st.integers(1, 12),
+    spread=st.floats(0.01, 3),
+    r=st.integers(1, 14),
+    include_self=st.booleans(),
+    max_candidates=st.integers(1, 15),
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -163,8 +186,10 @@ walks = dict(seed=st.integers(0, 10**6), images=st.integers(1, 12), spread=st.fl
 def test_cyclic_ranking_is_the_walk(seed, images, spread, r, include_self, max_candidates):
     features, centers, owner = a_batch(seed, images, spread=spread)
     options = dict(r=r, include_self=include_self, max_candidates=max_candidates)
-    assert torch.equal(cyclic_ranking(features, centers, owner, **options),
-                       reference.cyclic_ranking(features, centers, owner, **options))
+    assert torch.equal(
+        cyclic_ranking(features, centers, owner, **options),
+        reference.cyclic_ranking(features, centers, owner, **options),
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -180,7 +205,8 @@ def test_ipfl_has_the_papers_defaults():
     features, centers, owner = a_batch(0, images=40)
     defaults = dict(r=3, include_self=True, max_candidates=15)
     assert ipfl_loss(features, centers, owner) == ipfl_loss(
-        features, centers, owner, margin=2.0, no_negative="zero", **defaults)
+        features, centers, owner, margin=2.0, no_negative="zero", **defaults
+    )
     assert torch.equal(cyclic_ranking(features, centers, owner), cyclic_ranking(features, centers, owner, **defaults))
 
 
@@ -258,10 +284,17 @@ def test_ipfl_works_in_float32_under_autocast():
         assert torch.equal(ipfl_loss(features, centers, owner), expected)
 
 
-@pytest.mark.parametrize("change", [
-    dict(r=0), dict(max_candidates=0), dict(no_negative="maybe"), dict(centers=torch.ones(9, 4)),
-    dict(owner=torch.zeros(3, dtype=torch.long)),
-], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(r=0),
+        dict(max_candidates=0),
+        dict(no_negative="maybe"),
+        dict(centers=torch.ones(9, 4)),
+        dict(owner=torch.zeros(3, dtype=torch.long)),
+    ],
+    ids=str,
+)
 def test_ipfl_refuses(change):
     features, centers, owner = a_batch(7)
     with pytest.raises(ValueError):
@@ -272,16 +305,27 @@ def test_ipfl_refuses(change):
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10**6), images=st.integers(1, 12), people=st.integers(1, 6), margin=st.floats(0, 3),
-       positive=st.sampled_from(["nearest", "hardest"]), normalize=st.booleans())
+@given(
+    seed=st.integers(0, 10**6),
+    images=st.integers(1, 12),
+    people=st.integers(1, 6),
+    margin=st.floats(0, 3),
+    positive=st.sampled_from(["nearest", "hardest"]),
+    normalize=st.booleans(),
+)
 def test_triplet_is_its_definition_singletons_included(seed, images, people, margin, positive, normalize):
     g = generator(seed)
     embeddings = torch.randn(images, 4, generator=g, dtype=torch.float64)
     person_ids = torch.randint(people, (images,), generator=g)
-    ours = gradient(lambda x: triplet_loss(x, person_ids, margin=margin, positive=positive, normalize=normalize),
-                    embeddings)
-    literal = gradient(lambda x: reference.triplet_loss(F.normalize(x, dim=1) if normalize else x, person_ids,
-                                                        margin=margin, positive=positive), embeddings)
+    ours = gradient(
+        lambda x: triplet_loss(x, person_ids, margin=margin, positive=positive, normalize=normalize), embeddings
+    )
+    literal = gradient(
+        lambda x: reference.triplet_loss(
+            F.normalize(x, dim=1) if normalize else x, person_ids, margin=margin, positive=positive
+        ),
+        embeddings,
+    )
     torch.testing.assert_close(ours, literal, **EXACT)
 
 

@@ -11,8 +11,11 @@ from paul.memory import ImageCenters, PatchMemory
 EXACT = dict(rtol=1e-9, atol=1e-9)
 IMAGES, PATCHES, DIM = 7, 3, 4
 
-streams = dict(seed=st.integers(0, 10**6), rate=st.floats(0, 1),
-               batches=st.lists(st.lists(st.integers(0, IMAGES - 1), min_size=1, max_size=9), min_size=1, max_size=5))
+streams = dict(
+    seed=st.integers(0, 10**6),
+    rate=st.floats(0, 1),
+    batches=st.lists(st.lists(st.integers(0, IMAGES - 1), min_size=1, max_size=9), min_size=1, max_size=5),
+)
 
 
 def draws(seed):
@@ -80,8 +83,9 @@ def test_entries_are_not_brought_back_to_unit_length_unless_asked():
 def test_memories_are_buffers_that_a_checkpoint_keeps():
     draw = draws(3)
     for memory, fresh, features in (
-            (PatchMemory(IMAGES, PATCHES, DIM), PatchMemory(IMAGES, PATCHES, DIM), draw(PATCHES, 2, DIM)),
-            (ImageCenters(IMAGES, DIM), ImageCenters(IMAGES, DIM), draw(2, 2, DIM))):
+        (PatchMemory(IMAGES, PATCHES, DIM), PatchMemory(IMAGES, PATCHES, DIM), draw(PATCHES, 2, DIM)),
+        (ImageCenters(IMAGES, DIM), ImageCenters(IMAGES, DIM), draw(2, 2, DIM)),
+    ):
         assert not list(memory.parameters())
         features.requires_grad_()
         memory.update(torch.tensor([1, 5]), features)
@@ -115,10 +119,16 @@ def test_averages_are_float32_under_autocast(dtype):
     assert memories[1].bank.dtype == torch.float32
 
 
-@pytest.mark.parametrize("index, shape", [
-    ([0, 1], (PATCHES, 3, DIM)), ([0, 1], (PATCHES, 2, DIM + 1)), ([0, 1], (PATCHES + 1, 2, DIM)),
-    ([[0, 1]], (PATCHES, 2, DIM)), ([0.0, 1.0], (PATCHES, 2, DIM)),
-])
+@pytest.mark.parametrize(
+    "index, shape",
+    [
+        ([0, 1], (PATCHES, 3, DIM)),
+        ([0, 1], (PATCHES, 2, DIM + 1)),
+        ([0, 1], (PATCHES + 1, 2, DIM)),
+        ([[0, 1]], (PATCHES, 2, DIM)),
+        ([0.0, 1.0], (PATCHES, 2, DIM)),
+    ],
+)
 def test_patch_memory_refuses_what_does_not_fit(index, shape):
     memory = PatchMemory(IMAGES, PATCHES, DIM)
     with pytest.raises(ValueError):

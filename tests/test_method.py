@@ -1,4 +1,4 @@
-"""The seam: a method of thirty lines, known to no file of the package, is trained, recorded, tabled, planned and judged."""
+"""The seam: a method of thirty lines, known to no file of the package, is trained, recorded, tabled and judged."""
 
 import json
 from dataclasses import dataclass
@@ -91,11 +91,16 @@ def test_a_method_outside_the_package_goes_all_the_way(places, tmp_path):
     found = run_all(specs, None, places)
     for record, spec in zip(found, specs):
         assert record["numerics"] == {"method": 3, "evaluation": 1} and not outdated(record, places)
-        assert record["spec"] == {"method": "toy", "target": "smoke/market",
-                                  "options": {"cells": 4 if spec.row == "toy4" else 2, "rounds": 2}}
+        assert record["spec"] == {
+            "method": "toy",
+            "target": "smoke/market",
+            "options": {"cells": 4 if spec.row == "toy4" else 2, "rounds": 2},
+        }
         assert {"rank1", "map_step", "drift"} < set(record["metrics"]) and record["metrics"]["drift"] > 0
         assert record["seconds"]["adapt"] == 1.0 and len(record["curve"]) == 2 and record["source_curve"] == []
-    assert run_all(specs, None, places, fresh=True) == found == [json.loads(places.record(s).read_text()) for s in specs]
+    assert (
+        run_all(specs, None, places, fresh=True) == found == [json.loads(places.record(s).read_text()) for s in specs]
+    )
 
     runs = current_runs(places.results, "smoke")
     frame = ablation_table("toys", runs, "smoke", tmp_path / "paper").set_index("row")
@@ -105,7 +110,7 @@ def test_a_method_outside_the_package_goes_all_the_way(places, tmp_path):
     assert "toy, 4 cells" in table_text("toys", runs, "smoke", tmp_path / "paper")
     assert [path.name for path in write_tables(places.results, "smoke", tmp_path / "paper")] == ["toys.csv", "toys.md"]
 
-    verdict, = judge_all(load_claims(tmp_path / "claims.toml"), runs, "smoke", tmp_path / "paper")
+    (verdict,) = judge_all(load_claims(tmp_path / "claims.toml"), runs, "smoke", tmp_path / "paper")
     assert verdict["verdict"] == "supported" and [line["metric"] for line in verdict["evidence"]] == ["rank1", "drift"]
 
 

@@ -12,11 +12,13 @@ from paul.experiments.records import outdated
 from paul.experiments.specs import Places, Spec
 
 ROOT = Path(__file__).parents[1]
-RUNS = {"paul": lambda data: {**stage(data), "adabn": False, "adapt": data["options"]},
-        "patch_adabn": lambda data: {**stage(data), "adabn": True, "adapt": None},
-        "patch_direct": lambda data: {**stage(data), "adabn": False, "adapt": None},
-        "pul": lambda data: {key: data[key] for key in ("method", "source", "target", "options")},
-        "lomo": lambda data: {key: data[key] for key in ("method", "target", "options")}}
+RUNS = {
+    "paul": lambda data: {**stage(data), "adabn": False, "adapt": data["options"]},
+    "patch_adabn": lambda data: {**stage(data), "adabn": True, "adapt": None},
+    "patch_direct": lambda data: {**stage(data), "adabn": False, "adapt": None},
+    "pul": lambda data: {key: data[key] for key in ("method", "source", "target", "options")},
+    "lomo": lambda data: {key: data[key] for key in ("method", "target", "options")},
+}
 
 
 def stage(data):
@@ -25,10 +27,20 @@ def stage(data):
 
 def earlier(row, **changes):
     """A record as it was written before."""
-    return {"row": row, "tables": ["table3"], "target": "market", "seed": 0, "profile": "mini",
-            "spec": RUNS[row](Spec(row, "market", 0, "mini").data()), "spec_hash": "0123456789abcdef",
-            "metrics": {"rank1": 12.345678901234567}, "code": "fedcba9876543210", "curve": [{"loss": 0.1}],
-            "data": {"target": "d"}, **changes}
+    return {
+        "row": row,
+        "tables": ["table3"],
+        "target": "market",
+        "seed": 0,
+        "profile": "mini",
+        "spec": RUNS[row](Spec(row, "market", 0, "mini").data()),
+        "spec_hash": "0123456789abcdef",
+        "metrics": {"rank1": 12.345678901234567},
+        "code": "fedcba9876543210",
+        "curve": [{"loss": 0.1}],
+        "data": {"target": "d"},
+        **changes,
+    }
 
 
 @pytest.fixture
@@ -47,7 +59,8 @@ def test_every_kind_of_record_becomes_current_and_keeps_what_was_measured(result
         record = json.loads(Places(results=str(results)).record(spec).read_text())
         assert not outdated(record) and record["spec"] == spec.data()
         assert {name: record[name] for name in ("metrics", "code", "curve", "data")} == {
-            name: before[name] for name in ("metrics", "code", "curve", "data")}
+            name: before[name] for name in ("metrics", "code", "curve", "data")
+        }
     before = {path: path.read_bytes() for path in written}
     assert migrate(str(results)) == [] and {path: path.read_bytes() for path in written} == before
 
@@ -62,8 +75,9 @@ def test_one_that_is_of_other_options_stops_all(results):
     with pytest.raises(ValueError, match=r"paul--market--s0--01234567.json: its options are not today's"):
         migrate(str(results))
     assert {path: path.read_bytes() for path in (results / "runs/mini").iterdir()} == before
-    done = subprocess.run([sys.executable, "-m", "paul.experiments.migrate", str(results)], capture_output=True, text=True,
-                          cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "paul.experiments.migrate", str(results)], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 1 and "its options are not today's" in done.stderr and "Traceback" not in done.stderr
 
 

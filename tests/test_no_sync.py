@@ -31,8 +31,13 @@ from paul.patchnet import PatchNet
 from paul.pretrain import source_losses
 
 CUDA, META = torch.device("cuda:0"), torch.device("meta")
-VALUES_NEEDED = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException,
-                 NotImplementedError, RuntimeError)
+VALUES_NEEDED = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 class Waits(Exception):
@@ -74,13 +79,21 @@ def fake(monkeypatch):
 
 
 WAITING = {
-    "item": lambda x: x.sum().item(), "branch": lambda x: bool(x.sum() > 0), "nonzero": lambda x: x.nonzero(),
-    "mask": lambda x: x[x > 0], "unique": lambda x: x.unique(), "tolist": lambda x: x.tolist(),
-    "cpu": lambda x: x.cpu(), "copy back": lambda x: torch.rand(4, device="cpu").copy_(x, non_blocking=True)}
+    "item": lambda x: x.sum().item(),
+    "branch": lambda x: bool(x.sum() > 0),
+    "nonzero": lambda x: x.nonzero(),
+    "mask": lambda x: x[x > 0],
+    "unique": lambda x: x.unique(),
+    "tolist": lambda x: x.tolist(),
+    "cpu": lambda x: x.cpu(),
+    "copy back": lambda x: torch.rand(4, device="cpu").copy_(x, non_blocking=True),
+}
 BLOCKING = {
-    "constants": lambda x: x.new_tensor([1.0, 2.0]), "constant": lambda x: x / x.new_tensor(2),
+    "constants": lambda x: x.new_tensor([1.0, 2.0]),
+    "constant": lambda x: x / x.new_tensor(2),
     "to": lambda x: torch.rand(4, device="cpu").to(x.device),
-    "copy_": lambda x: x.copy_(torch.rand(4, device="cpu"))}
+    "copy_": lambda x: x.copy_(torch.rand(4, device="cpu")),
+}
 
 
 @pytest.mark.parametrize("name", [*WAITING, *BLOCKING])
@@ -150,9 +163,19 @@ class SourceStep(TargetStep):
 
 STEPS = {
     "PAUL": TargetStep,
-    "PAUL, the other reading": lambda device: TargetStep(device, replace(
-        ADAPT, loss_c="pull", ipfl_targets="raw", ipfl_space="patch", surrogate="one", include_self=False,
-        no_negative="skip", renormalize=True)),
+    "PAUL, the other reading": lambda device: TargetStep(
+        device,
+        replace(
+            ADAPT,
+            loss_c="pull",
+            ipfl_targets="raw",
+            ipfl_space="patch",
+            surrogate="one",
+            include_self=False,
+            no_negative="skip",
+            renormalize=True,
+        ),
+    ),
     "random patches": lambda device: TargetStep(device, network=replace(NETWORK, generator="random")),
     "source": SourceStep,
 }

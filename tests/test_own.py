@@ -63,8 +63,9 @@ def saved(model, tmp_path_factory):
 
 def test_importing_paul_waits_for_nothing():
     code = "import sys, paul; assert 'torch' not in sys.modules; from paul import Extractor; print(Extractor.__name__)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                          cwd=Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+    )
     assert done.stdout.strip() == "Extractor" and paul.Extractor is Extractor
     with pytest.raises(AttributeError, match="no attribute 'Extracter'"):
         paul.Extracter
@@ -77,10 +78,19 @@ def test_descriptors_are_those_of_the_network_on_resized_images(model, extractor
     torch.testing.assert_close(extractor(files).norm(dim=1), torch.full((12,), math.sqrt(NETWORK.num_patches)))
 
 
-@pytest.mark.parametrize("kind", [
-    str, Path, Image.open, read_image, lambda f: torch.tensor(read_image(f)).permute(2, 0, 1),
-    lambda f: (torch.tensor(read_image(f)).permute(2, 0, 1) / 255).double(), lambda f: Image.open(f).convert("RGBA")],
-    ids=["str", "Path", "PIL", "array", "tensor", "float tensor", "PIL with alpha"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        str,
+        Path,
+        Image.open,
+        read_image,
+        lambda f: torch.tensor(read_image(f)).permute(2, 0, 1),
+        lambda f: (torch.tensor(read_image(f)).permute(2, 0, 1) / 255).double(),
+        lambda f: Image.open(f).convert("RGBA"),
+    ],
+    ids=["str", "Path", "PIL", "array", "tensor", "float tensor", "PIL with alpha"],
+)
 def test_the_same_pixels_give_the_same_descriptor_whatever_their_kind(kind, extractor, files):
     expected = extractor(files[:5])
     assert torch.equal(extractor([kind(file) for file in files[:5]]), expected)
@@ -102,7 +112,7 @@ def test_sizes_and_kinds_may_be_mixed(extractor, files):
     items = [files[0], picture(1, 1, rng, (33, 70)), Image.new("L", (9, 200), 77), torch.zeros(3, 5, 4)]
     mixed = extractor(items)
     for place, item in enumerate(items):
-        torch.testing.assert_close(mixed[place:place + 1], extractor(item), rtol=0, atol=1e-6)
+        torch.testing.assert_close(mixed[place : place + 1], extractor(item), rtol=0, atol=1e-6)
 
 
 def test_nothing_in_nothing_out(extractor):
@@ -173,13 +183,19 @@ def test_the_network_s_own_image_size_is_the_default():
 
 # ---------------------------------------------------------------------------------------------------- listing, features
 
+
 def test_listing_takes_files_folders_patterns_and_sets_and_knows_their_ids(folder, files, tmp_path, monkeypatch):
     monkeypatch.chdir(folder.parent)
     everything = listed([folder])
     index = pd.read_csv(folder / "index.csv")
     assert everything["file"].tolist() == [str(folder / name) for name in index["file"]]
-    for names in (["mine"], ["mine/bounding_box_train"], ["mine/**/*.png"], ["mine", "mine/bounding_box_train"],
-                  [os.path.relpath(file) for file in files]):
+    for names in (
+        ["mine"],
+        ["mine/bounding_box_train"],
+        ["mine/**/*.png"],
+        ["mine", "mine/bounding_box_train"],
+        [os.path.relpath(file) for file in files],
+    ):
         frame = listed(names).sort_values("file")
         assert [os.path.abspath(file) for file in frame["file"]] == [str(file) for file in files], names
         assert frame["person_id"].tolist() == [int(file.name[:4]) for file in files]
@@ -233,11 +249,12 @@ def test_interrupted_embedding_goes_on_and_a_finished_one_is_left_alone(extracto
         return extractor(items)
 
     for stop_at in (5, 10):
+
         class Stopped:
             width, fingerprint = extractor.width, extractor.fingerprint
 
             def __call__(self, items, bar):
-                return counted(items, stop_at)  # noqa: B023
+                return counted(items, stop_at)
 
         with pytest.raises(KeyboardInterrupt):
             embed(Stopped(), frame, path)
@@ -292,6 +309,7 @@ def test_two_writers_of_one_features_file_do_not_mix(extractor, folder, tmp_path
 
 
 # ----------------------------------------------------------------------------------------------------------- commands
+
 
 @pytest.fixture
 def run(capsys):

@@ -12,7 +12,7 @@ from book.build import build_site
 from book.run import run_book
 from book.toc import ROOT, BookError, load_book
 
-CHAPTER = '''# %% [markdown]
+CHAPTER = """# %% [markdown]
 # # All that a page can hold
 #
 # The equation $x^2$, and
@@ -31,7 +31,7 @@ plt.plot([1, 2])
 plt.show()
 print("\\n\\r", end="")
 pd.DataFrame({"Rank-1": [41.5]})
-'''
+"""
 BROKEN = "# %% [markdown]\n# # A broken chapter\n\n# %%\nraise ValueError('<b>too few</b> people')\n"
 
 

@@ -69,14 +69,21 @@ def market_like(top):
 
 
 def duke_like(top):
-    return raw(top, {f"bounding_box_train/{p:04d}_c{c}_f{s:07d}.jpg": (p, c) for p, c, s in views(range(21, 26))}
-               | {f"query/{p:04d}_c1_f0000000.jpg": (p, 1) for p in range(31, 35)}
-               | {f"bounding_box_test/{p:04d}_c2_f0000001.jpg": (p, 2) for p in range(31, 36)})
+    return raw(
+        top,
+        {f"bounding_box_train/{p:04d}_c{c}_f{s:07d}.jpg": (p, c) for p, c, s in views(range(21, 26))}
+        | {f"query/{p:04d}_c1_f0000000.jpg": (p, 1) for p in range(31, 35)}
+        | {f"bounding_box_test/{p:04d}_c2_f0000001.jpg": (p, 2) for p in range(31, 36)},
+    )
 
 
 def msmt_like(top):
-    lists = {"train": (range(0, 4), "train"), "val": (range(4, 5), "train"), "query": (range(0, 2), "test"),
-             "gallery": (range(2, 4), "test")}
+    lists = {
+        "train": (range(0, 4), "train"),
+        "val": (range(4, 5), "train"),
+        "query": (range(0, 2), "test"),
+        "gallery": (range(2, 4), "test"),
+    }
     for name, (people, folder) in lists.items():
         lines = {f"{p:04d}/{p:04d}_{s:03d}_{c:02d}_0303morning_0008_0.jpg": (p, c) for p, c, s in views(people)}
         shift = 50 if folder == "train" else 60
@@ -99,22 +106,51 @@ def study(tmp_path_factory):
         patch.setitem(PROFILES, "paper", STAND_IN)
         patch.setitem(pul.AT, "paper", PUL)
         patch.delitem(pul.CLUSTERS, ("paper", "duke"))
-        assert cli.main(["run", "table1", "table2", "--profile", "paper", "--seeds", "0-1", "--workers", "1", "--device",
-                         "cpu", "--data", str(top / "data"), "--results", str(top / "results"), "--models",
-                         str(top / "models"), "--book", str(BOOK)]) == 0
+        assert (
+            cli.main(
+                [
+                    "run",
+                    "table1",
+                    "table2",
+                    "--profile",
+                    "paper",
+                    "--seeds",
+                    "0-1",
+                    "--workers",
+                    "1",
+                    "--device",
+                    "cpu",
+                    "--data",
+                    str(top / "data"),
+                    "--results",
+                    str(top / "results"),
+                    "--models",
+                    str(top / "models"),
+                    "--book",
+                    str(BOOK),
+                ]
+            )
+            == 0
+        )
     return top
 
 
 def test_raw_sets_become_records_and_tables(study):
     records = [json.loads(path.read_text()) for path in (study / "results/runs/paper").iterdir()]
     ours = [record for record in records if record["row"] == "paul"]
-    assert {(record["target"], record["seed"]) for record in ours} == {(t, s) for t in ("market", "duke") for s in (0, 1)}
-    cards = {name: json.loads((study / "data" / name / "card.json").read_text())["fingerprint"]
-             for name in ("msmt17", "market1501", "dukemtmc")}
+    assert {(record["target"], record["seed"]) for record in ours} == {
+        (t, s) for t in ("market", "duke") for s in (0, 1)
+    }
+    cards = {
+        name: json.loads((study / "data" / name / "card.json").read_text())["fingerprint"]
+        for name in ("msmt17", "market1501", "dukemtmc")
+    }
     for record in ours:
         target = {"market": "market1501", "duke": "dukemtmc"}[record["target"]]
         assert record["data"] == {"source": cards["msmt17"], "target": cards[target]}
-        assert record["queries"] == 4 and 0 <= record["metrics"]["map_trapezoid"] <= record["metrics"]["map_step"] <= 100
+        assert (
+            record["queries"] == 4 and 0 <= record["metrics"]["map_trapezoid"] <= record["metrics"]["map_step"] <= 100
+        )
     for table in ("table1", "table2"):
         assert "ours (paper)" in (study / f"results/tables/paper/{table}.md").read_text()
 
@@ -124,8 +160,12 @@ def text_of(notebook):
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            parts += [output.get("text", ""), data.get("text/plain", ""), data.get("text/html", ""),
-                      data.get("text/markdown", "")]
+            parts += [
+                output.get("text", ""),
+                data.get("text/plain", ""),
+                data.get("text/html", ""),
+                data.get("text/markdown", ""),
+            ]
     return "\n".join(parts)
 
 
@@ -136,8 +176,16 @@ def test_chapter_07_shows_them(study, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(Path(__file__).parents[1])]))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     said = []
-    code = run_book(load_book(), chapters="07", profile="paper", data=study / "data", results=study / "results",
-                    out=tmp_path / "executed", asked={"seeds": "0-1"}, say=lambda *words, **_: said.append(words))
+    code = run_book(
+        load_book(),
+        chapters="07",
+        profile="paper",
+        data=study / "data",
+        results=study / "results",
+        out=tmp_path / "executed",
+        asked={"seeds": "0-1"},
+        say=lambda *words, **_: said.append(words),
+    )
     assert code == 0, said
     assert "profile paper is meant for a GPU, and there is none here" in "\n".join(" ".join(words) for words in said)
     text = text_of(papermill.iorw.load_notebook_node(str(tmp_path / "executed/07_table1.ipynb")))

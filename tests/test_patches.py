@@ -12,9 +12,14 @@ from paul.patches import EqualStripes, PatchGenerator, RandomPatches, pool_patch
 pytestmark = pytest.mark.filterwarnings("ignore:Since version 1.3.0, affine_grid")
 EXACT = dict(rtol=1e-9, atol=1e-9)
 
-cuts = dict(seed=st.integers(0, 10**6), patches=st.integers(1, 4), rows=st.integers(1, 7), columns=st.integers(1, 6),
-            reach=st.sampled_from([0.3, 1.0, 3.0]),
-            size=st.one_of(st.none(), st.tuples(st.integers(1, 8), st.integers(1, 8))))
+cuts = dict(
+    seed=st.integers(0, 10**6),
+    patches=st.integers(1, 4),
+    rows=st.integers(1, 7),
+    columns=st.integers(1, 6),
+    reach=st.sampled_from([0.3, 1.0, 3.0]),
+    size=st.one_of(st.none(), st.tuples(st.integers(1, 8), st.integers(1, 8))),
+)
 
 
 def a_map(seed, patches, rows, columns, reach=1.0, batch=2, channels=3):

@@ -51,8 +51,9 @@ def test_source_stage_is_a_loop_over_branches(generator, training):
     for m, feature in enumerate(expected):
         torch.testing.assert_close(found.features[m], feature, atol=1e-5, rtol=1e-4)
         for layer, output in ((model.embedding, found.embeddings), (model.classifier, found.logits)):
-            torch.testing.assert_close(output[m], F.linear(feature, layer.weight[m], layer.bias[m]), atol=1e-5,
-                                       rtol=1e-4)
+            torch.testing.assert_close(
+                output[m], F.linear(feature, layer.weight[m], layer.bias[m]), atol=1e-5, rtol=1e-4
+            )
     assert found.features.shape == (3, 5, 8) and found.embeddings.shape == (3, 5, 4)
     assert found.logits.shape == (3, 5, 4)
 
@@ -81,7 +82,7 @@ def test_describe_is_the_target_feature_in_either_stage():
         assert torch.equal(source, target.describe(X))
         assert torch.equal(source, concatenate(target(X).features))
     for m in range(3):
-        torch.testing.assert_close(source[:, 8 * m:8 * m + 8].norm(dim=1), torch.ones(5))
+        torch.testing.assert_close(source[:, 8 * m : 8 * m + 8].norm(dim=1), torch.ones(5))
 
 
 def test_theta_is_where_the_patches_lie():
@@ -184,13 +185,16 @@ def test_paper_network_has_the_paper_size():
     assert sum(p.numel() for p in pgn.parameters()) == weights + (4096 + 2 * 4096) + 512 + 36
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    (dict(generator="grid"), "generator must be one of .*got 'grid'"),
-    (dict(freeze_pgn="no"), "freeze_pgn must be .*got 'no'"),
-    (dict(num_patches=0), "num_patches and dim must be at least 1, got 0"),
-    (dict(dim=0), "num_patches and dim must be at least 1"),
-    (dict(generator="image"), "exactly one patch, got num_patches=6"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(generator="grid"), "generator must be one of .*got 'grid'"),
+        (dict(freeze_pgn="no"), "freeze_pgn must be .*got 'no'"),
+        (dict(num_patches=0), "num_patches and dim must be at least 1, got 0"),
+        (dict(dim=0), "num_patches and dim must be at least 1"),
+        (dict(generator="image"), "exactly one patch, got num_patches=6"),
+    ],
+)
 def test_options_that_make_no_network(options, message):
     with pytest.raises(ValueError, match=message):
         PatchNet(PatchNetOptions(**{**SMALL, **options}))

@@ -54,7 +54,7 @@ def test_another_size_another_split_or_a_changed_image_is_decoded_anew(split, tm
 
 
 def test_without_a_wish_the_free_memory_decides(split, tmp_path, monkeypatch):
-    for free, file in ((0, True), (10 ** 9, False)):
+    for free, file in ((0, True), (10**9, False)):
         monkeypatch.setattr(store, "free_memory", lambda: free)
         assert bool(load_pixels(split, SIZE, folder=tmp_path).file) == file
     with pytest.raises(ValueError, match="images can live in device, memory, disk, not in 'tape'"):

@@ -43,9 +43,10 @@ def test_operations_and_weights_are_those_of_the_layers(row):
     layers = products_by_hand(model, torch.zeros(4, 3, *SIZE)) / 4
     patches, channels, places = options.num_patches, 96, 5 * 3
     # per patch: pooling, branch, embedding and classifier
-    patchwise = patches * (channels * places + channels * options.dim + options.dim * (options.dim // 2)
-                           + options.dim * costs.CLASSES)
-    pooling_weights = 2 * patches * places ** 2  # the grid and its tents, at most
+    patchwise = patches * (
+        channels * places + channels * options.dim + options.dim * (options.dim // 2) + options.dim * costs.CLASSES
+    )
+    pooling_weights = 2 * patches * places**2  # the grid and its tents, at most
     assert 2 * (layers + patchwise) <= cost.flops <= 2 * (layers + patchwise + pooling_weights)
     assert cost.parameters == sum(p.numel() for p in model.parameters())
 
@@ -88,18 +89,31 @@ def test_a_run_is_so_many_passes(data, tiny_smoke):
 
 def test_speed_comes_from_records_of_the_same_device(data, tiny_smoke):
     work = work_of(Spec("paul", "market", 0, "smoke"), str(data))
-    record = {"row": "paul", "target": "market", "seed": 0, "profile": "smoke", "device": "cpu",
-              "machine": machine(), "seconds": {"pretrain": 2.0, "adapt": 3.0, "evaluate": 1.0}}
+    record = {
+        "row": "paul",
+        "target": "market",
+        "seed": 0,
+        "profile": "smoke",
+        "device": "cpu",
+        "machine": machine(),
+        "seconds": {"pretrain": 2.0, "adapt": 3.0, "evaluate": 1.0},
+    }
     cpu = torch.device("cpu")
     assert measured_rates([record, record], str(data), cpu) == pytest.approx(
-        {"pretrain": work.pretrain / 2, "adapt": work.adapt / 4})
+        {"pretrain": work.pretrain / 2, "adapt": work.adapt / 4}
+    )
     for other in ({"machine": "another"}, {"device": "a GPU"}, {"row": "gone"}):
         assert measured_rates([{**record, **other}], str(data), cpu) == {}
 
 
 def test_sizes_are_published_where_the_set_is_not_there(data, tmp_path):
-    assert images_of(str(data / "smoke/market")) == {"train": 10 * 2, "query": 5, "gallery": 6, "val_query": 1,
-                                                     "val_gallery": 2} | {"train": 20}
+    assert images_of(str(data / "smoke/market")) == {
+        "train": 10 * 2,
+        "query": 5,
+        "gallery": 6,
+        "val_query": 1,
+        "val_gallery": 2,
+    } | {"train": 20}
     assert images_of(str(tmp_path / "msmt17")) == {"train": 126_441}
     assert images_of(str(tmp_path / "market1501"))["gallery"] == 15_913 + 3_819
     assert images_of(str(tmp_path / "mine")) == {}
@@ -110,8 +124,9 @@ def test_expected_sizes_are_those_of_data_prep(tmp_path):
 
     for folder in {folder for p in PROFILES.values() for folder in p.folders.values()}:
         said = expected_images(f"data/{folder}")
-        assert images_of(str(tmp_path / folder)) == {split: said[split] for split in ("train", "query", "gallery")
-                                                     if split in said}, folder
+        assert images_of(str(tmp_path / folder)) == {
+            split: said[split] for split in ("train", "query", "gallery") if split in said
+        }, folder
 
 
 @pytest.mark.parametrize(("name", "role"), [("mini", "source"), ("mini", "duke"), ("smoke", "market")])
@@ -157,8 +172,9 @@ def test_hours_are_operations_over_speed(data, tmp_path, tiny_smoke):
     found = plan.plan(specs, Places(str(data), str(tmp_path), str(tmp_path), "cpu"))
     works = [work_of(spec, str(data)) for spec in specs]
     speed = plan.ASSUMED["cpu"] * 1e12 * 3600
-    assert found.hours == pytest.approx({"pretrain": 2 * works[0].pretrain / speed,
-                                         "adapt": sum(work.adapt for work in works) / speed})
+    assert found.hours == pytest.approx(
+        {"pretrain": 2 * works[0].pretrain / speed, "adapt": sum(work.adapt for work in works) / speed}
+    )
     assert found.missing == [] and found.unit == "CPU"
     weights = works[0].cost.parameters
     bank = 4 * 20 * TINY.network.num_patches * (8 + 4)
@@ -183,8 +199,20 @@ def test_a_row_without_a_network_costs_no_operations(tmp_path):
 
 
 def test_the_plan_comes_first_and_missing_sets_stop_the_run(tmp_path, capsys):
-    arguments = ["run", "table3", "--profile", "paper", "--seeds", "0", "--data", str(tmp_path / "sets"), "--results",
-                 str(tmp_path / "results"), "--models", str(tmp_path / "models")]
+    arguments = [
+        "run",
+        "table3",
+        "--profile",
+        "paper",
+        "--seeds",
+        "0",
+        "--data",
+        str(tmp_path / "sets"),
+        "--results",
+        str(tmp_path / "results"),
+        "--models",
+        str(tmp_path / "models"),
+    ]
     assert cli.main(arguments) == 1
     out, err = capsys.readouterr()
     assert out.startswith("profile paper: 20 runs, 20 to compute\n  runs:") and "GPU-hours" in out

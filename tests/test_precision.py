@@ -19,8 +19,10 @@ from paul.options import AdaptOptions
 from paul.patches import pool_patches
 from paul.patchnet import PatchNet
 
-DEVICES = [torch.device("cpu"), pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no GPU"))]
+DEVICES = [
+    torch.device("cpu"),
+    pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+]
 
 
 def draw(*shape, device, seed=0):
@@ -104,16 +106,23 @@ def noisy(people, cameras, seed):
 
 
 def test_features_in_bf16_rank_as_float32s_do(tmp_path, monkeypatch):
-    model = pretrain(*noisy(range(1, 41), (1, 2), 0), replace(NETWORK, dim=16, num_patches=3),
-                     replace(PRETRAIN, epochs=8, batch=40, peak_rate=0.1), folder=tmp_path)
+    model = pretrain(
+        *noisy(range(1, 41), (1, 2), 0),
+        replace(NETWORK, dim=16, num_patches=3),
+        replace(PRETRAIN, epochs=8, batch=40, peak_rate=0.1),
+        folder=tmp_path,
+    )
     people = range(41, 341)
     (queries, ids), (gallery, gallery_ids) = noisy(people, (1,), 1), noisy(people, (2, 2), 2)
     scores, descriptors = [], []
     for bf16 in (False, True):
         monkeypatch.setattr(features, "precision", lambda device: precision(device, bf16))
         descriptors.append(extract(model, queries))
-        scores.append(evaluate(descriptors[-1], ids, np.ones(300, int), extract(model, gallery), gallery_ids,
-                               np.full(600, 2)).percent())
+        scores.append(
+            evaluate(
+                descriptors[-1], ids, np.ones(300, int), extract(model, gallery), gallery_ids, np.full(600, 2)
+            ).percent()
+        )
     assert descriptors[1].dtype == torch.float32 and not torch.equal(*descriptors)
     assert 10 < scores[0]["map_step"] < 90  # neither guessing nor solved: ranks can change, and some do
     for name in ("map_step", "map_trapezoid"):

@@ -21,24 +21,45 @@ NETWORK = {
     "freeze_pgn": "lr0",  # Sec. 3.1: fixed on the target; how: ledger 18
 }
 PRETRAIN = {
-    "epochs": 60, "batch": 48, "schedule": "paper",  # ledger 22
-    "momentum": 0.9, "weight_decay": 1e-4, "label_smoothing": 0.0,
-    "triplet_weight": 0.1, "triplet_margin": 1.0, "positive": "nearest",  # ledger 23
+    "epochs": 60,
+    "batch": 48,
+    "schedule": "paper",  # ledger 22
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "label_smoothing": 0.0,
+    "triplet_weight": 0.1,
+    "triplet_margin": 1.0,
+    "positive": "nearest",  # ledger 23
     "shift": 0.0,
 }
 ADAPT = {
-    "loss_c": "pedal", "loss_v": True,  # Sec. 3.4: L = L_v + lambda L_c
+    "loss_c": "pedal",
+    "loss_v": True,  # Sec. 3.4: L = L_v + lambda L_c
     "lam": 2.0,  # Sec. 4
     "k": 10,  # Sec. 4
     "rate": 0.1,  # Sec. 4: l
-    "renormalize": False, "bank_init": "train",  # ledger 5, 6
-    "margin": 2.0, "r": 3,  # Sec. 4
-    "include_self": True, "max_candidates": 15, "no_negative": "zero",  # ledger 12
-    "ipfl_space": "embedding", "ipfl_targets": "centers",  # ledger 9, 11
-    "epochs": 60, "lr": 1e-4, "decay_epoch": 50, "momentum": 0.9, "weight_decay": 1e-4,  # Sec. 4
+    "renormalize": False,
+    "bank_init": "train",  # ledger 5, 6
+    "margin": 2.0,
+    "r": 3,  # Sec. 4
+    "include_self": True,
+    "max_candidates": 15,
+    "no_negative": "zero",  # ledger 12
+    "ipfl_space": "embedding",
+    "ipfl_targets": "centers",  # ledger 9, 11
+    "epochs": 60,
+    "lr": 1e-4,
+    "decay_epoch": 50,
+    "momentum": 0.9,
+    "weight_decay": 1e-4,  # Sec. 4
     "drop_last": False,  # ledger 15
-    "surrogate": "all", "jitter": 0.2, "hue_turn": 0.1, "degrees": 10.0, "crop_area": (0.70, 0.95),  # ledger 16, 17
-    "padding": "zeros", "refresh_statistics": False,
+    "surrogate": "all",
+    "jitter": 0.2,
+    "hue_turn": 0.1,
+    "degrees": 10.0,
+    "crop_area": (0.70, 0.95),  # ledger 16, 17
+    "padding": "zeros",
+    "refresh_statistics": False,
 }
 BY_TARGET = {"market": {"s": 30.0, "batch": 42}, "duke": {"s": 10.0, "batch": 40}}  # Sec. 4; ledger 15
 NOT_USED = {"peak_rate"}  # of the other schedule

@@ -128,8 +128,11 @@ def test_a_seed_repeats_bit_for_bit_and_another_differs(trained, target, finishe
 
 def test_statistics_become_the_targets_when_asked(trained, target, tmp_path):
     out = pul(trained, target, replace(PUL, lr=0.0, rounds=1, refresh_statistics=True), folder=tmp_path)
-    moved = {name for name, value in out.state_dict().items()
-             if "classifier" not in name and not torch.equal(value, trained.state_dict()[name])}
+    moved = {
+        name
+        for name, value in out.state_dict().items()
+        if "classifier" not in name and not torch.equal(value, trained.state_dict()[name])
+    }
     assert moved and all("running" in name or "num_batches" in name for name in moved)
 
 

@@ -76,13 +76,16 @@ def test_the_picture_frames_who_is_known_and_shows_all(vectors, gallery):
     ranking = rank(vectors[:2], gallery[:2], vectors, gallery, 4)
     strip = picture(ranking)
     pixels = np.asarray(strip)
-    framed = {name: (pixels == tuple(int(colour[i:i + 2], 16) for i in (1, 3, 5))).all(2).any()
-              for name, colour in (("same", SAME), ("other", OTHER))}
+    framed = {
+        name: (pixels == tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))).all(2).any()
+        for name, colour in (("same", SAME), ("other", OTHER))
+    }
     assert framed == {"same": True, "other": True}
     unknown = gallery.assign(person_id=-1)
     pixels = np.asarray(picture(rank(vectors[:2], unknown[:2], vectors, unknown, 4)))
-    assert not any((pixels == tuple(int(colour[i:i + 2], 16) for i in (1, 3, 5))).all(2).any()
-                   for colour in (SAME, OTHER))
+    assert not any(
+        (pixels == tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))).all(2).any() for colour in (SAME, OTHER)
+    )
     wider, taller = (picture(rank(vectors[:q], gallery[:q], vectors, gallery, k)) for q, k in ((2, 6), (3, 4)))
     assert wider.width > strip.width and wider.height == strip.height and taller.height > strip.height
 
@@ -126,8 +129,9 @@ def test_the_page_is_one_file_with_its_images_inside(vectors, gallery):
     reader = Reader()
     reader.feed(page(rank(vectors, gallery, vectors, gallery, 3), model="a <model>"))
     assert not reader.open and reader.tags.isdisjoint({"script", "link", "iframe"})
-    assert len(reader.images) == len(gallery) * 4 and all(a.startswith("data:image/jpeg;base64,") for a in
-                                                          reader.addresses)
+    assert len(reader.images) == len(gallery) * 4 and all(
+        a.startswith("data:image/jpeg;base64,") for a in reader.addresses
+    )
     for image in reader.images[:5]:
         Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))).load()
     assert "a <model>" in reader.text and "prefers-color-scheme: dark" in page(rank(vectors, gallery, vectors, gallery))
@@ -136,13 +140,17 @@ def test_the_page_is_one_file_with_its_images_inside(vectors, gallery):
     assert "<b>same</b> " in junk and junk.count("<b>") == 2  # in the sentence that explains them
 
 
-@pytest.mark.parametrize("name", ["<img src=x onerror=alert(1)>.png", 'a "quoted" & \'name\'.png', "人物 ü.png"],
-                         ids=["tag", "quotes", "letters"])
+@pytest.mark.parametrize(
+    "name",
+    ["<img src=x onerror=alert(1)>.png", "a \"quoted\" & 'name'.png", "人物 ü.png"],
+    ids=["tag", "quotes", "letters"],
+)
 def test_file_names_are_shown_and_never_obeyed(name, vectors, gallery, tmp_path):
     file = tmp_path / name
     Image.new("RGB", (20, 40)).save(file, "PNG")
-    frame = pd.concat([gallery, pd.DataFrame({"file": [str(file)], "person_id": [-1], "camera_id": [-1]})],
-                      ignore_index=True)
+    frame = pd.concat(
+        [gallery, pd.DataFrame({"file": [str(file)], "person_id": [-1], "camera_id": [-1]})], ignore_index=True
+    )
     every = np.vstack([vectors, vectors[:1]])
     ranking = rank(every[-1:], frame[-1:].reset_index(drop=True), every, frame, 3)
     reader = Reader()

@@ -107,8 +107,9 @@ def test_across_disks_links_are_symbolic(tmp_path, monkeypatch):
     raw = raw_sets.market(tmp_path / "raw")
     prepare_market(raw, tmp_path / "data")
     files = [tmp_path / "data/market1501" / file for file in MARKET]
-    assert all(file.is_symlink() and file.samefile(raw / file.relative_to(tmp_path / "data/market1501"))
-               for file in files)
+    assert all(
+        file.is_symlink() and file.samefile(raw / file.relative_to(tmp_path / "data/market1501")) for file in files
+    )
     shutil.rmtree(raw)
     with pytest.raises(DataError, match="missing: .*links whose raw set was moved"):
         verify(tmp_path / "data/market1501", progress=False)
@@ -132,15 +133,27 @@ def test_dukemtmc_only_for_those_who_hold_it(tmp_path, capsys, monkeypatch):
 def test_msmt17(tmp_path, version, train):
     raw_sets.msmt(tmp_path / f"MSMT17_{version}", version)
     prepare(real.plan_msmt17(train), tmp_path, tmp_path / "data")
-    people = {("train", 0): 1, ("train", 1): 2, ("val", 1): 2, ("query", 0): 3, ("query", 1): 4, ("gallery", 0): 3,
-              ("gallery", 1): 4}
+    people = {
+        ("train", 0): 1,
+        ("train", 1): 2,
+        ("val", 1): 2,
+        ("query", 0): 3,
+        ("query", 1): 4,
+        ("gallery", 0): 3,
+        ("gallery", 1): 4,
+    }
     folders = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}[version]
     wanted = {}
     for name, lines in MSMT.items():
         for file, label in lines:
             split = "train" if name == "val" or train == "all" else name
-            wanted[f"{folders[name in ('query', 'gallery')]}/{file}"] = (split, people[name, label],
-                                                                        int(file.split("_")[2]), "", "")
+            wanted[f"{folders[name in ('query', 'gallery')]}/{file}"] = (
+                split,
+                people[name, label],
+                int(file.split("_")[2]),
+                "",
+                "",
+            )
     assert index(tmp_path / "data/msmt17") == texts(wanted)
     dataset = ReidDataset.load(tmp_path / "data/msmt17")
     assert dataset.splits == (["train"] if train == "all" else ["train", "query", "gallery"])
@@ -162,8 +175,11 @@ def check_cuhk03(tmp_path, raw):
     assert states == {"cuhk03_detected": "written", "cuhk03_labelled": "written"}
     for boxes, field in (("detected", "detected"), ("labelled", "labeled")):
         found = tmp_path / "data" / f"cuhk03_{boxes}"
-        wanted = {f"images/{name}": (split, int(name[2:5]), int(name[6]), "", "")
-                  for split, names in raw_sets.CUHK_SPLITS[boxes].items() for name in names}
+        wanted = {
+            f"images/{name}": (split, int(name[2:5]), int(name[6]), "", "")
+            for split, names in raw_sets.CUHK_SPLITS[boxes].items()
+            for name in names
+        }
         assert index(found) == texts(wanted)
         for file in wanted:
             _, person, _, shot = Path(file).stem.split("_")
@@ -244,8 +260,22 @@ def check_evaluation(tmp_path, data, queries):
     checkpoint.save(tmp_path / "model.pt", PatchNet(NETWORK, num_classes=2))
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        assert cli.main(["evaluate", "--init", str(tmp_path / "model.pt"), "--data", str(data), "--profile", "smoke",
-                         "--device", "cpu"]) == 0
+        assert (
+            cli.main(
+                [
+                    "evaluate",
+                    "--init",
+                    str(tmp_path / "model.pt"),
+                    "--data",
+                    str(data),
+                    "--profile",
+                    "smoke",
+                    "--device",
+                    "cpu",
+                ]
+            )
+            == 0
+        )
     assert f"{queries} queries; 0 left out" in said.getvalue() and "map_trapezoid" in said.getvalue()
 
 
@@ -268,8 +298,22 @@ def test_a_prepared_set_is_scored_by_paul(tmp_path, capsys):
     # each query: one right image among what is neither junk nor its own camera's, so its rank is at most 4
     assert scores.queries == 2 and scores.left_out == 0 and scores.rank(4) == 1
     checkpoint.save(tmp_path / "model.pt", model)
-    assert cli.main(["evaluate", "--init", str(tmp_path / "model.pt"), "--data", str(data), "--profile", "smoke",
-                     "--device", "cpu"]) == 0
+    assert (
+        cli.main(
+            [
+                "evaluate",
+                "--init",
+                str(tmp_path / "model.pt"),
+                "--data",
+                str(data),
+                "--profile",
+                "smoke",
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     assert f"{scores.percent()['map_trapezoid']:6.2f}" in capsys.readouterr().out
 
 
@@ -286,12 +330,22 @@ def table(path, *lines, header="file,person_id,camera_id,split"):
 
 
 def test_own_images_by_a_table_some_unlabelled(tmp_path):
-    given = table(tmp_path / "my.csv", "гараж/один.jpg,,,train", "入口/三.png,Åsa,north,query",
-                  "入口/四.jpg,Åsa,south,gallery", "гараж/два.jpg,-1,south,gallery")
+    given = table(
+        tmp_path / "my.csv",
+        "гараж/один.jpg,,,train",
+        "入口/三.png,Åsa,north,query",
+        "入口/四.jpg,Åsa,south,gallery",
+        "гараж/два.jpg,-1,south,gallery",
+    )
     prepare(real.plan_folder("mine", given), own(tmp_path / "raw"), tmp_path / "data")
-    assert index(tmp_path / "data/mine") == texts({
-        "гараж/один.jpg": ("train", -1, -1, "", ""), "入口/三.png": ("query", 1, 1, "", ""),
-        "入口/四.jpg": ("gallery", 1, 2, "", ""), "гараж/два.jpg": ("gallery", -1, 2, "", "")})
+    assert index(tmp_path / "data/mine") == texts(
+        {
+            "гараж/один.jpg": ("train", -1, -1, "", ""),
+            "入口/三.png": ("query", 1, 1, "", ""),
+            "入口/四.jpg": ("gallery", 1, 2, "", ""),
+            "гараж/два.jpg": ("gallery", -1, 2, "", ""),
+        }
+    )
     dataset = ReidDataset.load(tmp_path / "data/mine")
     assert dataset.card["counts"]["train"] == {"images": 1, "people": 0, "junk": 0, "distractors": 0, "unlabelled": 1}
     assert dataset.card["cameras"] == {"1": "north", "2": "south"} and "Åsa" not in json.dumps(dataset.card)
@@ -303,9 +357,13 @@ def test_own_images_by_a_pattern_or_by_nothing(tmp_path):
     raw = raw_sets.write(tmp_path / "raw", ["query/p12_cam3.jpg", "gallery/p12_cam4.jpg", "train/p07_cam3.jpg"])
     pattern = r"(?P<split>\w+)/p(?P<person_id>\d+)_cam(?P<camera_id>\d)"
     prepare(real.plan_folder("mine", pattern=pattern), raw, tmp_path / "data")
-    assert index(tmp_path / "data/mine") == texts({
-        "query/p12_cam3.jpg": ("query", 12, 3, "", ""), "gallery/p12_cam4.jpg": ("gallery", 12, 4, "", ""),
-        "train/p07_cam3.jpg": ("train", 7, 3, "", "")})
+    assert index(tmp_path / "data/mine") == texts(
+        {
+            "query/p12_cam3.jpg": ("query", 12, 3, "", ""),
+            "gallery/p12_cam4.jpg": ("gallery", 12, 4, "", ""),
+            "train/p07_cam3.jpg": ("train", 7, 3, "", ""),
+        }
+    )
     prepare(real.plan_folder("crops"), raw, tmp_path / "data")
     assert set(index(tmp_path / "data/crops").values()) == {("train", "-1", "-1", "", "")}
     with pytest.raises(DataError, match="extra: train/p07_cam3.jpg"):
@@ -323,31 +381,52 @@ def test_every_option_reaches_its_set_from_the_command_line(tmp_path, monkeypatc
     assert main(["folder", "--raw", str(raw), *out, "--name", "gate", "--csv", str(given), "--copy"]) == 0
     assert index(tmp_path / "data/gate")["入口/三.png"] == ("query", "1", "2", "", "")
     assert not (tmp_path / "data/gate/入口/三.png").samefile(raw / "入口/三.png")
-    assert main(["folder", "--raw", str(raw), *out, "--pattern", "(?P<person_id>)(?P<camera_id>入口|гараж)",
-                 "--split", "train", "--link"]) == 0
+    assert (
+        main(
+            [
+                "folder",
+                "--raw",
+                str(raw),
+                *out,
+                "--pattern",
+                "(?P<person_id>)(?P<camera_id>入口|гараж)",
+                "--split",
+                "train",
+                "--link",
+            ]
+        )
+        == 0
+    )
     assert {row[2] for row in index(tmp_path / "data/mine").values()} == {"1", "2"}
     msmt = packed(raw_sets.msmt(tmp_path / "msmt"), tmp_path / "MSMT17_V1.tar.gz", "MSMT17_V1/")
     assert main(["msmt17", "--raw", str(msmt), *out, "--train", "train"]) == 0
     assert ReidDataset.load(tmp_path / "data/msmt17").splits == ["train", "query", "gallery"]
     assert main(["cuhk03", "--raw", str(tmp_path), *out, "--boxes", "detected", "--splits", "here"]) == 1
     assert "holds cuhk-03.mat" in capsys.readouterr().err
-    for refused in (["folder", "--raw", "x", "--link", "--copy"], ["cuhk03"],
-                    ["msmt17", "--raw", "x", "--train", "val"]):
+    for refused in (
+        ["folder", "--raw", "x", "--link", "--copy"],
+        ["cuhk03"],
+        ["msmt17", "--raw", "x", "--train", "val"],
+    ):
         with pytest.raises(SystemExit) as left:
             main(refused)
         assert left.value.code == 2
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ("../secret.jpg,1,1,train", "line 2: '../secret.jpg' is not the path of an image inside"),
-    ("/etc/passwd.jpg,1,1,train", "line 2: '/etc/passwd.jpg' is not the path"),
-    ("notes.txt,1,1,train", "line 2: 'notes.txt' is not the path of an image"),
-    ("入口/三.png,1,1,test set", "line 2: unknown split 'test set'"),
-    ("入口/三.png,,1,query", "line 2: query needs person_id and camera_id"),
-    ("入口/三.png,0,1,train", "line 2: person 0 stands for a distractor"),
-    ("入口/三.png,-1,1,query", "line 2: person -1 stands for junk"),
-    ("入口/none.png,1,1,train\n入口/三.png,1,1,train", "missing: 入口/none.png"),
-    ("入口/三.png,1,1,train\n入口/./三.png,1,1,train", "line 3: 入口/三.png is listed twice")])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("../secret.jpg,1,1,train", "line 2: '../secret.jpg' is not the path of an image inside"),
+        ("/etc/passwd.jpg,1,1,train", "line 2: '/etc/passwd.jpg' is not the path"),
+        ("notes.txt,1,1,train", "line 2: 'notes.txt' is not the path of an image"),
+        ("入口/三.png,1,1,test set", "line 2: unknown split 'test set'"),
+        ("入口/三.png,,1,query", "line 2: query needs person_id and camera_id"),
+        ("入口/三.png,0,1,train", "line 2: person 0 stands for a distractor"),
+        ("入口/三.png,-1,1,query", "line 2: person -1 stands for junk"),
+        ("入口/none.png,1,1,train\n入口/三.png,1,1,train", "missing: 入口/none.png"),
+        ("入口/三.png,1,1,train\n入口/./三.png,1,1,train", "line 3: 入口/三.png is listed twice"),
+    ],
+)
 def test_a_table_at_fault_is_named_with_its_line(tmp_path, line, message):
     given = table(tmp_path / "my.csv", line)
     with pytest.raises(DataError, match=re.escape(message)):
@@ -355,13 +434,19 @@ def test_a_table_at_fault_is_named_with_its_line(tmp_path, line, message):
     assert not (tmp_path / "data/mine").exists()
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"pattern": "("}, "--pattern (: not a regular expression"),
-    ({"pattern": "(?P<who>.)"}, "unknown group 'who'"), ({"table": "none.csv"}, "--csv none.csv: no such file"),
-    ({"name": "market1501"}, "--name market1501"), ({"name": "../up"}, "--name ../up"),
-    ({"table": __file__, "pattern": "x"}, "either --csv or --pattern"),
-    ({"split": "training"}, "unknown split 'training'"),
-    ({"table": __file__}, "column 'file'")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pattern": "("}, "--pattern (: not a regular expression"),
+        ({"pattern": "(?P<who>.)"}, "unknown group 'who'"),
+        ({"table": "none.csv"}, "--csv none.csv: no such file"),
+        ({"name": "market1501"}, "--name market1501"),
+        ({"name": "../up"}, "--name ../up"),
+        ({"table": __file__, "pattern": "x"}, "either --csv or --pattern"),
+        ({"split": "training"}, "unknown split 'training'"),
+        ({"table": __file__}, "column 'file'"),
+    ],
+)
 def test_an_option_at_fault_is_named(tmp_path, options, message):
     raw = raw_sets.write(tmp_path / "raw", ["a.jpg"])
     with pytest.raises(DataError, match=re.escape(message)):
@@ -373,16 +458,25 @@ def test_an_option_at_fault_is_named(tmp_path, options, message):
 
 def test_what_does_not_belong_is_named_and_left_out_only_when_told(tmp_path, capsys, monkeypatch):
     raw, out = raw_sets.market(tmp_path / "raw"), tmp_path / "data"
-    stray = ["query/-1_c1s1_000401_03.jpg", "query/0002_c1s1_000451_09.jpg", "query/0003_c1s1_00045_09.jpg",
-             "query/0003_c1s1_000451_09 (1).jpg"]
+    stray = [
+        "query/-1_c1s1_000401_03.jpg",
+        "query/0002_c1s1_000451_09.jpg",
+        "query/0003_c1s1_00045_09.jpg",
+        "query/0003_c1s1_000451_09 (1).jpg",
+    ]
     raw_sets.write(raw, {name: jpeg(50 + number) for number, name in enumerate(stray)})
     (raw / "query/0001_c1s1_001051_00.jpg").unlink()
     (raw / "bounding_box_train/0007_c3s3_077419_03.jpg").write_bytes(b"<html>not found</html>")
     monkeypatch.setitem(PUBLISHED, "market1501", SMALL["market1501"])
     assert main(["market1501", "--raw", str(raw), "--out", str(out)]) == 1
     said = capsys.readouterr().err
-    for words in ("query images: 1 found, 2 published (1 too few)", "train people: 1 found, 2 published", *stray,
-                  "not images: bounding_box_train/0007_c3s3_077419_03.jpg", "--accept-counts"):
+    for words in (
+        "query images: 1 found, 2 published (1 too few)",
+        "train people: 1 found, 2 published",
+        *stray,
+        "not images: bounding_box_train/0007_c3s3_077419_03.jpg",
+        "--accept-counts",
+    ):
         assert words in said
     assert not (out / "market1501").exists() and leftovers(out) == []
     assert main(["market1501", "--raw", str(raw), "--out", str(out), "--accept-counts"]) == 0
@@ -407,9 +501,14 @@ def test_msmt17_names_what_its_lists_miss(tmp_path):
         stream.write("0001/0001_001_01_0114noon_0102_0_ex.jpg 1\n0000/0000_000_09_x.jpg 7\n../../x.jpg 0\n")
     with pytest.raises(DataError) as refused:
         prepare(real.plan_msmt17(), raw, tmp_path / "data")
-    for words in (f"missing: test/{MSMT['query'][0][0]}, test/{MSMT['query'][1][0]}", "test/0001/0001_009_02",
-                  "query images: 0 found, 2 published", "0114noon_0102_0_ex.jpg a second time",
-                  "list_val.txt: '0000/0000_000_09_x.jpg 7'", "list_val.txt: '../../x.jpg 0'"):
+    for words in (
+        f"missing: test/{MSMT['query'][0][0]}, test/{MSMT['query'][1][0]}",
+        "test/0001/0001_009_02",
+        "query images: 0 found, 2 published",
+        "0114noon_0102_0_ex.jpg a second time",
+        "list_val.txt: '0000/0000_000_09_x.jpg 7'",
+        "list_val.txt: '../../x.jpg 0'",
+    ):
         assert words in str(refused.value)
 
 
@@ -427,6 +526,7 @@ def test_another_set_or_none_is_refused(tmp_path):
 
 def test_published_sizes_from_names_alone():
     """Names in the published numbers, of every set, pass; one fewer does not.  No file is made."""
+
     def boxes(name, people, images):
         return [name(people[number % len(people)], number) for number in range(images)]
 
@@ -437,25 +537,38 @@ def test_published_sizes_from_names_alone():
         return f"{person:04d}_c{n % 8 + 1}_f{n:07d}.jpg"
 
     train, test = list(range(2, 1504, 2)), list(range(1, 1501, 2))
-    names = {"train": boxes(market, train, 12_936), "query": boxes(market, test, 3_368),
-             "gallery": boxes(market, [0, *test], 15_913) + boxes(market, [-1], 3_819) + ["Thumbs.db"]}
+    names = {
+        "train": boxes(market, train, 12_936),
+        "query": boxes(market, test, 3_368),
+        "gallery": boxes(market, [0, *test], 15_913) + boxes(market, [-1], 3_819) + ["Thumbs.db"],
+    }
     assert differences(bounding_boxes.listed(names, bounding_boxes.parse_market).rows, PUBLISHED["market1501"]) == []
     rows = bounding_boxes.listed({**names, "query": names["query"][1:]}, bounding_boxes.parse_market).rows
     assert differences(rows, PUBLISHED["market1501"]) == ["query images: 3,367 found, 3,368 published (1 too few)"]
 
     train, test = list(range(1, 703)), list(range(1000, 1702))
-    names = {"train": boxes(duke, train, 16_522), "query": boxes(duke, test, 2_228),
-             "gallery": boxes(duke, [*test, *range(5000, 5408)], 17_661)}
+    names = {
+        "train": boxes(duke, train, 16_522),
+        "query": boxes(duke, test, 2_228),
+        "gallery": boxes(duke, [*test, *range(5000, 5408)], 17_661),
+    }
     assert differences(bounding_boxes.listed(names, bounding_boxes.parse_duke).rows, PUBLISHED["dukemtmc"]) == []
 
     def lines(people, images, start):
-        return [f"{n % people:04d}/{n % people:04d}_{n:06d}_{n % 15 + 1:02d}_0303noon_0001_0.jpg {n % people}"
-                for n in range(start, start + images)]
+        return [
+            f"{n % people:04d}/{n % people:04d}_{n:06d}_{n % 15 + 1:02d}_0303noon_0001_0.jpg {n % people}"
+            for n in range(start, start + images)
+        ]
 
-    lists = {"train": lines(1041, 30_248, 0), "val": lines(1041, 2_373, 30_248), "query": lines(3060, 11_659, 0),
-             "gallery": lines(3060, 82_161, 11_659)}
-    files = [f"{'train' if name in ('train', 'val') else 'test'}/{line.split()[0]}" for name in lists
-             for line in lists[name]]
+    lists = {
+        "train": lines(1041, 30_248, 0),
+        "val": lines(1041, 2_373, 30_248),
+        "query": lines(3060, 11_659, 0),
+        "gallery": lines(3060, 82_161, 11_659),
+    }
+    files = [
+        f"{'train' if name in ('train', 'val') else 'test'}/{line.split()[0]}" for name in lists for line in lists[name]
+    ]
     found = msmt17.listed(lists, ("train", "test"), files)
     assert not found.extra and not found.missing and differences(found.rows, PUBLISHED["msmt17"]) == []
     everything = msmt17.all_for_training(found.rows)
@@ -480,8 +593,9 @@ def test_duke_names_read_back(person, camera, frame):
     assert bounding_boxes.parse_market(name) is None
 
 
-@given(st.integers(0, 9999), st.integers(0, 999), st.integers(1, 15), st.sampled_from(["", "_ex"]),
-       st.integers(0, 9999))
+@given(
+    st.integers(0, 9999), st.integers(0, 999), st.integers(1, 15), st.sampled_from(["", "_ex"]), st.integers(0, 9999)
+)
 def test_msmt_lines_read_back(person, number, camera, ending, other):
     file = f"{person:04d}/{person:04d}_{number:03d}_{camera:02d}_0302afternoon_0912_1{ending}.jpg"
     assert msmt17.parse(f"{file} {person}\r\n") == (file, person, camera)
@@ -506,8 +620,9 @@ def test_numbers_tell_names_apart(names):
         assert all(re.fullmatch("-1|0+", name) for name, number in numbers.items() if number < 1)
 
 
-@given(st.lists(st.sampled_from(["..", ".", "", "a", "b c", "C:", "ж", "/", "\\", "a\\..", "\0"]),
-                min_size=1, max_size=6))
+@given(
+    st.lists(st.sampled_from(["..", ".", "", "a", "b c", "C:", "ж", "/", "\\", "a\\..", "\0"]), min_size=1, max_size=6)
+)
 def test_no_path_leaves_its_folder(parts):
     name = "/".join(parts)
     safe = safe_parts(name)
@@ -587,7 +702,7 @@ def test_a_broken_archive_is_named(tmp_path, kind):
     cut = {"text": b"<html>please sign the agreement</html>", "empty": b""}.get(kind, data[: len(data) * 2 // 3 - 100])
     if kind == "bits":
         place = data.index(jpeg(0)[:20]) + 300 if jpeg(0)[:20] in data else 200
-        cut = data[:place] + bytes(byte ^ 255 for byte in data[place:place + 40]) + data[place + 40:]
+        cut = data[:place] + bytes(byte ^ 255 for byte in data[place : place + 40]) + data[place + 40 :]
     path.write_bytes(cut)
     with pytest.raises(DataError, match=rf"{path.name}: no zip or tar archive, or damaged or cut short"):
         prepare_market(path, tmp_path / "data")
@@ -643,7 +758,8 @@ def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, kind, stop):
     assert (out / "market1501/index.csv").read_bytes() == (clean / "market1501/index.csv").read_bytes()
     assert fingerprint(out / "market1501") == fingerprint(clean / "market1501")
     assert leftovers(out) == [] and {path.name for path in (out / "market1501").rglob("*.*")} == {
-        path.name for path in (clean / "market1501").rglob("*.*")}
+        path.name for path in (clean / "market1501").rglob("*.*")
+    }
 
 
 def test_leftovers_of_another_set_do_not_get_in(tmp_path, monkeypatch):
@@ -666,13 +782,19 @@ def test_leftovers_of_another_set_do_not_get_in(tmp_path, monkeypatch):
 def test_killed_and_started_again(tmp_path):
     """A process that is killed outright leaves a set that the same command finishes."""
     raw = raw_sets.market(tmp_path / "raw")
-    code = ("import sys, time; from data_prep import real\nsys.path.append('tests'); from raw_sets import SMALL\n"
-            "keep = real.place\n"
-            "def slow(*arguments):\n    keep(*arguments); print('placed', flush=True); time.sleep(60)\n"
-            "real.place = slow\n"
-            f"real.prepare(real.plan_market1501(), {str(raw)!r}, {str(tmp_path / 'data')!r}, published=SMALL)")
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                               cwd=Path(__file__).parent.parent)
+    code = (
+        "import sys, time; from data_prep import real\nsys.path.append('tests'); from raw_sets import SMALL\n"
+        "keep = real.place\n"
+        "def slow(*arguments):\n    keep(*arguments); print('placed', flush=True); time.sleep(60)\n"
+        "real.place = slow\n"
+        f"real.prepare(real.plan_market1501(), {str(raw)!r}, {str(tmp_path / 'data')!r}, published=SMALL)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parent.parent,
+    )
     assert process.stdout.readline() == b"placed\n"
     with pytest.raises(DataError, match="another preparation is writing here"):
         prepare_market(raw, tmp_path / "data")
@@ -690,8 +812,9 @@ def test_two_at_once_are_refused(tmp_path):
         prepare_market(raw, tmp_path / "data")
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "data"),
-                                   OSError(30, "Read-only file system", "data")])
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied", "data"), OSError(30, "Read-only file system", "data")]
+)
 def test_a_target_that_cannot_be_written_is_named(tmp_path, monkeypatch, capsys, error):
     raw = raw_sets.duke(tmp_path / "raw")
     monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(error))
@@ -744,18 +867,22 @@ def edit(path, old, new):
     path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (lambda top: (top / "query/0001_c1s1_001051_00.jpg").unlink(), "missing: query/0001_c1s1_001051_00.jpg"),
-    (lambda top: (top / "query/0009_c1s1_001051_00.jpg").write_bytes(jpeg(1)), "not in the index: query/0009_c1"),
-    (lambda top: (top / "query/0001_c1s1_001051_00.jpg").write_bytes(jpeg(77)), "fingerprint: .* changed"),
-    (lambda top: (top / "query/0001_c1s1_001051_00.jpg").write_bytes(b"?"), "no longer images: query/0001_c1"),
-    (lambda top: edit(top / "index.csv", "query,1,1", "query,2,1"), "fingerprint: index"),
-    (lambda top: edit(top / "index.csv", "query,1,1", "train,1,1"), "counts: "),
-    (lambda top: edit(top / "index.csv", "query/0001", "../query/0001"), "index.csv, line 5: a path that leaves"),
-    (lambda top: edit(top / "index.csv", "query,1,1", "query,one,1"), "an id that is no whole number"),
-    (lambda top: edit(top / "index.csv", "file,split", "split,file"), "columns do not begin with file"),
-    (lambda top: (top / "card.json").unlink(), "card.json: missing"),
-    (lambda top: (top / "index.csv").unlink(), "index.csv: missing")])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda top: (top / "query/0001_c1s1_001051_00.jpg").unlink(), "missing: query/0001_c1s1_001051_00.jpg"),
+        (lambda top: (top / "query/0009_c1s1_001051_00.jpg").write_bytes(jpeg(1)), "not in the index: query/0009_c1"),
+        (lambda top: (top / "query/0001_c1s1_001051_00.jpg").write_bytes(jpeg(77)), "fingerprint: .* changed"),
+        (lambda top: (top / "query/0001_c1s1_001051_00.jpg").write_bytes(b"?"), "no longer images: query/0001_c1"),
+        (lambda top: edit(top / "index.csv", "query,1,1", "query,2,1"), "fingerprint: index"),
+        (lambda top: edit(top / "index.csv", "query,1,1", "train,1,1"), "counts: "),
+        (lambda top: edit(top / "index.csv", "query/0001", "../query/0001"), "index.csv, line 5: a path that leaves"),
+        (lambda top: edit(top / "index.csv", "query,1,1", "query,one,1"), "an id that is no whole number"),
+        (lambda top: edit(top / "index.csv", "file,split", "split,file"), "columns do not begin with file"),
+        (lambda top: (top / "card.json").unlink(), "card.json: missing"),
+        (lambda top: (top / "index.csv").unlink(), "index.csv: missing"),
+    ],
+)
 def test_verify_says_what_changed(prepared, damage, message, capsys):
     assert main(["verify", str(prepared)]) == 0
     damage(prepared)

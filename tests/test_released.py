@@ -20,8 +20,13 @@ from paul.data.datasets import ReidDataset
 def market(tmp_path_factory):
     """data/market1501, prepared from a look-alike."""
     folder = tmp_path_factory.mktemp("market")
-    real.prepare(real.plan_market1501(), raw_sets.market(folder / "raw"), folder / "data", published=raw_sets.SMALL,
-                 progress=False)
+    real.prepare(
+        real.plan_market1501(),
+        raw_sets.market(folder / "raw"),
+        folder / "data",
+        published=raw_sets.SMALL,
+        progress=False,
+    )
     return folder / "data/market1501"
 
 
@@ -50,11 +55,17 @@ def test_it_evaluates_to_what_its_equations_say(released, file, market, capsys):
     said = capsys.readouterr().out
     query, gallery = (ReidDataset.load(market).split(name) for name in ("query", "gallery"))
     distances = reference.squared_distances(described(released, query), described(released, gallery))
-    expected = reference.evaluate_distances(distances, query.person_ids, gallery.person_ids, query.camera_ids,
-                                            gallery.camera_ids)
+    expected = reference.evaluate_distances(
+        distances, query.person_ids, gallery.person_ids, query.camera_ids, gallery.camera_ids
+    )
     shown = {line.split()[0]: float(line.split()[1]) for line in said.splitlines() if "%" in line}
-    for name, value in (("rank1", expected["cmc"][0]), ("rank5", expected["cmc"][4]), ("minp", expected["minp"]),
-                        ("map_step", expected["map_step"]), ("map_trapezoid", expected["map_trapezoid"])):
+    for name, value in (
+        ("rank1", expected["cmc"][0]),
+        ("rank5", expected["cmc"][4]),
+        ("minp", expected["minp"]),
+        ("map_step", expected["map_step"]),
+        ("map_trapezoid", expected["map_trapezoid"]),
+    ):
         assert shown[name] == pytest.approx(100 * value, abs=0.006), name
     assert len({round(value) for value in shown.values()}) > 1, "a set on which every score is the same proves little"
     assert re.search(r"map_trapezoid .* \(area under the curve, the paper's\)", said)

@@ -36,7 +36,8 @@ def same_checkpoints(folder, other):
         history = json.loads(state.pop("/training/history"))
         state["history"] = [{key: value for key, value in line.items() if key != "seconds"} for line in history]
     return a.keys() == b.keys() and all(
-        torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key] for key in a)
+        torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key] for key in a
+    )
 
 
 def at_step(monkeypatch, number, action):
@@ -155,7 +156,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(trained, target, adap
     newest = tmp_path / "checkpoint.pt"
     content = bytearray(newest.read_bytes())
     if damage == "cut":
-        newest.write_bytes(content[:len(content) // 2])
+        newest.write_bytes(content[: len(content) // 2])
     elif damage == "flipped":
         content[len(content) // 2] ^= 0x10
         newest.write_bytes(content)
@@ -179,9 +180,14 @@ def test_low_memory_ends_with_the_same_weights(source, target, trained, adapted,
         assert same_checkpoints(tmp_path, adapted[1])
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),
-                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
-                                   MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError(),
+    ],
+)
 def test_out_of_memory_says_what_helps_and_low_memory_goes_on(trained, target, adapted, error, tmp_path, monkeypatch):
     def full():
         raise error
@@ -192,8 +198,10 @@ def test_out_of_memory_says_what_helps_and_low_memory_goes_on(trained, target, a
         calls[0] += 1
         return full() if calls[0] == 12 else flip(*arguments)
 
-    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="epoch 2, step 2: out of memory .*"
-                                                         "low_memory=True.*adapt.batch"):
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(RuntimeError, match="epoch 2, step 2: out of memory .*low_memory=True.*adapt.batch"),
+    ):
         patched.setattr(target_stage, "random_flip", at_fifth_step)
         adapt(trained[0], target, ADAPT, folder=tmp_path)
     assert same_weights(adapt(trained[0], target, ADAPT, folder=tmp_path, low_memory=True), adapted[0])
@@ -226,14 +234,23 @@ def test_a_source_stage_that_is_killed_and_run_again_ends_the_same(data, source,
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     script = KILLED.format(tests=str(Path(__file__).parent), data=str(data / "smoke/source"), out=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[1],
-                          env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(json.loads(checkpoint.read(tmp_path / "checkpoint.pt")["training"]["history"])) == 1
     model = pretrain(*source, NETWORK, PRETRAIN, folder=tmp_path)
     assert same_weights(model, trained[0]) and same_checkpoints(tmp_path, trained[1])
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".lock", "checkpoint.previous.pt", "checkpoint.pt", "log.jsonl"]
+        ".lock",
+        "checkpoint.previous.pt",
+        "checkpoint.pt",
+        "log.jsonl",
+    ]
     torch.set_num_threads(threads)
 
 

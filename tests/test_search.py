@@ -44,7 +44,7 @@ def test_equal_similarities_come_in_the_order_of_the_gallery(seed, k, block):
     # rows of one +-2 and zeros have norm 2 and exact products, so that equal means equal
     generator = torch.Generator().manual_seed(seed)
     gallery = 2 * F.one_hot(torch.randint(3, (30,), generator=generator), 4).float()
-    queries = torch.tensor([[2., 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 2]])
+    queries = torch.tensor([[2.0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 2]])
     found = Index(gallery, "exact", block=block).search(queries, k)
     np.testing.assert_array_equal(found.position, sorted_by_hand(queries, gallery, k)[1])
 
@@ -115,9 +115,13 @@ def test_without_faiss_auto_is_exact_and_asking_for_it_names_the_extra(monkeypat
 def test_bad_input_is_named():
     good = clusters(5)
     for gallery, queries, k, message in (
-            (good, good[:, :3], 1, "queries must be"), (good, good[0], 1, "queries must be"), (good, good, 0, "k must"),
-            (good[:0], good, 1, "gallery must be a matrix"), (good[0], good, 1, "gallery must be a matrix"),
-            (good, good * torch.nan, 1, "queries are not finite, first in row 0")):
+        (good, good[:, :3], 1, "queries must be"),
+        (good, good[0], 1, "queries must be"),
+        (good, good, 0, "k must"),
+        (good[:0], good, 1, "gallery must be a matrix"),
+        (good[0], good, 1, "gallery must be a matrix"),
+        (good, good * torch.nan, 1, "queries are not finite, first in row 0"),
+    ):
         with pytest.raises(ValueError, match=message):
             search(queries, gallery, k)
     broken = good.clone()

@@ -41,11 +41,14 @@ def _root(monkeypatch):
 
 def as_published(table, sign=1.0, extra=(), seeds=(0, 1, 2)):
     """Runs at the published values (or, sign = -1, in the reversed order), with a small common seed effect."""
-    return [
-        record(row, target, seed, 100 * (sign < 0) + sign * published_value(table, row, target, "rank1", PAPER) + seed / 10,
-               100 * (sign < 0) + sign * published_value(table, row, target, "map_trapezoid", PAPER) + seed / 10)
-        for row in printed_rows(table) for target in TARGETS for seed in seeds
-    ] + [record(row, target, seed) for row in extra for target in TARGETS for seed in seeds]  # fmt: skip
+
+    def values(row, target, seed):
+        shift = 100 * (sign < 0) + seed / 10
+        return [sign * published_value(table, row, target, name, PAPER) + shift for name in ("rank1", "map_trapezoid")]
+
+    found = [(row, target, seed) for row in printed_rows(table) for target in TARGETS for seed in seeds]
+    more = [record(row, target, seed) for row in extra for target in TARGETS for seed in seeds]
+    return [record(*run, *values(*run)) for run in found] + more
 
 
 def test_every_row_stands_in_a_table_and_every_table_in_rows():
@@ -59,7 +62,12 @@ def test_the_published_tables_are_consistent_with_each_other():
         paul = published(table, PAPER).set_index("method").loc["PAUL"]
         assert paul["rank1"] == published_value("table3", "paul", target, "rank1", PAPER)
         assert paul["mAP"] == published_value("table4", "paul", target, "map_trapezoid", PAPER)
-    assert {table: len(published(table, PAPER)) for table in TABLES} == {"table1": 12, "table2": 9, "table3": 6, "table4": 6}
+    assert {table: len(published(table, PAPER)) for table in TABLES} == {
+        "table1": 12,
+        "table2": 9,
+        "table3": 6,
+        "table4": 6,
+    }
     assert np.isnan(published_value("table3", "patch_adabn", "market", "rank1", PAPER))
     with pytest.raises(FileNotFoundError, match="table1_market1501.csv"):
         published("table1", "elsewhere")

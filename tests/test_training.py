@@ -29,11 +29,12 @@ def test_source_loss_is_the_sum_of_cross_entropies_and_the_triplet(source, tmp_p
     seen = []
     monkeypatch.setattr(source_stage, "random_flip", lambda x, generator: x)
     batch_of = source_stage.batch_of
-    monkeypatch.setattr(source_stage, "batch_of", lambda images, rows, device: seen.append(rows) or batch_of(
-        images, rows, device))
+    monkeypatch.setattr(
+        source_stage, "batch_of", lambda images, rows, device: seen.append(rows) or batch_of(images, rows, device)
+    )
     options = replace(PRETRAIN, epochs=1, batch=len(images), shift=0.0)
     _, history = with_history["pretrain"](images, ids, NETWORK, options, folder=tmp_path, seed=3)
-    rows, = seen
+    (rows,) = seen
 
     real, partner = rows.chunk(2)
     assert sorted(real.tolist()) == list(range(len(images))) and (real != partner).all()
@@ -68,14 +69,19 @@ def test_the_paper_schedule_leaves_the_pgn_alone_at_first(source, tmp_path):
 def test_what_the_source_stage_refuses(source, tmp_path):
     images, ids = source
     for call, message in (
-            (lambda: pretrain(images, ids, NETWORK, replace(PRETRAIN, batch=25), folder=tmp_path),
-             "batch 25 is larger than the set of 24 images; lower pretrain.batch"),
-            (lambda: pretrain(images, np.ones(24), NETWORK, PRETRAIN, folder=tmp_path), "at least two people"),
-            (lambda: pretrain(images, ids[:-1], NETWORK, PRETRAIN, folder=tmp_path), "24 images but 23 person ids"),
-            (lambda: replace(PRETRAIN, schedule="step"), "schedule must be .*'step'"),
-            (lambda: replace(PRETRAIN, epochs=0), "epochs and batch must be at least 1, got 0"),
-            (lambda: pretrain(images, ids, NETWORK, replace(PRETRAIN, positive="far"), folder=tmp_path),
-             "positive must be .*'far'")):
+        (
+            lambda: pretrain(images, ids, NETWORK, replace(PRETRAIN, batch=25), folder=tmp_path),
+            "batch 25 is larger than the set of 24 images; lower pretrain.batch",
+        ),
+        (lambda: pretrain(images, np.ones(24), NETWORK, PRETRAIN, folder=tmp_path), "at least two people"),
+        (lambda: pretrain(images, ids[:-1], NETWORK, PRETRAIN, folder=tmp_path), "24 images but 23 person ids"),
+        (lambda: replace(PRETRAIN, schedule="step"), "schedule must be .*'step'"),
+        (lambda: replace(PRETRAIN, epochs=0), "epochs and batch must be at least 1, got 0"),
+        (
+            lambda: pretrain(images, ids, NETWORK, replace(PRETRAIN, positive="far"), folder=tmp_path),
+            "positive must be .*'far'",
+        ),
+    ):
         with pytest.raises(ValueError, match=message):
             call()
 
@@ -89,7 +95,7 @@ def test_partners_are_never_the_image_itself_and_cover_all_others_alike():
         counts = torch.bincount(drawn[:, image], minlength=7)
         assert set(counts.nonzero().flatten().tolist()) == set(others)
         expected = 6000 / len(others)
-        assert all(abs(int(counts[j]) - expected) <= 5 * expected ** 0.5 for j in others)
+        assert all(abs(int(counts[j]) - expected) <= 5 * expected**0.5 for j in others)
 
 
 # --- target stage ---
@@ -101,8 +107,9 @@ def test_adapting_leaves_the_given_model_and_the_pgn_alone(trained, target, adap
     for part in ("generator", "embedding"):
         assert same(dict(getattr(adapted[0], part).named_parameters()), dict(getattr(model, part).named_parameters()))
     for part in ("backbone", "branch", "branch_norm"):
-        assert not same(dict(getattr(adapted[0], part).named_parameters()),
-                        dict(getattr(model, part).named_parameters()))
+        assert not same(
+            dict(getattr(adapted[0], part).named_parameters()), dict(getattr(model, part).named_parameters())
+        )
 
 
 def test_paul_loss_is_the_papers_sum_with_both_memories():
@@ -155,16 +162,22 @@ def steps_taken(call, monkeypatch):
     sizes = []
     with monkeypatch.context() as patched:
         call_loss = PaulLoss.forward
-        patched.setattr(PaulLoss, "forward", lambda self, output, index: sizes.append(len(index)) or call_loss(
-            self, output, index))
+        patched.setattr(
+            PaulLoss, "forward", lambda self, output, index: sizes.append(len(index)) or call_loss(self, output, index)
+        )
         call()
     return sizes
 
 
-@pytest.mark.parametrize(("losses", "drop_last", "sizes"), [
-    ({}, False, [8, 8, 1]), ({}, True, [8, 8]),
-    ({"loss_v": False}, False, [8, 8]),  # batch norm cannot train on a single image that has no surrogate
-    ({"loss_c": None}, False, [8, 8, 1])])
+@pytest.mark.parametrize(
+    ("losses", "drop_last", "sizes"),
+    [
+        ({}, False, [8, 8, 1]),
+        ({}, True, [8, 8]),
+        ({"loss_v": False}, False, [8, 8]),  # batch norm cannot train on a single image that has no surrogate
+        ({"loss_c": None}, False, [8, 8, 1]),
+    ],
+)
 def test_the_last_smaller_batch(trained, target, losses, drop_last, sizes, tmp_path, monkeypatch):
     options = replace(ADAPT, epochs=1, drop_last=drop_last, **losses)
     assert steps_taken(lambda: adapt(trained[0], target[:17], options, folder=tmp_path), monkeypatch) == sizes
@@ -177,17 +190,22 @@ def test_refreshed_statistics_are_all_that_differs(trained, target, adapted, tmp
 
 
 def test_what_the_target_stage_refuses(trained, target, tmp_path):
-    for options, message in (
-            ({"batch": 21}, "batch 21 is larger than the set of 20 images; lower adapt.batch"),):
+    for options, message in (({"batch": 21}, "batch 21 is larger than the set of 20 images; lower adapt.batch"),):
         with pytest.raises(ValueError, match=message):
             adapt(trained[0], target, replace(ADAPT, **options), folder=tmp_path)
     for options, message in (
-            ({"batch": 1}, "batch at least 2, got 2 and 1"), ({"epochs": 0}, "epochs must be at least 1"),
-            ({"k": 0}, "s and k must be positive, got 10.0 and 0"), ({"s": -1.0}, "s and k must be positive"),
-            ({"loss_c": None, "loss_v": False}, "nothing to train"), ({"loss_c": "push"}, "loss_c must be one of"),
-            ({"surrogate": "none"}, "surrogate must be one of 'all', 'one', got 'none'"),
-            ({"ipfl_space": "image"}, "ipfl_space must be"), ({"ipfl_targets": "mean"}, "ipfl_targets must be"),
-            ({"bank_init": "zero"}, "bank_init must be"), ({"no_negative": "one"}, "no_negative must be")):
+        ({"batch": 1}, "batch at least 2, got 2 and 1"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"k": 0}, "s and k must be positive, got 10.0 and 0"),
+        ({"s": -1.0}, "s and k must be positive"),
+        ({"loss_c": None, "loss_v": False}, "nothing to train"),
+        ({"loss_c": "push"}, "loss_c must be one of"),
+        ({"surrogate": "none"}, "surrogate must be one of 'all', 'one', got 'none'"),
+        ({"ipfl_space": "image"}, "ipfl_space must be"),
+        ({"ipfl_targets": "mean"}, "ipfl_targets must be"),
+        ({"bank_init": "zero"}, "bank_init must be"),
+        ({"no_negative": "one"}, "no_negative must be"),
+    ):
         with pytest.raises(ValueError, match=message):
             replace(ADAPT, **options)
 

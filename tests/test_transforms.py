@@ -39,8 +39,14 @@ def test_colour_change_is_torchvisions(change, place):
 
 
 def test_hue_is_torchvisions():
-    x = torch.cat([images(6), torch.zeros(1, 3, 12, 7), torch.ones(1, 3, 12, 7), torch.eye(3)[:, :, None, None].expand(
-        3, 3, 12, 7)])  # black, white and the primaries, where channels tie
+    x = torch.cat(
+        [
+            images(6),
+            torch.zeros(1, 3, 12, 7),
+            torch.ones(1, 3, 12, 7),
+            torch.eye(3)[:, :, None, None].expand(3, 3, 12, 7),
+        ]
+    )  # black, white and the primaries, where channels tie
     for turn in (-0.5, -0.1, 0.0, 0.07, 0.1, 0.5):
         expected = torch.stack([tv.adjust_hue(one, turn) for one in x])
         torch.testing.assert_close(augment.hue(x, torch.full((len(x),), turn)), expected, atol=2e-6, rtol=0)
@@ -48,8 +54,11 @@ def test_hue_is_torchvisions():
 
 def steps_of(slots):
     """(change, factor) pairs of one image, in order, without the slots that do nothing."""
-    return [(int(change), factor) for place, (change, factor) in enumerate(slots.tolist())
-            if place == 3 or [change, factor] != NOTHING]
+    return [
+        (int(change), factor)
+        for place, (change, factor) in enumerate(slots.tolist())
+        if place == 3 or [change, factor] != NOTHING
+    ]
 
 
 def test_jitter_draws_each_image_its_own_order_and_factors_as_torchvision_does():
@@ -60,8 +69,9 @@ def test_jitter_draws_each_image_its_own_order_and_factors_as_torchvision_does()
     assert all(abs(seen - count / 24) < 5 * math.sqrt(count / 24) for seen in orders.values())
     torch.manual_seed(0)
     jitter = ColorJitter(0.2, 0.2, 0.2, 0.1)
-    theirs = [jitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
-              for _ in range(count)]
+    theirs = [
+        jitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue) for _ in range(count)
+    ]
     assert Counter(tuple(order.tolist()) for order, *_ in theirs).keys() == orders.keys()
     for change in range(4):
         ours = [dict(steps)[change] for steps in drawn]
@@ -142,16 +152,25 @@ def through_torchvision(image, angle, across, down, centre):
     height, width = image.shape[1:]
     cos, sin = math.cos(angle), math.sin(angle)
     left, top = width / 2 * (centre[0] - across), height / 2 * (centre[1] - down)  # from the middle of the image
-    coefficients = [cos * across, -sin * down, cos * left - sin * top + width / 2,
-                    sin * across, cos * down, sin * left + cos * top + height / 2, 0.0, 0.0]
+    coefficients = [
+        cos * across,
+        -sin * down,
+        cos * left - sin * top + width / 2,
+        sin * across,
+        cos * down,
+        sin * left + cos * top + height / 2,
+        0.0,
+        0.0,
+    ]
     return v2.perspective(image, None, None, interpolation=BILINEAR, coefficients=coefficients)
 
 
 def test_rotation_and_crop_are_torchvisions_sampling_of_the_same_map():
     x = images(8, 48, 24)
     theta = augment.rotation_and_crop(8, 48, 24, generator(3), degrees=25)
-    expected = torch.stack([through_torchvision(image, *values) for image, values in zip(x, zip(
-        *parameters(theta, 48, 24)))])
+    expected = torch.stack(
+        [through_torchvision(image, *values) for image, values in zip(x, zip(*parameters(theta, 48, 24)))]
+    )
     # coordinates up to 48 in float32 are off by some 1e-6 pixels, and neighbours differ by up to 1
     torch.testing.assert_close(augment.resample(x, theta), expected, atol=2e-5, rtol=0)
 
@@ -160,8 +179,7 @@ def test_rotation_alone_is_torchvisions():
     x, nothing = images(8, 48, 24), torch.zeros(8)
     theta = augment.rotation_and_crop(8, 48, 24, generator(4), crop=nothing)
     angles = np.degrees(parameters(theta, 48, 24)[0])
-    expected = torch.stack([v2.rotate(image, float(angle), interpolation=BILINEAR)
-                            for image, angle in zip(x, angles)])
+    expected = torch.stack([v2.rotate(image, float(angle), interpolation=BILINEAR) for image, angle in zip(x, angles)])
     torch.testing.assert_close(augment.resample(x, theta), expected, atol=2e-5, rtol=0)  # as above
 
 
@@ -169,8 +187,9 @@ def test_a_crop_of_whole_pixels_is_torchvisions_but_for_its_outermost_pixels():
     """Torchvision cuts first and repeats the cut's edge; one sampling sees the image's own pixels beyond it."""
     x = images(4, 48, 24)
     for image, (top, left, height, width) in zip(x, ((0, 0, 48, 18), (5, 3, 40, 20), (9, 4, 39, 20), (2, 1, 44, 22))):
-        theta = torch.tensor([[[width / 24, 0, (2 * left + width) / 24 - 1],
-                               [0, height / 48, (2 * top + height) / 48 - 1]]])
+        theta = torch.tensor(
+            [[[width / 24, 0, (2 * left + width) / 24 - 1], [0, height / 48, (2 * top + height) / 48 - 1]]]
+        )
         expected = v2.resized_crop(image, top, left, height, width, [48, 24], interpolation=BILINEAR, antialias=False)
         seen = augment.resample(image[None], theta)[0]
         torch.testing.assert_close(seen[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=2e-5, rtol=0)  # as above
@@ -190,9 +209,14 @@ def test_surrogates_are_distributed_as_torchvisions_transforms_one_image_at_a_ti
         centre = rng.uniform(-1, 1) * (1 - across), rng.uniform(-1, 1) * (1 - down)
         theirs.append(through_torchvision(jitter(picture), angle, across, down, centre))
     theirs = torch.stack(theirs)
-    statistics = {"mean of a channel": lambda x: x.mean((2, 3)), "spread of a channel": lambda x: x.flatten(2).std(2),
-                  "a corner": lambda x: x[:, :, 0, 0], "the middle": lambda x: x[:, :, 4, 3],
-                  "an edge": lambda x: x[:, :, 4, 5], "red less blue": lambda x: (x[:, :1] - x[:, 2:]).mean((2, 3))}
+    statistics = {
+        "mean of a channel": lambda x: x.mean((2, 3)),
+        "spread of a channel": lambda x: x.flatten(2).std(2),
+        "a corner": lambda x: x[:, :, 0, 0],
+        "the middle": lambda x: x[:, :, 4, 3],
+        "an edge": lambda x: x[:, :, 4, 5],
+        "red less blue": lambda x: (x[:, :1] - x[:, 2:]).mean((2, 3)),
+    }
     for name, statistic in statistics.items():
         for one, other in zip(statistic(ours).T, statistic(theirs).T):
             assert ks_2samp(one.numpy(), other.numpy()).pvalue > 1e-3, name
@@ -224,8 +248,11 @@ def test_one_surrogate_in_three_is_of_each_kind():
     plain = torch.tensor([0.7, 0.4, 0.2]).view(1, 3, 1, 1).expand(3000, 3, 4, 4)  # only colour can change it
     pattern = images(1, 8, 4).expand(3000, -1, -1, -1)
     still = dict(jitter=0.0, hue_turn=0.0)
-    shares = [changed_share(plain), changed_share(pattern, degrees=0.0, **still),
-              changed_share(pattern, area=(1.0, 1.0), **still)]
+    shares = [
+        changed_share(plain),
+        changed_share(pattern, degrees=0.0, **still),
+        changed_share(pattern, area=(1.0, 1.0), **still),
+    ]
     assert all(abs(share - 1 / 3) < 5 * math.sqrt(2 / 9 / 3000) for share in shares)
 
 

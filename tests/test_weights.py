@@ -49,12 +49,14 @@ def stored(state, folder, name="resnet18-{}.pth"):
 
 def publish(monkeypatch, file):
     """Make torchvision's ResNet-18 weights those of this file."""
+
     class Published:
         url = f"https://example.org/models/{file.name}"
 
         @staticmethod
         def get_state_dict(**options):
             from torch.hub import load_state_dict_from_url
+
             return load_state_dict_from_url(Published.url, **options)
 
     monkeypatch.setattr(weights, "published", lambda backbone: Published)
@@ -65,8 +67,15 @@ def test_the_papers_weights_are_the_ones_of_its_time(hub):
     assert PROFILES["paper"].weights == "imagenet" and PROFILES["paper"].network.backbone == "resnet50"
 
 
-@pytest.mark.parametrize("error", [URLError("no route"), TimeoutError("too slow"), IncompleteRead(b"x"),
-                                   RuntimeError('invalid hash value (expected "0676ba61", got "1234")')])
+@pytest.mark.parametrize(
+    "error",
+    [
+        URLError("no route"),
+        TimeoutError("too slow"),
+        IncompleteRead(b"x"),
+        RuntimeError('invalid hash value (expected "0676ba61", got "1234")'),
+    ],
+)
 def test_without_a_network_the_message_names_the_file_and_its_place(hub, monkeypatch, error):
     def fail(*_, **__):
         raise error
@@ -74,8 +83,13 @@ def test_without_a_network_the_message_names_the_file_and_its_place(hub, monkeyp
     monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     with pytest.raises(OSError) as refused:
         build_backbone("resnet50", "imagenet")
-    for words in ("ImageNet weights of resnet50", "https://", "resnet50-0676ba61.pth", "weights=FILE",
-                  f"put it at {hub / 'resnet50-0676ba61.pth'}"):
+    for words in (
+        "ImageNet weights of resnet50",
+        "https://",
+        "resnet50-0676ba61.pth",
+        "weights=FILE",
+        f"put it at {hub / 'resnet50-0676ba61.pth'}",
+    ):
         assert words in str(refused.value)
     assert not hub.exists() or not list(hub.iterdir())
 
@@ -103,7 +117,9 @@ def test_a_file_in_torchvisions_folder_is_used_and_a_damaged_one_named(hub, stat
     body, _ = build_backbone("resnet18", "imagenet")
     assert torch.equal(body.state_dict()["conv1.weight"], state["conv1.weight"])
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match=f"{file.name} cannot be read as weights: damaged or cut short.*fetch it again"):
+    with pytest.raises(
+        ValueError, match=f"{file.name} cannot be read as weights: damaged or cut short.*fetch it again"
+    ):
         build_backbone("resnet18", "imagenet")
 
 
@@ -118,9 +134,18 @@ def test_a_hash_in_the_name_is_kept_to(tmp_path, state):
     build_backbone("resnet18", str(plain))
 
 
-@pytest.mark.parametrize(("name", "found"), [
-    ("resnet50-0676ba61.pth", "0676ba61"), ("resnet50-19c8e357.pth", "19c8e357"), ("x-0676ba61.pt", "0676ba61"),
-    ("resnet50.pth", ""), ("model-best.pth", ""), ("resnet50-0676ba6.pth", ""), ("-deadbeefcafe.pth", "deadbeefcafe")])
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("resnet50-0676ba61.pth", "0676ba61"),
+        ("resnet50-19c8e357.pth", "19c8e357"),
+        ("x-0676ba61.pt", "0676ba61"),
+        ("resnet50.pth", ""),
+        ("model-best.pth", ""),
+        ("resnet50-0676ba6.pth", ""),
+        ("-deadbeefcafe.pth", "deadbeefcafe"),
+    ],
+)
 def test_hashes_in_names(name, found):
     assert hash_in(name) == found
 
@@ -157,8 +182,23 @@ def small_weights(tmp_path):
 
 def test_weights_reach_the_runs_of_a_table(data, small_weights, tmp_path, capsys, tiny_smoke):
     places = ["--data", str(data), "--results", str(tmp_path / "results"), "--models", str(tmp_path / "models")]
-    run = ["run", "table3", "--profile", "smoke", "--device", "cpu", "--seeds", "0", "--targets", "market", "--rows",
-           "patch_direct", "--workers", "1", *places]
+    run = [
+        "run",
+        "table3",
+        "--profile",
+        "smoke",
+        "--device",
+        "cpu",
+        "--seeds",
+        "0",
+        "--targets",
+        "market",
+        "--rows",
+        "patch_direct",
+        "--workers",
+        "1",
+        *places,
+    ]
     with pytest.MonkeyPatch.context() as patch:  # at a rate of zero the source model keeps what it started from
         patch.setitem(PROFILES, "smoke", replace(TINY, pretrain=replace(TINY.pretrain, peak_rate=0.0)))
         assert cli.main([*run, "--weights", str(small_weights)]) == 0, capsys.readouterr().err
@@ -176,8 +216,9 @@ def test_a_training_goes_on_without_loading_what_it_began_with(data, small_weigh
     split = ReidDataset.load(data / "smoke/source").split("train")
     arguments = (load_images(split, SIZE), split.person_ids, TINY.network, TINY.pretrain)
     built = []
-    monkeypatch.setattr("paul.patchnet.build_backbone",
-                        lambda name, weights: built.append(weights) or build_backbone(name, weights))
+    monkeypatch.setattr(
+        "paul.patchnet.build_backbone", lambda name, weights: built.append(weights) or build_backbone(name, weights)
+    )
     options = {"folder": tmp_path / "model", "device": "cpu", "weights": str(small_weights)}
     (first, _), (again, _) = pretrain(*arguments, **options), pretrain(*arguments, **options)
     assert built == [str(small_weights), None]
@@ -188,7 +229,9 @@ def test_a_training_goes_on_without_loading_what_it_began_with(data, small_weigh
         pretrain(*arguments, **{**options, "weights": None})
 
 
-@pytest.mark.parametrize("command", [["run", "table1", "--rows", "paul", "--seeds", "0"], ["pretrain", "--out", "model"]])
+@pytest.mark.parametrize(
+    "command", [["run", "table1", "--rows", "paul", "--seeds", "0"], ["pretrain", "--out", "model"]]
+)
 def test_missing_weights_are_told_before_images_are_decoded(command, hub, tmp_path, monkeypatch, capsys):
     def decode(*_, **__):
         raise AssertionError("images were read before the weights were there")

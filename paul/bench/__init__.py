@@ -50,17 +50,33 @@ def _line(name, ours, other, ratio, share="", spread="", expected="", met="", ti
 def _report(name: str, row: dict) -> str:
     times = (f"{1000 * row[f'{side}_seconds']:.4g} ms" for side in ("ours", "other"))
     met = {True: "yes", False: "no"}.get(row.get("as_expected"), "")
-    lines = [_line(name, *times, f"{row['ratio']:.2f}", f"{row['share_of_bound']:.0%}", f"{row['ours_spread']:.0%}",
-                   row.get("expected", ""), met, f"{row['title']}; {row['size']}")]
+    lines = [
+        _line(
+            name,
+            *times,
+            f"{row['ratio']:.2f}",
+            f"{row['share_of_bound']:.0%}",
+            f"{row['ours_spread']:.0%}",
+            row.get("expected", ""),
+            met,
+            f"{row['title']}; {row['size']}",
+        )
+    ]
     for curve in row.get("curves", []):
         lines.append(f"{'':20}{curve['name']}: seconds grow with {curve['of']} to the power {curve['exponent']:.2f}")
     if "peak_mb" in row:
         on_gpu = f"; {row['gpu_mb']:.0f} MB on the GPU" if row["gpu_mb"] else ""
-        lines.append(f"{'':20}in a process of its own: peak {row['peak_mb']:.0f} MB, {row['imports_mb']:.0f} of them "
-                     f"imports{on_gpu}")
-    for key, text in (("images_per_second", "{:,.0f} images/s"), ("data_wait_share", "waiting for data: {:.2%}"),
-                      ("save_share", "saving: {:.2%}"), ("product_share", "the matrix product alone: {:.1%}"),
-                      ("over_features_mb", "{:.0f} MB over the features")):
+        lines.append(
+            f"{'':20}in a process of its own: peak {row['peak_mb']:.0f} MB, {row['imports_mb']:.0f} of them "
+            f"imports{on_gpu}"
+        )
+    for key, text in (
+        ("images_per_second", "{:,.0f} images/s"),
+        ("data_wait_share", "waiting for data: {:.2%}"),
+        ("save_share", "saving: {:.2%}"),
+        ("product_share", "the matrix product alone: {:.1%}"),
+        ("over_features_mb", "{:.0f} MB over the features"),
+    ):
         if key in row:
             lines.append(f"{'':20}" + text.format(row[key]))
     return "\n".join(lines)
@@ -69,15 +85,25 @@ def _report(name: str, row: dict) -> str:
 def _origin(device: torch.device, quick: bool) -> dict:
     """Where a row comes from; the load says whether others used the machine meanwhile."""
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    return {"quick": quick, "device": device.type, "threads": torch.get_num_threads(), "machine": device_name(device),
-            "load": load, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "versions": versions(),
-            "code": code_hash(), "commit": commit()}
+    return {
+        "quick": quick,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "machine": device_name(device),
+        "load": load,
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": versions(),
+        "code": code_hash(),
+        "commit": commit(),
+    }
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="paul bench", description="Ours against literal versions and against the device's bounds: on a CPU in CPU "
-        "seconds of one thread, on a GPU by its events.")
+        prog="paul bench",
+        description="Ours against literal versions and against the device's bounds: on a CPU in CPU "
+        "seconds of one thread, on a GPU by its events.",
+    )
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="folder of the JSON files")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1; the CPU by default")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the embedded people")
@@ -95,8 +121,10 @@ def main(argv: list[str] | None = None) -> int:
     if options.only:
         chosen = {suite: {options.only: of[options.only]} for suite, of in chosen.items() if options.only in of}
         if not chosen:
-            parser.error(f"--only {options.only}: no such case; there are "
-                         + ", ".join(name for suite in options.suite or SUITES for name in cases(suite)))
+            parser.error(
+                f"--only {options.only}: no such case; there are "
+                + ", ".join(name for suite in options.suite or SUITES for name in cases(suite))
+            )
     try:
         device = pick_device(options.device)
     except ValueError as error:

@@ -19,8 +19,16 @@ from paul.bench.case import Bench
 from paul.losses import pedal_loss
 
 
-def candidate_loss(features: Tensor, bank: Tensor, index: Tensor, near: Tensor | None, drawn: Tensor | None, *,
-                   s: float = 30.0, k: int = 10) -> Tensor:
+def candidate_loss(
+    features: Tensor,
+    bank: Tensor,
+    index: Tensor,
+    near: Tensor | None,
+    drawn: Tensor | None,
+    *,
+    s: float = 30.0,
+    k: int = 10,
+) -> Tensor:
     """L_c as `paul.losses.pedal_loss` from some entries of the bank.
 
     Args:
@@ -64,6 +72,7 @@ def candidate_loss(features: Tensor, bank: Tensor, index: Tensor, near: Tensor |
 
 def clustered(bench: Bench, entries: int, dim: int, images_each: int = 20, kinds: int = 200) -> Tensor:
     """Synthetic unit features [entries, dim]: images near their person, persons near one of some kinds of clothes."""
+
     def around(centers: Tensor, spread: float, count: int) -> Tensor:
         which = torch.arange(count, device=bench.device) % len(centers)
         return unit(centers[which] + spread * unit(bench.randn(count, dim), dim=1), dim=1)
@@ -79,7 +88,9 @@ class Index:
         try:
             import faiss
         except ImportError as error:
-            raise RuntimeError("candidates from an index need the package faiss-cpu: install paul-book[search]") from error
+            raise RuntimeError(
+                "candidates from an index need the package faiss-cpu: install paul-book[search]"
+            ) from error
         faiss.omp_set_num_threads(1)
         self.lists = max(4, min(int(2 * math.sqrt(bank.shape[1])), bank.shape[1] // 40))  # 39 entries to train each
         self.indices = []
@@ -100,8 +111,17 @@ class Index:
         return torch.stack(found).to(features.device)
 
 
-def approximation(bench: Bench, entries=100_000, batch=40, dim=64, candidates=(30, 100, 300, 1_000, 3_000), views=2,
-                  scales=(30.0, 10.0), k=10, good=0.01) -> dict:
+def approximation(
+    bench: Bench,
+    entries=100_000,
+    batch=40,
+    dim=64,
+    candidates=(30, 100, 300, 1_000, 3_000),
+    views=2,
+    scales=(30.0, 10.0),
+    k=10,
+    good=0.01,
+) -> dict:
     """Errors of loss and gradient by the number of candidates, and their seconds.
 
     Errors are relative to the exact loss and to the length of its gradient, averaged over batches of features that are
@@ -148,17 +168,37 @@ def approximation(bench: Bench, entries=100_000, batch=40, dim=64, candidates=(3
             row = bench.compare(
                 lambda: with_gradient(lambda x: candidate(method, count, x, rows, scales[0]), x),
                 lambda: with_gradient(lambda x: pedal_loss(x, bank, rows, s=scales[0], k=k), x),
-                4 * batch * count * dim, 4 * batch * count * dim, repeats=3)
+                4 * batch * count * dim,
+                4 * batch * count * dim,
+                repeats=3,
+            )
             for s in scales:
                 loss_error, gradient_error = error(method, count, s)
-                points.append({"method": method, "candidates": count, "s": s, "loss_error": loss_error,
-                               "gradient_error": gradient_error, "seconds": row["ours_seconds"]})
+                points.append(
+                    {
+                        "method": method,
+                        "candidates": count,
+                        "s": s,
+                        "loss_error": loss_error,
+                        "gradient_error": gradient_error,
+                        "seconds": row["ours_seconds"],
+                    }
+                )
             rows_of_table[method, count] = row
     first = [point for point in points if point["s"] == scales[0]]
     close = [point for point in first if point["gradient_error"] < good]
-    best = (min(close, key=lambda point: point["seconds"]) if close
-            else min(first, key=lambda point: point["gradient_error"]))
-    size = (f"{best['candidates']:,} candidates ({best['method']}) of {entries:,} synthetic clustered features of width "
-            f"{dim}, s = {scales[0]:g}: gradient off by {best['gradient_error']:.1%}")
+    best = (
+        min(close, key=lambda point: point["seconds"])
+        if close
+        else min(first, key=lambda point: point["gradient_error"])
+    )
+    size = (
+        f"{best['candidates']:,} candidates ({best['method']}) of {entries:,} synthetic clustered features of width "
+        f"{dim}, s = {scales[0]:g}: gradient off by {best['gradient_error']:.1%}"
+    )
     return rows_of_table[best["method"], best["candidates"]] | {
-        "points": points, "build_seconds": build, "entries": entries, "size": size}
+        "points": points,
+        "build_seconds": build,
+        "entries": entries,
+        "size": size,
+    }

@@ -33,16 +33,27 @@ class Bench:
         """Which peak bounds a network: that of bf16 on a GPU, of convolutions on a CPU."""
         return "bfloat16" if self.on_gpu else CONVOLUTION
 
-    def compare(self, ours: Callable[[], object], other: Callable[[], object], flops: float, moved: float,
-                precision: str = "float32", repeats: int = REPEATS, other_repeats: int | None = None,
-                wall: bool = False, **more: Callable[[], object]) -> dict:
+    def compare(
+        self,
+        ours: Callable[[], object],
+        other: Callable[[], object],
+        flops: float,
+        moved: float,
+        precision: str = "float32",
+        repeats: int = REPEATS,
+        other_repeats: int | None = None,
+        wall: bool = False,
+        **more: Callable[[], object],
+    ) -> dict:
         """Both sides' seconds and spread, and the bound of ours: it needs `flops` and moves `moved` bytes at least.
 
         `more` names further works, which take their turns with the two.
         """
         repeats = 1 if self.quick else repeats
         times = dict.fromkeys(more, repeats) | {
-            "ours": repeats, "other": repeats if other_repeats is None else min(repeats, other_repeats)}
+            "ours": repeats,
+            "other": repeats if other_repeats is None else min(repeats, other_repeats),
+        }
         row = compare({"ours": ours, "other": other, **more}, self.device, times, wall)
         return row | self.peaks.bound(flops, moved, precision)
 
@@ -77,8 +88,13 @@ class Case:
         torch.manual_seed(0)
         row = self.run(bench, **self.quick if bench.quick else self.cuda if bench.on_gpu else {})
         ratio = row["other_seconds"] / row["ours_seconds"]
-        row = {"title": self.title, "other": self.other, **row, "ratio": 1 / ratio if self.at_most else ratio,
-               "share_of_bound": row["bound_seconds"] / row["ours_seconds"]}
+        row = {
+            "title": self.title,
+            "other": self.other,
+            **row,
+            "ratio": 1 / ratio if self.at_most else ratio,
+            "share_of_bound": row["bound_seconds"] / row["ours_seconds"],
+        }
         expected = self.expected.get(bench.device.type)
         if expected and not bench.quick:  # a tiny size says nothing about it
             figure = "" if self.judged == "ratio" else f"{self.judged} "

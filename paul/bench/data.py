@@ -23,7 +23,7 @@ SET = "mini/market"
 
 
 def split_of(bench: Bench, folder: Path, count: int | None) -> tuple[Split, str]:
-    """The first `count` training images of the embedded people, or, where they weren't rendered, noise in JPEG files."""
+    """The first `count` training images of the embedded people, or, where they weren't rendered, noise as JPEG."""
     if (bench.data / SET / "index.csv").is_file():
         split = ReidDataset.load(bench.data / SET).split("train")
         return split.take(range(min(count or len(split), len(split)))), f"images of {SET}"
@@ -46,13 +46,17 @@ def decode(bench: Bench, count=400, height=96, width=48) -> dict:
         moved = sum(file.stat().st_size for file in split.files) + len(split) * 3 * height * width
 
         def literal():
-            pictures = [Image.open(file).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-                        for file in split.files]
+            pictures = [
+                Image.open(file).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+                for file in split.files
+            ]
             return torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures])
 
         row = bench.compare(lambda: load_images(split, (height, width)), literal, 0, moved, repeats=3)
-    return row | {"size": f"{len(split)} {whose} to {height} x {width}",
-                  "images_per_second": len(split) / row["ours_seconds"]}
+    return row | {
+        "size": f"{len(split)} {whose} to {height} x {width}",
+        "images_per_second": len(split) / row["ours_seconds"],
+    }
 
 
 def mapped(bench: Bench, batch=40, count=400, height=384, width=128) -> dict:
@@ -60,12 +64,15 @@ def mapped(bench: Bench, batch=40, count=400, height=384, width=128) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         split, whose = split_of(bench, Path(folder), count)
         images = load_pixels(split, (height, width), place="disk", folder=folder).images
-        rows = torch.randperm(len(split))[:batch]
-        part = split.take(rows.numpy())
-        row = bench.compare(lambda: batch_of(images, rows, bench.device),
-                            lambda: unit_range(load_images(part, (height, width))).to(bench.device), 0,
-                            5 * images[rows].nbytes)  # a byte read and a float32 written for each
-        del images
+        index = torch.randperm(len(split))[:batch]
+        part = split.take(index.numpy())
+        row = bench.compare(
+            lambda: batch_of(images, index, bench.device),
+            lambda: unit_range(load_images(part, (height, width))).to(bench.device),
+            0,
+            5 * images[index].nbytes,
+        )  # a byte read and a float32 written for each
+        images = None  # closes the map before its folder goes
     return row | {"size": f"{batch} {whose} at {height} x {width}", "images_per_second": batch / row["ours_seconds"]}
 
 
@@ -76,18 +83,24 @@ def surrogate(bench: Bench, batch=40, height=384, width=128, workers=0) -> dict:
     placed = pictures.to(bench.device)
     if workers:
         made = batches(pictures, batch, min(workers, os.cpu_count()))
-        row = bench.compare(lambda: surrogates(unit_range(placed[:batch]), generator), lambda: next(made), 0,
-                            5 * placed[:batch].nbytes)
+        row = bench.compare(
+            lambda: surrogates(unit_range(placed[:batch]), generator), lambda: next(made), 0, 5 * placed[:batch].nbytes
+        )
         made.close()
         how = f"{min(workers, os.cpu_count())} worker processes, which also make the plain image"
     else:
         changed = ReleasedImages(pictures).changed
-        row = bench.compare(lambda: surrogates(unit_range(placed[:batch]), generator),
-                            lambda: torch.stack([changed(image) for image in pictures[:batch]]), 0,
-                            5 * placed[:batch].nbytes)
+        row = bench.compare(
+            lambda: surrogates(unit_range(placed[:batch]), generator),
+            lambda: torch.stack([changed(image) for image in pictures[:batch]]),
+            0,
+            5 * placed[:batch].nbytes,
+        )
         how = "in one process"
-    return row | {"size": f"{batch} images of {height} x {width}, torchvision {how}",
-                  "images_per_second": batch / row["ours_seconds"]}
+    return row | {
+        "size": f"{batch} images of {height} x {width}, torchvision {how}",
+        "images_per_second": batch / row["ours_seconds"],
+    }
 
 
 def loader(bench: Bench, real=40, height=96, width=48, network=SMALL, entries=12_936) -> dict:
@@ -103,11 +116,27 @@ def loader(bench: Bench, real=40, height=96, width=48, network=SMALL, entries=12
 
 CASES = {
     "decode": Case("files decoded and resized", decode, quick=dict(count=12)),
-    "map": Case("a batch from the memory map", mapped, other="from its files", quick=dict(batch=4, count=12, height=96,
-                                                                                        width=48)),
-    "surrogates": Case("surrogates of a batch", surrogate, other="torchvision", expected={"cuda": 3},
-                       quick=dict(batch=4, height=96, width=48), cuda=dict(batch=42, workers=WORKERS)),
-    "loader": Case("a batch made, over learning from it", loader, other="learning from it",
-                   expected={"cpu": 1, "cuda": 1}, at_most=True, quick=dict(real=4, entries=100, network=TINY),
-                   cuda=dict(real=42, height=384, width=128, network=None)),
+    "map": Case(
+        "a batch from the memory map",
+        mapped,
+        other="from its files",
+        quick=dict(batch=4, count=12, height=96, width=48),
+    ),
+    "surrogates": Case(
+        "surrogates of a batch",
+        surrogate,
+        other="torchvision",
+        expected={"cuda": 3},
+        quick=dict(batch=4, height=96, width=48),
+        cuda=dict(batch=42, workers=WORKERS),
+    ),
+    "loader": Case(
+        "a batch made, over learning from it",
+        loader,
+        other="learning from it",
+        expected={"cpu": 1, "cuda": 1},
+        at_most=True,
+        quick=dict(real=4, entries=100, network=TINY),
+        cuda=dict(real=42, height=384, width=128, network=None),
+    ),
 }

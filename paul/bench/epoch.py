@@ -1,4 +1,4 @@
-"""Suite `epoch`: the target stage on embedded people as `paul adapt` runs it, from the first batch to the saved epoch."""
+"""Suite `epoch`: the target stage on embedded people as `paul adapt` runs it, from first batch to saved epoch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from paul.engine.run import Run
 from paul.experiments.profiles import PROFILES
 
 
-def epoch(bench: Bench, real=40, height=96, width=48, network=SMALL, epochs=3, literal_steps=5, count=None,
-          workers=0) -> dict:
+def epoch(
+    bench: Bench, real=40, height=96, width=48, network=SMALL, epochs=3, literal_steps=5, count=None, workers=0
+) -> dict:
     """Wall seconds of a step, over whole epochs with their checkpoints; the literal step on the same images.
 
     Waiting for data is at most what fetching all batches takes on its own.
@@ -52,14 +53,23 @@ def epoch(bench: Bench, real=40, height=96, width=48, network=SMALL, epochs=3, l
     others = [seconds_of(released, bench.device, wall=True) for _ in range(literal_steps)]
     made.close()
     mean = statistics.mean(each["seconds"] for each in history)
-    return {**summary([each["seconds"] / steps for each in history], "ours"), **summary(others, "other"),
-            **bench.peaks.bound(count_flops(one), one.bytes_at_least(), bench.network),
-            "size": describe_size(model, f"{len(images):,} {whose}, {steps} steps of {real} + {real}", height, width),
-            "data_wait_share": reading / mean, "save_share": saving[0] / total, "epoch_seconds": mean}
+    return {
+        **summary([each["seconds"] / steps for each in history], "ours"),
+        **summary(others, "other"),
+        **bench.peaks.bound(count_flops(one), one.bytes_at_least(), bench.network),
+        "size": describe_size(model, f"{len(images):,} {whose}, {steps} steps of {real} + {real}", height, width),
+        "data_wait_share": reading / mean,
+        "save_share": saving[0] / total,
+        "epoch_seconds": mean,
+    }
 
 
 CASES = {
-    "adapt": Case("a step within whole epochs, wall time", epoch, other="literal step",
-                  quick=dict(real=4, network=TINY, epochs=1, literal_steps=1, count=12),
-                  cuda=dict(real=42, height=384, width=128, network=None, workers=WORKERS)),
+    "adapt": Case(
+        "a step within whole epochs, wall time",
+        epoch,
+        other="literal step",
+        quick=dict(real=4, network=TINY, epochs=1, literal_steps=1, count=12),
+        cuda=dict(real=42, height=384, width=128, network=None, workers=WORKERS),
+    )
 }

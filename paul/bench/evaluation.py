@@ -21,8 +21,11 @@ PEOPLE, CAMERAS = 751, 6
 
 def labelled(bench: Bench, queries: int, gallery: int) -> tuple:
     """Ids and cameras of the queries, then of the gallery, on the device."""
-    return tuple(torch.randint(low, high, (count,)).to(bench.device)
-                 for count, first in ((queries, 1), (gallery, 0)) for low, high in ((first, PEOPLE), (1, CAMERAS + 1)))
+    return tuple(
+        torch.randint(low, high, (count,)).to(bench.device)
+        for count, first in ((queries, 1), (gallery, 0))
+        for low, high in ((first, PEOPLE), (1, CAMERAS + 1))
+    )
 
 
 def extraction(bench: Bench, images=16, height=384, width=128, network=None) -> dict:
@@ -34,10 +37,18 @@ def extraction(bench: Bench, images=16, height=384, width=128, network=None) -> 
         return bench.reference.describe(model, bench.reference.prepared(pictures).to(bench.device))
 
     weights = sum(p.nbytes for p in model.parameters())
-    row = bench.compare(lambda: extract(model, pictures), literal, count_flops(lambda: extract(model, pictures)),
-                        weights + pictures.nbytes, bench.network, repeats=3)
-    return row | {"size": describe_size(model, f"{images} images", height, width),
-                  "images_per_second": images / row["ours_seconds"]}
+    row = bench.compare(
+        lambda: extract(model, pictures),
+        literal,
+        count_flops(lambda: extract(model, pictures)),
+        weights + pictures.nbytes,
+        bench.network,
+        repeats=3,
+    )
+    return row | {
+        "size": describe_size(model, f"{images} images", height, width),
+        "images_per_second": images / row["ours_seconds"],
+    }
 
 
 def from_features(bench: Bench, queries=3_368, gallery=15_913, dim=1_536) -> dict:
@@ -62,7 +73,7 @@ def from_features(bench: Bench, queries=3_368, gallery=15_913, dim=1_536) -> dic
 
     def product():
         for rows in query.split(CHUNK):
-            torch.addmm(norms, rows, gallery_features.T, alpha=-2, out=room[:len(rows)])
+            torch.addmm(norms, rows, gallery_features.T, alpha=-2, out=room[: len(rows)])
 
     bench.reference.scores_of_list(np.array([True]))  # imports scikit-learn
     moved = query.nbytes + gallery_features.nbytes
@@ -74,9 +85,12 @@ def images(count, first):
 both = *images({queries}, 1), *images({gallery}, 0)
 """
     memory = fresh_peak("import torch\nfrom paul.metrics import evaluate", "evaluate(*both)", bench.device, given)
-    return row | {"size": f"{queries:,} x {gallery:,} x {dim}", "features_mb": moved / 2**20,
-                  "over_features_mb": memory["gpu_work_mb" if bench.on_gpu else "work_mb"],
-                  "product_share": row["product_seconds"] / row["ours_seconds"]}
+    return row | {
+        "size": f"{queries:,} x {gallery:,} x {dim}",
+        "features_mb": moved / 2**20,
+        "over_features_mb": memory["gpu_work_mb" if bench.on_gpu else "work_mb"],
+        "product_share": row["product_seconds"] / row["ours_seconds"],
+    }
 
 
 def from_distances(bench: Bench, queries=3_368, gallery=15_913) -> dict:
@@ -86,16 +100,34 @@ def from_distances(bench: Bench, queries=3_368, gallery=15_913) -> dict:
     labels = query_ids, gallery_ids, query_cams, gallery_cams
     on_host = [each.cpu() for each in (distances, *labels)]
     bench.reference.scores_of_list(np.array([True]))  # imports scikit-learn
-    row = bench.compare(lambda: evaluate_distances(distances, *labels),
-                        lambda: bench.reference.evaluate_distances(*on_host), 0, distances.nbytes, other_repeats=1)
+    row = bench.compare(
+        lambda: evaluate_distances(distances, *labels),
+        lambda: bench.reference.evaluate_distances(*on_host),
+        0,
+        distances.nbytes,
+        other_repeats=1,
+    )
     return row | {"size": f"{queries:,} x {gallery:,}"}
 
 
 CASES = {
-    "extraction": Case("descriptors of images", extraction, quick=dict(images=4, height=96, width=48, network=SMALL),
-                       cuda=dict(images=512)),
-    "features": Case("CMC and both mAPs from features", from_features, expected={"cpu": 0.85}, judged="product_share",
-                     quick=dict(queries=30, gallery=1_500, dim=16)),
-    "distances": Case("CMC and both mAPs of given distances", from_distances, expected={"cpu": 10, "cuda": 10},
-                      quick=dict(queries=30, gallery=1_500)),
+    "extraction": Case(
+        "descriptors of images",
+        extraction,
+        quick=dict(images=4, height=96, width=48, network=SMALL),
+        cuda=dict(images=512),
+    ),
+    "features": Case(
+        "CMC and both mAPs from features",
+        from_features,
+        expected={"cpu": 0.85},
+        judged="product_share",
+        quick=dict(queries=30, gallery=1_500, dim=16),
+    ),
+    "distances": Case(
+        "CMC and both mAPs of given distances",
+        from_distances,
+        expected={"cpu": 10, "cuda": 10},
+        quick=dict(queries=30, gallery=1_500),
+    ),
 }

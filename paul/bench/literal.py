@@ -149,7 +149,8 @@ def pool_patches(x, theta, size=None):
 def evaluate_distances(distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank=50):
     """Sort the gallery for each query and walk down the list; at equal distance wrong images stand first."""
     distances, query_ids, gallery_ids, query_cams, gallery_cams = (
-        np.asarray(a) for a in (distances, query_ids, gallery_ids, query_cams, gallery_cams))
+        np.asarray(a) for a in (distances, query_ids, gallery_ids, query_cams, gallery_cams)
+    )
     per_query, left_out = [], 0
     for q in range(len(query_ids)):
         right = gallery_ids == query_ids[q]
@@ -193,7 +194,7 @@ def squared_distances(query, gallery):
     return (query**2).sum(1, keepdim=True) + (gallery**2).sum(1) - 2 * query @ gallery.T
 
 
-# --- The target stage as released: one image, one patch, one list entry after the other; ledger 5-19 -------------------
+# --- The target stage as released: one image, one patch, one list entry after the other; ledger 5-19 ------------------
 
 
 def prepared(images):
@@ -213,9 +214,15 @@ class ReleasedImages(Dataset):
         finish = [transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
         self.images = images
         self.plain = transforms.Compose([transforms.ToPILImage(), *finish])
-        self.changed = transforms.Compose([
-            transforms.ToPILImage(), transforms.ColorJitter(0.2, 0.2, 0.2, 0.1), transforms.RandomRotation(10),
-            transforms.RandomResizedCrop((height, width), scale=(0.70, 0.95)), *finish])
+        self.changed = transforms.Compose(
+            [
+                transforms.ToPILImage(),
+                transforms.ColorJitter(0.2, 0.2, 0.2, 0.1),
+                transforms.RandomRotation(10),
+                transforms.RandomResizedCrop((height, width), scale=(0.70, 0.95)),
+                *finish,
+            ]
+        )
 
     def __len__(self):
         return len(self.images)
@@ -225,15 +232,23 @@ class ReleasedImages(Dataset):
 
 
 def branch_features(model, x):
-    """Unit features [M, B, D]: cut each patch whole, average it, give it to its own branch, norm it there; ledger 19."""
+    """Unit features [M, B, D]: cut each patch whole, average it, give it to its branch, norm it there; ledger 19."""
     feature_map = model.backbone(x)
     patches = sample_patches(feature_map, model.generator(feature_map))
     norm, features = model.branch_norm, []
     for m, patch in enumerate(patches):
         y = F.linear(patch.mean((2, 3)), model.branch.weight[m], model.branch.bias[m])
         own = slice(m * y.shape[1], (m + 1) * y.shape[1])
-        y = F.batch_norm(y, norm.running_mean[own], norm.running_var[own], norm.weight[own], norm.bias[own],
-                         model.training, norm.momentum, norm.eps)
+        y = F.batch_norm(
+            y,
+            norm.running_mean[own],
+            norm.running_var[own],
+            norm.weight[own],
+            norm.bias[own],
+            model.training,
+            norm.momentum,
+            norm.eps,
+        )
         features.append(y / (y**2).sum(1, keepdim=True).sqrt())
     return torch.stack(features)
 
@@ -258,19 +273,24 @@ class ReleasedStep:
         for weight in model.generator.parameters():
             weight.requires_grad_(True)
         trained = [*model.backbone.parameters(), *model.branch.parameters(), *model.branch_norm.parameters()]
-        self.optimizer = torch.optim.SGD([{"params": trained}, {"params": model.generator.parameters(), "lr": 0.0}],
-                                         lr=lr, momentum=0.9, weight_decay=1e-4)
+        self.optimizer = torch.optim.SGD(
+            [{"params": trained}, {"params": model.generator.parameters(), "lr": 0.0}],
+            lr=lr,
+            momentum=0.9,
+            weight_decay=1e-4,
+        )
 
     def losses(self, real, surrogate, index):
         """L = L_v + lambda L_c, L_v, L_c of prepared images [B, 3, H, W] each."""
         features = branch_features(self.model, torch.cat([real, surrogate]))
-        embeddings = [x @ (w / (w**2).sum(1, keepdim=True).sqrt()).T
-                      for x, w in zip(features, self.model.embedding.weight)]
+        embeddings = [
+            x @ (w / (w**2).sum(1, keepdim=True).sqrt()).T for x, w in zip(features, self.model.embedding.weight)
+        ]
         images = torch.cat(embeddings, dim=1)
-        centers = self.centers.update(index, torch.stack([images[:len(real)], images[len(real):]], dim=1))
+        centers = self.centers.update(index, torch.stack([images[: len(real)], images[len(real) :]], dim=1))
         owner = torch.arange(len(real)).repeat(2)
         loss_v = ipfl_loss(images, centers, owner, margin=self.margin)
-        own = features[:, :len(real)]
+        own = features[:, : len(real)]
         self.memory.update(index, own.cpu())
         loss_c = pedal_loss(own, self.memory.bank.to(own.device), index, s=self.s, k=self.k)
         return loss_v + self.lam * loss_c, loss_v, loss_c

@@ -26,8 +26,9 @@ def pedal(bench: Bench, patches=6, batch=40, entries=12_936, dim=256) -> dict:
         loss(features.clone().requires_grad_(), bank, index).backward()
 
     flops = count_flops(lambda: step(pedal_loss))
-    row = bench.compare(lambda: step(pedal_loss), lambda: step(bench.reference.pedal_loss), flops,
-                        bank.nbytes + 2 * features.nbytes)
+    row = bench.compare(
+        lambda: step(pedal_loss), lambda: step(bench.reference.pedal_loss), flops, bank.nbytes + 2 * features.nbytes
+    )
     return row | {"size": f"{patches} x {batch} x {entries:,} x {dim}"}
 
 
@@ -60,8 +61,9 @@ def ipfl(bench: Bench, anchors=80, dim=768, person_images=4) -> dict:
 
     # the ranking takes direct differences, no product: subtract, square, add for each pair
     flops = 3 * dim * (anchors * images + images * images)
-    row = bench.compare(lambda: step(ipfl_loss), lambda: step(bench.reference.ipfl_loss), flops,
-                        2 * features.nbytes + centers.nbytes)
+    row = bench.compare(
+        lambda: step(ipfl_loss), lambda: step(bench.reference.ipfl_loss), flops, 2 * features.nbytes + centers.nbytes
+    )
     return row | {"size": f"{anchors} x {dim}"}
 
 
@@ -72,16 +74,30 @@ def pooling(bench: Bench, batch=8, channels=2048, rows=24, columns=8, patches=6)
     def step(pool):
         pool(x.clone().requires_grad_(), theta.clone().requires_grad_()).sum().backward()
 
-    row = bench.compare(lambda: step(pool_patches), lambda: step(bench.reference.pool_patches),
-                        count_flops(lambda: step(pool_patches)), 2 * x.nbytes + patches * batch * channels * FLOAT)
+    row = bench.compare(
+        lambda: step(pool_patches),
+        lambda: step(bench.reference.pool_patches),
+        count_flops(lambda: step(pool_patches)),
+        2 * x.nbytes + patches * batch * channels * FLOAT,
+    )
     return row | {"size": f"{patches} of {batch} x {channels} x {rows} x {columns}"}
 
 
 CASES = {
     "pedal": Case("PEDAL, forward and backward", pedal, expected={"cpu": 3.5}, quick=dict(entries=300)),
     "memory": Case("memory bank, one update", memory, expected={"cpu": 30, "cuda": 30}, quick=dict(entries=300)),
-    "ipfl": Case("IPFL with cyclic ranking, forward and backward", ipfl, expected={"cpu": 8, "cuda": 8},
-                 quick=dict(anchors=16, dim=64), cuda=dict(anchors=84)),
-    "pooling": Case("pooled patches, forward and backward", pooling, expected={"cpu": 8}, quick=dict(channels=32),
-                    cuda=dict(batch=84)),
+    "ipfl": Case(
+        "IPFL with cyclic ranking, forward and backward",
+        ipfl,
+        expected={"cpu": 8, "cuda": 8},
+        quick=dict(anchors=16, dim=64),
+        cuda=dict(anchors=84),
+    ),
+    "pooling": Case(
+        "pooled patches, forward and backward",
+        pooling,
+        expected={"cpu": 8},
+        quick=dict(channels=32),
+        cuda=dict(batch=84),
+    ),
 }

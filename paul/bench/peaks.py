@@ -31,8 +31,13 @@ class Peaks:
     def bound(self, flops: float, moved: float, precision: str = "float32") -> dict:
         """The least seconds for so many operations and bytes, and which of the two decides."""
         by_flops, by_bytes = flops / self.flops_per_second[precision], moved / self.bytes_per_second
-        return {"flops": flops, "bytes": moved, "precision": precision, "bound_seconds": max(by_flops, by_bytes),
-                "bound_by": "flops" if by_flops >= by_bytes else "bytes"}
+        return {
+            "flops": flops,
+            "bytes": moved,
+            "precision": precision,
+            "bound_seconds": max(by_flops, by_bytes),
+            "bound_by": "flops" if by_flops >= by_bytes else "bytes",
+        }
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -55,14 +60,16 @@ def measure_peaks(device: torch.device, quick: bool = False) -> Peaks:
     source = torch.rand(count, device=device)
     target = torch.empty_like(source)
     copied = 2 * source.nbytes / _best(lambda: target.copy_(source), device)
-    del source, target
+    source = target = None
 
     side = 512 if quick else 8192 if on_gpu else 2048
     rates = {}
     tf32 = torch.backends.cuda.matmul.allow_tf32
     for name in ("float32", "tf32", "bfloat16") if on_gpu else ("float32",):
-        a, b = (torch.rand(side, side, device=device, dtype=torch.bfloat16 if name == "bfloat16" else torch.float32)
-                for _ in range(2))
+        a, b = (
+            torch.rand(side, side, device=device, dtype=torch.bfloat16 if name == "bfloat16" else torch.float32)
+            for _ in range(2)
+        )
         torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
         rates[name] = 2 * side**3 / _best(lambda: a @ b, device)
     torch.backends.cuda.matmul.allow_tf32 = tf32

@@ -25,14 +25,31 @@ def roofline(rows: dict[str, dict], peaks: dict, title: str = ""):
     intensity = [row["flops"] / row["bytes"] for row in rows.values()]
     reach = np.geomspace(min([0.5, *intensity]) / 2, max([100, *intensity]) * 3, 200)
     for place, (name, rate) in enumerate(peaks["flops_per_second"].items()):
-        axis.plot(reach, np.minimum(reach * peaks["bytes_per_second"], rate) / 1e9, color="black", linewidth=1.2,
-                  linestyle=("-", "--", ":")[place % 3], label=f"roof: {name}")
+        axis.plot(
+            reach,
+            np.minimum(reach * peaks["bytes_per_second"], rate) / 1e9,
+            color="black",
+            linewidth=1.2,
+            linestyle=("-", "--", ":")[place % 3],
+            label=f"roof: {name}",
+        )
     for place, (name, row) in enumerate(rows.items()):
-        axis.plot(row["flops"] / row["bytes"], row["flops"] / row["ours_seconds"] / 1e9, linestyle="none", markersize=7,
-                  marker=MARKERS[place % len(MARKERS)], color=COLOURS[place % len(COLOURS)],
-                  label=f"{name}: {row['bound_seconds'] / row['ours_seconds']:.0%} of its bound")
-    axis.set(xscale="log", yscale="log", xlabel="operations per byte that must be moved",
-             ylabel="GFLOP a second", title=title)
+        axis.plot(
+            row["flops"] / row["bytes"],
+            row["flops"] / row["ours_seconds"] / 1e9,
+            linestyle="none",
+            markersize=7,
+            marker=MARKERS[place % len(MARKERS)],
+            color=COLOURS[place % len(COLOURS)],
+            label=f"{name}: {row['bound_seconds'] / row['ours_seconds']:.0%} of its bound",
+        )
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="operations per byte that must be moved",
+        ylabel="GFLOP a second",
+        title=title,
+    )
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
     return figure
 
@@ -44,14 +61,22 @@ def growth(rows: dict[str, dict], title: str = ""):
     columns = min(3, len(rows))
     lines = -(-len(rows) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(3.6 * columns, 2.9 * lines), squeeze=False)
-    for axis in axes.flat[len(rows):]:
+    for axis in axes.flat[len(rows) :]:
         axis.axis("off")
     for axis, row in zip(axes.flat, rows.values()):
         for place, curve in enumerate(row["curves"]):
             colour = (BLUE, ORANGE)[place % 2]
             seconds, spread = np.array(curve["seconds"]), np.array(curve["spread"])
-            axis.errorbar(curve["x"], seconds, yerr=seconds * spread / 2, color=colour, marker="o", markersize=4,
-                          capsize=2, label=f"{curve['name']}: power {curve['exponent']:.2f}")
+            axis.errorbar(
+                curve["x"],
+                seconds,
+                yerr=seconds * spread / 2,
+                color=colour,
+                marker="o",
+                markersize=4,
+                capsize=2,
+                label=f"{curve['name']}: power {curve['exponent']:.2f}",
+            )
             if "bound_seconds" in curve:
                 axis.plot(curve["x"], curve["bound_seconds"], color=GREY, linestyle=":", label="bound")
         axis.set(xscale="log", yscale="log", xlabel=row["curves"][0]["of"], title=row["title"])
@@ -84,8 +109,13 @@ def approximation(row: dict, title: str = ""):
     axes[0].set_ylabel("relative error of the gradient")
     for method, (colour, marker) in METHODS.items():
         taken = [point for point in points if point["method"] == method and point["s"] == scales[0]]
-        axes[-1].plot([point["seconds"] for point in taken], [point["gradient_error"] for point in taken], color=colour,
-                      marker=marker, label=method)
+        axes[-1].plot(
+            [point["seconds"] for point in taken],
+            [point["gradient_error"] for point in taken],
+            color=colour,
+            marker=marker,
+            label=method,
+        )
     axes[-1].axvline(row["other_seconds"], color="black", linewidth=0.9, label="exact loss")
     axes[-1].set(xscale="log", xlabel="seconds a step", title=f"s = {scales[0]:g}")
     axes[-1].legend(fontsize=8)

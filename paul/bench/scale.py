@@ -49,8 +49,16 @@ def grow(bench: Bench, of: str, sizes, prepare: Callable[[int], dict], most: int
     for name, side, limit in (("ours", "ours", max(sizes)), ("literal", "other", most)):
         taken = [size for size in sizes if size <= limit]
         seconds = [rows[size][f"{side}_seconds"] for size in taken]
-        curves.append({"name": name, "of": of, "x": taken, "seconds": seconds, "exponent": exponent(taken, seconds),
-                       "spread": [rows[size][f"{side}_spread"] for size in taken]})
+        curves.append(
+            {
+                "name": name,
+                "of": of,
+                "x": taken,
+                "seconds": seconds,
+                "exponent": exponent(taken, seconds),
+                "spread": [rows[size][f"{side}_spread"] for size in taken],
+            }
+        )
     curves[0]["bound_seconds"] = [rows[size]["bound_seconds"] for size in sizes]
     shared = max(size for size in sizes if size <= most)
     return rows[shared] | {"curves": curves, "size": f"at {of} = {shared:,}"}
@@ -66,9 +74,12 @@ def pedal(bench: Bench, sizes=BANKS, most=100_000, patches=2, batch=40, dim=128)
         def step(loss):
             loss(features.clone().requires_grad_(), part, index).backward()
 
-        return {"ours": lambda: step(pedal_loss), "other": lambda: step(bench.reference.pedal_loss),
-                "flops": Step(entries, batch, patches, dim).pedal_flops,
-                "moved": FLOAT * entries * patches * dim + 2 * features.nbytes}
+        return {
+            "ours": lambda: step(pedal_loss),
+            "other": lambda: step(bench.reference.pedal_loss),
+            "flops": Step(entries, batch, patches, dim).pedal_flops,
+            "moved": FLOAT * entries * patches * dim + 2 * features.nbytes,
+        }
 
     row = grow(bench, "N", sizes, prepare, most)
     return row | {"size": f"{row['size']}, {patches} x {batch} x N x {dim}"}
@@ -86,8 +97,12 @@ def bank_update(bench: Bench, sizes=BANKS, most=30_000, patches=2, batch=40, dim
             literal.update(index, features)
             return literal.bank.to(bench.device)
 
-        return {"ours": lambda: ours.update(index, features), "other": by_list, "flops": 0,
-                "moved": 3 * features.nbytes}
+        return {
+            "ours": lambda: ours.update(index, features),
+            "other": by_list,
+            "flops": 0,
+            "moved": 3 * features.nbytes,
+        }
 
     row = grow(bench, "N", sizes, prepare, most)
     return row | {"size": f"{row['size']}, {patches} x {batch} x N x {dim}"}
@@ -103,8 +118,12 @@ def gallery(bench: Bench, sizes=BANKS, most=30_000, queries=16, dim=64, people=4
             distances = bench.reference.squared_distances(query, features[:size]).cpu()
             bench.reference.evaluate_distances(distances, query_ids, ids[:size], query_cams, cams[:size])
 
-        return {"ours": lambda: evaluate(query, query_ids, query_cams, features[:size], ids[:size], cams[:size]),
-                "other": literal, "flops": 2 * queries * size * dim, "moved": FLOAT * size * dim}
+        return {
+            "ours": lambda: evaluate(query, query_ids, query_cams, features[:size], ids[:size], cams[:size]),
+            "other": literal,
+            "flops": 2 * queries * size * dim,
+            "moved": FLOAT * size * dim,
+        }
 
     row = grow(bench, "gallery", sizes, prepare, most)
     return row | {"size": f"{row['size']}, {queries} queries, {dim} wide"}
@@ -115,10 +134,16 @@ def batch(bench: Bench, sizes=(5, 10, 20, 40, 80), most=40, height=96, width=48,
     return row | {"size": f"{row['size']}, small network, B + B images of {height} x {width}"}
 
 
-def patches(bench: Bench, sizes=(1, 2, 4, 8, 16), most=16, real=20, height=96, width=48, entries=12_936,
-            network=SMALL) -> dict:
-    row = grow(bench, "M", sizes, lambda m: whole_step(bench, real, height, width, entries,
-                                                       {**network, "num_patches": m}), most)
+def patches(
+    bench: Bench, sizes=(1, 2, 4, 8, 16), most=16, real=20, height=96, width=48, entries=12_936, network=SMALL
+) -> dict:
+    row = grow(
+        bench,
+        "M",
+        sizes,
+        lambda m: whole_step(bench, real, height, width, entries, {**network, "num_patches": m}),
+        most,
+    )
     return row | {"size": f"{row['size']}, small network, {real} + {real} images of {height} x {width}"}
 
 
@@ -132,18 +157,35 @@ def whole_step(bench: Bench, real: int, height: int, width: int, entries: int, n
         plain, changed, index = next(made)
         literal(plain.to(bench.device), changed.to(bench.device), index)
 
-    return {"ours": step, "other": released, "flops": count_flops(step), "moved": step.bytes_at_least(),
-            "precision": bench.network}
+    return {
+        "ours": step,
+        "other": released,
+        "flops": count_flops(step),
+        "moved": step.bytes_at_least(),
+        "precision": bench.network,
+    }
 
 
 CASES = {
     "pedal": Case("PEDAL over the bank", pedal, quick=dict(sizes=FEW, most=200, dim=8)),
     "bank": Case("bank update over the bank", bank_update, quick=dict(sizes=FEW, most=200, dim=8)),
     "gallery": Case("evaluation over the gallery", gallery, quick=dict(sizes=FEW, most=200, people=20)),
-    "batch": Case("whole step over the batch", batch, other="literal step",
-                  quick=dict(sizes=(4, 8), most=8, entries=50, network=TINY)),
-    "patches": Case("whole step over the patches", patches, other="literal step",
-                    quick=dict(sizes=(1, 2), most=2, real=4, entries=50, network=TINY)),
-    "approximation": Case("PEDAL from candidates of an index and a random subset", approximation, other="exact loss",
-                          quick=dict(entries=2_000, dim=16, candidates=(64, 256), views=1)),
+    "batch": Case(
+        "whole step over the batch",
+        batch,
+        other="literal step",
+        quick=dict(sizes=(4, 8), most=8, entries=50, network=TINY),
+    ),
+    "patches": Case(
+        "whole step over the patches",
+        patches,
+        other="literal step",
+        quick=dict(sizes=(1, 2), most=2, real=4, entries=50, network=TINY),
+    ),
+    "approximation": Case(
+        "PEDAL from candidates of an index and a random subset",
+        approximation,
+        other="exact loss",
+        quick=dict(entries=2_000, dim=16, candidates=(64, 256), views=1),
+    ),
 }

@@ -47,8 +47,9 @@ def describe_size(model: PatchNet, what: str, height: int, width: int) -> str:
 class AdaptationStep:
     """`paul.adapt.step` again and again, on random images of a set of `entries`."""
 
-    def __init__(self, bench: Bench, real: int, height: int, width: int, entries: int, network: dict | None,
-                 images: int = 256):
+    def __init__(
+        self, bench: Bench, real: int, height: int, width: int, entries: int, network: dict | None, images: int = 256
+    ):
         self.device, self.real = bench.device, real
         self.model = prepare(target_network(bench, network), self.device).train()
         self.options = AdaptOptions(batch=real)
@@ -56,15 +57,16 @@ class AdaptationStep:
         bank = self.objective.memory.bank
         bank.copy_(unit(torch.randn_like(bank), dim=2))
         self.objective.memory.filled.fill_(True)
-        self.optimizer = sgd(parameter_groups(self.model), self.device, self.options.lr, self.options.momentum,
-                             self.options.weight_decay)
+        self.optimizer = sgd(
+            parameter_groups(self.model), self.device, self.options.lr, self.options.momentum, self.options.weight_decay
+        )
         self.on_host = input_images(min(images, entries), height, width)
         self.pixels = on_device(self.on_host, self.device)
         self.generator = torch.Generator().manual_seed(0)
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What the network sees of some images, and where they lie in the set."""
-        index = torch.randperm(len(self.pixels), generator=self.generator)[:self.real]
+        index = torch.randperm(len(self.pixels), generator=self.generator)[: self.real]
         return views(batch_of(self.pixels, index, self.device), self.options, self.generator), index
 
     def learn(self, x: torch.Tensor, index: torch.Tensor) -> None:
@@ -74,7 +76,7 @@ class AdaptationStep:
         self.learn(*self.batch())
 
     def network_alone(self, x: torch.Tensor) -> None:
-        """Backbone forward and backward and the PGN's localisation, in the same precision: the part no loss can save."""
+        """Backbone forward and backward and the PGN's localisation, in the same precision: what no loss can save."""
         with precision(self.device):
             feature_map = self.model.backbone(x)
             theta = self.model.generator(feature_map)
@@ -93,10 +95,19 @@ def over_network(bench: Bench, real=4, height=384, width=128, entries=12_936, ne
     flops = count_flops(step)
     row = bench.compare(step, lambda: step.network_alone(x), flops, step.bytes_at_least(), bench.network, repeats=3)
     sizes = dict(real=real, height=height, width=width, entries=entries, network=network)
-    memory = fresh_peak("import torch\nfrom paul.bench.case import Bench\nfrom paul.bench.step import AdaptationStep",
-                        f"step = AdaptationStep(Bench(device), **{sizes!r})\nstep()\nstep()", bench.device)
-    return row | memory | {"size": describe_size(step.model, f"{real} + {real} images", height, width),
-                  "data_wait_share": data_wait(step)}
+    memory = fresh_peak(
+        "import torch\nfrom paul.bench.case import Bench\nfrom paul.bench.step import AdaptationStep",
+        f"step = AdaptationStep(Bench(device), **{sizes!r})\nstep()\nstep()",
+        bench.device,
+    )
+    return (
+        row
+        | memory
+        | {
+            "size": describe_size(step.model, f"{real} + {real} images", height, width),
+            "data_wait_share": data_wait(step),
+        }
+    )
 
 
 def data_wait(step: AdaptationStep, steps: int = 2) -> float:
@@ -116,8 +127,15 @@ def data_wait(step: AdaptationStep, steps: int = 2) -> float:
 def batches(images: torch.Tensor, size: int, workers: int):
     """Batches of the literal data set without end; processes of their own are spawned, never forked."""
     settings = dict(multiprocessing_context="spawn", persistent_workers=True) if workers else {}
-    loader = DataLoader(ReleasedImages(images), batch_size=size, shuffle=True, drop_last=True,
-                        num_workers=workers, pin_memory=torch.cuda.is_available(), **settings)
+    loader = DataLoader(
+        ReleasedImages(images),
+        batch_size=size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        **settings,
+    )
     while True:
         yield from loader
 
@@ -144,10 +162,21 @@ def over_released(bench: Bench, real=40, height=96, width=48, entries=12_936, ne
 
 
 CASES = {
-    "network": Case("adaptation step, over backbone and PGN alone", over_network, other="network alone",
-                    expected={"cpu": 1.1, "cuda": 1.1}, at_most=True,
-                    quick=dict(height=96, width=48, entries=200, network=TINY), cuda=dict(real=42)),
-    "released": Case("adaptation step, images included", over_released, other="literal step", expected={"cuda": 3},
-                     quick=dict(real=4, entries=100, network=TINY),
-                     cuda=dict(real=42, height=384, width=128, network=None, workers=WORKERS)),
+    "network": Case(
+        "adaptation step, over backbone and PGN alone",
+        over_network,
+        other="network alone",
+        expected={"cpu": 1.1, "cuda": 1.1},
+        at_most=True,
+        quick=dict(height=96, width=48, entries=200, network=TINY),
+        cuda=dict(real=42),
+    ),
+    "released": Case(
+        "adaptation step, images included",
+        over_released,
+        other="literal step",
+        expected={"cuda": 3},
+        quick=dict(real=4, entries=100, network=TINY),
+        cuda=dict(real=42, height=384, width=128, network=None, workers=WORKERS),
+    ),
 }

@@ -56,8 +56,12 @@ def summary(values: list[float], prefix: str) -> dict[str, float]:
     return {f"{prefix}_seconds": middle, f"{prefix}_spread": (max(values) - min(values)) / middle if middle else 0.0}
 
 
-def compare(works: dict[str, Callable[[], object]], device: torch.device, repeats: dict[str, int] | int = REPEATS,
-            wall: bool = False) -> dict[str, float]:
+def compare(
+    works: dict[str, Callable[[], object]],
+    device: torch.device,
+    repeats: dict[str, int] | int = REPEATS,
+    wall: bool = False,
+) -> dict[str, float]:
     """NAME_seconds (median) and NAME_spread of each work, taking turns.
 
     Each has an untimed call first, except one that is timed only once: it would be the longest of all.
@@ -128,6 +132,7 @@ def fresh_peak(imports: str, work: str, device: torch.device, given: str = "") -
     difference; gpu_mb the most that torch held on the GPU, gpu_work_mb what the work added there.
     """
     script = _FRESH.format(imports=imports, given=given, work=work, device=str(device))
-    done = subprocess.run([sys.executable, "-c", script], cwd=repository(), check=True, stdout=subprocess.PIPE,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=repository(), check=True, stdout=subprocess.PIPE, text=True
+    )
     return json.loads(done.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -37,12 +38,11 @@ def overridden(options, prefix: str, settings: list[str]):
         if part != prefix:
             continue
         if not equals or key not in known:
-            raise ValueError(f"--set {setting}: write --set {prefix}.KEY=VALUE with KEY one of "
-                             f"{', '.join(sorted(known))}")
-        try:
+            raise ValueError(
+                f"--set {setting}: write --set {prefix}.KEY=VALUE with KEY one of {', '.join(sorted(known))}"
+            )
+        with contextlib.suppress(json.JSONDecodeError):  # else a word
             value = json.loads(value)
-        except json.JSONDecodeError:
-            pass  # a word
         try:
             changes[key] = as_type(known[key], value)
         except TypeError as wanted:
@@ -119,31 +119,57 @@ def network_size(args, model):
         return p, p.image_size
     if args.profile and p.image_size != model.image_size:
         theirs, ours = ("x".join(map(str, size)) for size in (model.image_size, p.image_size))
-        raise ValueError(f"--profile {p.name} has images of {ours}, but {args.init or args.released} was trained "
-                         f"on {theirs}; leave --profile out, or name the one it was trained with")
+        raise ValueError(
+            f"--profile {p.name} has images of {ours}, but {args.init or args.released} was trained "
+            f"on {theirs}; leave --profile out, or name the one it was trained with"
+        )
     return p, model.image_size
 
 
 def common(command, profile: str | None = "mini") -> None:
     """Options of every command that computes; with profile None the network's file may decide."""
-    command.add_argument("--profile", default=profile, help="smoke, mini, gpu or paper" + (
-        "" if profile else "; by default mini for the small backbone and paper for others, with images of the size "
-        "that the checkpoint was trained on"))
+    command.add_argument(
+        "--profile",
+        default=profile,
+        help="smoke, mini, gpu or paper"
+        + (
+            ""
+            if profile
+            else "; by default mini for the small backbone and paper for others, with images of the size "
+            "that the checkpoint was trained on"
+        ),
+    )
     command.add_argument("--device", help="cpu, cuda, cuda:1; a GPU when there is one")
 
 
 def training(command, default_out: str | None = None) -> None:
     """Options of both training stages; `default_out` says where they write when --out may be left out."""
-    command.add_argument("--out", required=default_out is None, help="folder for checkpoint and log; the same command "
-                         "resumes" + (f" (default: {default_out})" if default_out else ""))
+    command.add_argument(
+        "--out",
+        required=default_out is None,
+        help="folder for checkpoint and log; the same command "
+        "resumes" + (f" (default: {default_out})" if default_out else ""),
+    )
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--set", action="append", default=[], metavar="PART.KEY=VALUE",
-                         help="change one option of the profile, e.g. adapt.s=10; may be repeated")
-    command.add_argument("--images", choices=("device", "memory", "disk"), help="where decoded images are kept: on the "
-                         "GPU, in memory, or in a file below build/images; the first that has room by default")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PART.KEY=VALUE",
+        help="change one option of the profile, e.g. adapt.s=10; may be repeated",
+    )
+    command.add_argument(
+        "--images",
+        choices=("device", "memory", "disk"),
+        help="where decoded images are kept: on the "
+        "GPU, in memory, or in a file below build/images; the first that has room by default",
+    )
     command.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
-    command.add_argument("--low-memory", action="store_true",
-                         help="forget activations and compute them again: less memory, the same result, slower")
+    command.add_argument(
+        "--low-memory",
+        action="store_true",
+        help="forget activations and compute them again: less memory, the same result, slower",
+    )
     command.add_argument("--compile", action="store_true", help="torch.compile the network")
     command.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
 
@@ -164,8 +190,12 @@ def study(command) -> None:
 
 def judging(command) -> None:
     """Where the claims and the paper's own figures are."""
-    command.add_argument("--book", default="book", metavar="FOLDER",
-                         help="folder that holds claims.toml and the published tables in paper/")
+    command.add_argument(
+        "--book",
+        default="book",
+        metavar="FOLDER",
+        help="folder that holds claims.toml and the published tables in paper/",
+    )
 
 
 def book_of(args) -> Path:
@@ -177,13 +207,15 @@ def book_of(args) -> Path:
     book = Path(args.book)
     for needed in (book / "claims.toml", book / "paper"):
         if not needed.exists():
-            raise FileNotFoundError(f"--book {args.book}: {needed} does not exist; run the command from the repository's "
-                                    "root, or name its folder book")
+            raise FileNotFoundError(
+                f"--book {args.book}: {needed} does not exist; run the command from the repository's "
+                "root, or name its folder book"
+            )
     return book
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """"384x128" -> rows and columns."""
+    """ "384x128" -> rows and columns."""
     rows, cross, columns = text.partition("x")
     if not (cross and rows.isdecimal() and columns.isdecimal()):
         raise ValueError(f"--image-size {text}: write ROWSxCOLUMNS, such as 384x128")

@@ -28,10 +28,14 @@ def options(command) -> None:
     common(command, None)
     training(command, default_out="models/NAME, with the name of the data's folder")
     starting(command)
-    command.add_argument("--data", help="folder with index.csv, such as data/mine; ids in it are not read; the "
-                         "profile's target by default")
-    command.add_argument("--target", help="whose options to use: market or duke; by default the profile's general ones "
-                         "with --data, market without")
+    command.add_argument(
+        "--data",
+        help="folder with index.csv, such as data/mine; ids in it are not read; the profile's target by default",
+    )
+    command.add_argument(
+        "--target",
+        help="whose options to use: market or duke; by default the profile's general ones with --data, market without",
+    )
     command.add_argument("--adabn", action="store_true", help="only set batch-norm statistics (the control)")
 
 
@@ -58,14 +62,27 @@ def run(args) -> None:
         refresh_statistics(model, images)
         model.image_size, made = size, "batch-norm statistics of the target"
     else:
-        model, history = adapt(model, images, options, folder=out, seed=args.seed, device=args.device,
-                               tensorboard=args.tensorboard, low_memory=args.low_memory, compile=args.compile)
+        model, history = adapt(
+            model,
+            images,
+            options,
+            folder=out,
+            seed=args.seed,
+            device=args.device,
+            tensorboard=args.tensorboard,
+            low_memory=args.low_memory,
+            compile=args.compile,
+        )
         made = f"{options.epochs} epochs, last loss {history[-1]['loss']:.3f}"
     distributed.leave()
     if int(os.environ.get("RANK", "0")):  # under torchrun the main process writes
         return
-    spec = {"stage": "target", "data": described(folder, len(split)), "seed": args.seed,
-            "options": "batch-norm statistics only" if args.adabn else asdict(options),
-            "from": json.loads(before.get("spec", "null")) or args.init or args.released}
+    spec = {
+        "stage": "target",
+        "data": described(folder, len(split)),
+        "seed": args.seed,
+        "options": "batch-norm statistics only" if args.adabn else asdict(options),
+        "from": json.loads(before.get("spec", "null")) or args.init or args.released,
+    }
     checkpoint.save(out / "model.pt", model, spec=json.dumps(spec))
     print(f"{out}/model.pt: {made}")

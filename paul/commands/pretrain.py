@@ -29,12 +29,23 @@ def run(args) -> None:
     weights, folder = args.weights or p.weights, args.data or f"data/{p.folders['source']}"
     if weights and not Path(args.out, "checkpoint.pt").is_file():
         build_backbone(network.backbone, weights)  # found, fetched and checked before hours go into images
-    split, images = training_images(folder, p.image_size, args.skip_unreadable,
-                                    args.images)
+    split, images = training_images(folder, p.image_size, args.skip_unreadable, args.images)
     if (split.person_ids < 1).any():
-        raise ValueError(f"--data {folder}: the source stage needs labelled people, and {(split.person_ids < 1).sum()} "
-                         "training images have none (person_id below 1)")
-    _, history = pretrain(images, split.person_ids, network, options, folder=args.out, seed=args.seed,
-                     weights=weights, device=args.device, tensorboard=args.tensorboard, low_memory=args.low_memory,
-                     compile=args.compile)
+        raise ValueError(
+            f"--data {folder}: the source stage needs labelled people, and {(split.person_ids < 1).sum()} "
+            "training images have none (person_id below 1)"
+        )
+    _, history = pretrain(
+        images,
+        split.person_ids,
+        network,
+        options,
+        folder=args.out,
+        seed=args.seed,
+        weights=weights,
+        device=args.device,
+        tensorboard=args.tensorboard,
+        low_memory=args.low_memory,
+        compile=args.compile,
+    )
     print(f"{args.out}/checkpoint.pt: {options.epochs} epochs, last loss {history[-1]['loss']:.3f}")

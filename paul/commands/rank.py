@@ -12,15 +12,21 @@ HELP = "show the gallery images most similar to queries, as a picture or a page"
 def options(command) -> None:
     """Of the command line."""
     command.add_argument("--query", nargs="+", required=True, metavar="IMAGE", help="files, folders and patterns")
-    command.add_argument("--gallery", nargs="+", required=True, metavar="GALLERY",
-                         help="a prepared set such as data/mine, other folders, files or patterns, or a features file "
-                         "of 'paul embed' by the same checkpoint")
+    command.add_argument(
+        "--gallery",
+        nargs="+",
+        required=True,
+        metavar="GALLERY",
+        help="a prepared set such as data/mine, other folders, files or patterns, or a features file "
+        "of 'paul embed' by the same checkpoint",
+    )
     describing(command)
     command.add_argument("-o", "--out", required=True, help="ranked.png, or page.html for many queries")
     command.add_argument("-k", type=int, default=10, help="images per query")
     command.add_argument("--other-cameras", action="store_true", help="only images of cameras other than the query's")
-    command.add_argument("--method", default="auto", help="of the search: exact, flat, ivf; auto is exact up to a "
-                         "million images")
+    command.add_argument(
+        "--method", default="auto", help="of the search: exact, flat, ivf; auto is exact up to a million images"
+    )
 
 
 def run(args) -> None:
@@ -34,8 +40,10 @@ def run(args) -> None:
     if len(args.gallery) == 1 and Path(args.gallery[0]).suffix in (".parquet", ".npz"):
         kept = read_embeddings(args.gallery[0])
         if kept.model != extractor.fingerprint:
-            raise ValueError(f"--gallery {args.gallery[0]} was described by another network or at another image size "
-                             f"than {args.init} is used with; 'paul embed' it again")
+            raise ValueError(
+                f"--gallery {args.gallery[0]} was described by another network or at another image size "
+                f"than {args.init} is used with; 'paul embed' it again"
+            )
         gallery, vectors = kept.frame, kept.vectors
     else:
         gallery = listed(args.gallery)

@@ -21,16 +21,27 @@ def options(command) -> None:
     command.add_argument("--targets", help="market,duke; all by default")
     command.add_argument("--rows", help="some rows only, e.g. patch_direct,paul")
     command.add_argument("--fresh", action="store_true", help="compute again what other code or data left behind")
-    command.add_argument("--weights", metavar="FILE",
-                         help="weight file of the backbone; by default torchvision downloads what the profile wants")
+    command.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="weight file of the backbone; by default torchvision downloads what the profile wants",
+    )
     command.add_argument("--plan", action="store_true", help="list what would be computed, and stop")
     cluster = command.add_argument_group("on a cluster, whose machines see the folders under the same names")
-    cluster.add_argument("--executor", default="local", choices=("local", "dask", "slurm"),
-                         help="processes on this machine; workers of --scheduler; or job arrays to submit")
+    cluster.add_argument(
+        "--executor",
+        default="local",
+        choices=("local", "dask", "slurm"),
+        help="processes on this machine; workers of --scheduler; or job arrays to submit",
+    )
     cluster.add_argument("--scheduler", help="address of a Dask scheduler, such as tcp://10.0.0.1:8786")
     cluster.add_argument("--scripts", default="build/slurm", help="folder for the Slurm scripts and their logs")
-    cluster.add_argument("--sbatch", default="", metavar="OPTIONS",
-                         help="more options for Slurm, as one word: --sbatch='--time=4:00:00 --gres=gpu:1'")
+    cluster.add_argument(
+        "--sbatch",
+        default="",
+        metavar="OPTIONS",
+        help="more options for Slurm, as one word: --sbatch='--time=4:00:00 --gres=gpu:1'",
+    )
     cluster.add_argument("--task", type=int, metavar="I", help="compute run I of all that the command names, and stop")
     cluster.add_argument("--source-only", action="store_true", help="with --task: only the source model of that run")
 
@@ -44,8 +55,13 @@ def run(args) -> None:
     targets = args.targets.split(",") if args.targets else None
     rows = args.rows.split(",") if args.rows else None
     places = Places(args.data, args.results, args.models, args.device, args.weights)
-    specs = list(dict.fromkeys(spec for table in args.tables for spec in specs_of(
-        table, args.profile, seeds_of(args.seeds), targets, rows, args.weights)))
+    specs = list(
+        dict.fromkeys(
+            spec
+            for table in args.tables
+            for spec in specs_of(table, args.profile, seeds_of(args.seeds), targets, rows, args.weights)
+        )
+    )
     if args.task is not None:
         return _task(args, specs, places)
     todo = [spec for spec in specs if needs_computing(spec, places, args.fresh)]
@@ -65,6 +81,7 @@ def run(args) -> None:
         return _slurm(args, specs, todo, places)
     if args.executor == "dask":
         from paul.experiments.schedulers import dask_executor
+
         if not args.scheduler:
             raise ValueError("--executor dask needs --scheduler ADDRESS; 'dask scheduler' prints it")
         executor = dask_executor(args.scheduler)
@@ -94,8 +111,20 @@ def _slurm(args, specs, todo, places) -> None:
     from paul.experiments.schedulers import slurm_scripts
 
     places = places.absolute()
-    words = ["run", *args.tables, "--profile", args.profile, "--seeds", args.seeds, "--data", places.data,
-             "--results", places.results, "--models", places.models]
+    words = [
+        "run",
+        *args.tables,
+        "--profile",
+        args.profile,
+        "--seeds",
+        args.seeds,
+        "--data",
+        places.data,
+        "--results",
+        places.results,
+        "--models",
+        places.models,
+    ]
     for name in ("targets", "rows", "device", "weights"):
         value = getattr(places if name == "weights" else args, name)
         words += [f"--{name}", value] if value else []

@@ -45,8 +45,10 @@ def announce(pixels: Pixels, device: torch.device) -> None:
     where = "on the device" if not stays else f"mapped from {pixels.file}" if pixels.file else "in memory"
     ahead = ", batches copied ahead through pinned buffers" if stays and device.type != "cpu" else ""
     count, _, height, width = images.shape
-    tqdm.write(f"training on {device}; {count:,} images of {height}x{width}, {gigabytes(images.nbytes)}, "
-               f"{where}{ahead}", file=sys.stderr)
+    tqdm.write(
+        f"training on {device}; {count:,} images of {height}x{width}, {gigabytes(images.nbytes)}, {where}{ahead}",
+        file=sys.stderr,
+    )
 
 
 def _fetch(images: Tensor, index: Tensor, device: torch.device) -> Tensor:

@@ -39,8 +39,12 @@ def first_repeated(texts: pd.Series) -> int | None:
 
     Compared by 64-bit hashes, which take 8 bytes a row; the few rows of equal hashes are compared in full.
     """
-    hashes = np.concatenate([pd.util.hash_array(texts.iloc[first:first + CHUNK].to_numpy(object), categorize=False)
-                             for first in range(0, len(texts), CHUNK)])
+    hashes = np.concatenate(
+        [
+            pd.util.hash_array(texts.iloc[first : first + CHUNK].to_numpy(object), categorize=False)
+            for first in range(0, len(texts), CHUNK)
+        ]
+    )
     ordered = np.sort(hashes)
     shared = ordered[1:][ordered[1:] == ordered[:-1]]
     if not len(shared):
@@ -133,12 +137,18 @@ class ReidDataset:
         root = Path(folder)
         index = root / "index.csv"
         if not index.is_file():
-            raise FileNotFoundError(f"{index} does not exist. Make it with '{how_to_make(root)}', or name a "
-                                    "folder that holds an index.csv")
+            raise FileNotFoundError(
+                f"{index} does not exist. Make it with '{how_to_make(root)}', or name a folder that holds an index.csv"
+            )
         try:
             # spreadsheets put a mark in front of UTF-8, which utf-8-sig takes off
-            frame = pd.read_csv(index, dtype={"file": str, "split": "category"}, keep_default_na=False,
-                                encoding="utf-8-sig", index_col=False)
+            frame = pd.read_csv(
+                index,
+                dtype={"file": str, "split": "category"},
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                index_col=False,
+            )
         except (ValueError, OverflowError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
             raise ValueError(f"{index} cannot be read as a table: {error}") from error
         missing = [column for column in COLUMNS if column not in frame]
@@ -160,7 +170,8 @@ class ReidDataset:
                 except UnicodeEncodeError as error:
                     raise ValueError(
                         f"{index}, line {row + 2}: no file can be called {name!r} in this locale, whose encoding is "
-                        f"{error.encoding}; set PYTHONUTF8=1 and run the same command again") from error
+                        f"{error.encoding}; set PYTHONUTF8=1 and run the same command again"
+                    ) from error
         for column in ("person_id", "camera_id"):
             numbers = pd.to_numeric(frame[column], errors="coerce")
             bad = numbers.isna() | (numbers % 1 != 0) | (numbers.abs() > LARGEST)

@@ -24,12 +24,15 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
                 image = image.resize(size[::-1], Image.Resampling.BILINEAR)
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read the image {path}: {error}. Restore the file, or take it out of index.csv; "
-                         "training can leave such images out (skip_unreadable=True)") from error
+        raise ValueError(
+            f"cannot read the image {path}: {error}. Restore the file, or take it out of index.csv; "
+            "training can leave such images out (skip_unreadable=True)"
+        ) from error
 
 
 def readable(split: Split, report=print) -> Split:
     """The split without images that cannot be decoded; each one left out is reported."""
+
     def check(path):
         try:
             read_image(path)

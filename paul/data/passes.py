@@ -18,8 +18,9 @@ def extract(model: nn.Module, images: Tensor | Pixels, batch: int = 256) -> Tens
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     with precision(device):
-        parts = [model.describe(normalize(x))
-                 for _, x in batches(images, torch.arange(len(images)).split(batch), device)]
+        parts = [
+            model.describe(normalize(x)) for _, x in batches(images, torch.arange(len(images)).split(batch), device)
+        ]
     model.train(was_training)
     return torch.cat(parts)
 

@@ -93,8 +93,13 @@ def opened(path: Path, shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(array)
 
 
-def mapped(files: Sequence[Path], size: tuple[int, int], decode: Callable[[Sequence[Path]], Iterable[np.ndarray]],
-           place: str | None = None, folder: str | Path = FOLDER) -> Pixels:
+def mapped(
+    files: Sequence[Path],
+    size: tuple[int, int],
+    decode: Callable[[Sequence[Path]], Iterable[np.ndarray]],
+    place: str | None = None,
+    folder: str | Path = FOLDER,
+) -> Pixels:
     """Images as a map of a file below `folder`, decoded only when no earlier call left that file.
 
     Args:
@@ -118,9 +123,11 @@ def mapped(files: Sequence[Path], size: tuple[int, int], decode: Callable[[Seque
                 if not (path.is_file() and path.stat().st_size == whole):
                     _decode_into(path, files, CHUNK * whole // len(files), decode)
         except OSError as error:
-            raise OSError(f"could not keep decoded images in {path.parent} ({error.strerror or error}): it takes "
-                          f"{gigabytes(whole)}; free some space or name another folder, then run the same command "
-                          "again: it goes on where it was") from error
+            raise OSError(
+                f"could not keep decoded images in {path.parent} ({error.strerror or error}): it takes "
+                f"{gigabytes(whole)}; free some space or name another folder, then run the same command "
+                "again: it goes on where it was"
+            ) from error
     return Pixels(opened(path, shape), place, path)
 
 
@@ -131,17 +138,18 @@ def _decode_into(path: Path, files: Sequence[Path], chunk: int, decode) -> None:
         done = max(0, -(-file.tell() // chunk) - 1)
         file.truncate(done * chunk)
         file.seek(0, os.SEEK_END)
-        pixels = iter(decode(files[done * CHUNK:]))
+        pixels = iter(decode(files[done * CHUNK :]))
         for first in range(done * CHUNK, len(files), CHUNK):
-            for _ in files[first:first + CHUNK]:
+            for _ in files[first : first + CHUNK]:
                 file.write(next(pixels).tobytes())
             file.flush()
             os.fsync(file.fileno())
     os.replace(partial, path)
 
 
-def load_pixels(split: Split, size: tuple[int, int], progress: bool = False, place: str | None = None,
-                folder: str | Path = FOLDER) -> Pixels:
+def load_pixels(
+    split: Split, size: tuple[int, int], progress: bool = False, place: str | None = None, folder: str | Path = FOLDER
+) -> Pixels:
     """Decode a whole split, once.
 
     Args:
@@ -160,13 +168,15 @@ def load_pixels(split: Split, size: tuple[int, int], progress: bool = False, pla
     check_place(place)
     fits = len(split) * 3 * size[0] * size[1] < free_memory() / 2
 
-    with tqdm(total=len(split), desc="decoding", unit="image", leave=False,
-              **({} if progress else {"disable": True})) as bar:
+    with tqdm(
+        total=len(split), desc="decoding", unit="image", leave=False, **({} if progress else {"disable": True})
+    ) as bar:
+
         def decode(files: Sequence[Path]) -> Iterator[np.ndarray]:
             bar.update(len(split) - len(files) - bar.n)  # what an earlier process has decoded
             with ThreadPoolExecutor() as pool:
                 for first in range(0, len(files), CHUNK):  # a bound on what waits to be stored
-                    for image in pool.map(lambda path: _planes(path, size), files[first:first + CHUNK]):
+                    for image in pool.map(lambda path: _planes(path, size), files[first : first + CHUNK]):
                         bar.update()
                         yield image
 
@@ -189,4 +199,4 @@ def _planes(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 def gigabytes(count: int) -> str:
     """Bytes in words."""
-    return f"{count / 2 ** 30:.1f} GiB" if count >= 2 ** 30 / 10 else f"{count / 2 ** 20:.1f} MiB"
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.1f} MiB"

@@ -125,9 +125,16 @@ def color_jitter(x: Tensor, generator: torch.Generator, jitter: float = 0.2, hue
     return apply_jitter(x, send(draw_jitter(len(x), generator, jitter, hue_turn), x.device))
 
 
-def rotation_and_crop(count: int, height: int, width: int, generator: torch.Generator, degrees: float = 10.0,
-                      area: tuple[float, float] = (0.70, 0.95), rotate: Tensor | None = None,
-                      crop: Tensor | None = None) -> Tensor:
+def rotation_and_crop(
+    count: int,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+    degrees: float = 10.0,
+    area: tuple[float, float] = (0.70, 0.95),
+    rotate: Tensor | None = None,
+    crop: Tensor | None = None,
+) -> Tensor:
     """Affine matrices [count, 2, 3] that rotate about the centre, then crop a share of the *area* of free aspect and
     stretch it to the full image (ledger 16, 17).
 
@@ -151,9 +158,18 @@ def rotation_and_crop(count: int, height: int, width: int, generator: torch.Gene
     return torch.stack([first, second], 1)
 
 
-def surrogates(x: Tensor, generator: torch.Generator, *, mode: str = "all", jitter: float = 0.2, hue_turn: float = 0.1,
-               degrees: float = 10.0, area: tuple[float, float] = (0.70, 0.95), padding: str = "zeros",
-               share: tuple[int, slice] | None = None) -> Tensor:
+def surrogates(
+    x: Tensor,
+    generator: torch.Generator,
+    *,
+    mode: str = "all",
+    jitter: float = 0.2,
+    hue_turn: float = 0.1,
+    degrees: float = 10.0,
+    area: tuple[float, float] = (0.70, 0.95),
+    padding: str = "zeros",
+    share: tuple[int, slice] | None = None,
+) -> Tensor:
     """A surrogate of every image (paper Sec. 3.3; ledger 16, 17).
 
     Args:
@@ -178,8 +194,10 @@ def surrogates(x: Tensor, generator: torch.Generator, *, mode: str = "all", jitt
         drawn.append(rotation_and_crop(count, height, width, generator, degrees, area))
     else:
         choice = torch.randint(3, (count,), generator=generator)
-        drawn += [rotation_and_crop(count, height, width, generator, degrees, area, rotate=choice == 1,
-                                    crop=choice == 2), choice == 0]
+        drawn += [
+            rotation_and_crop(count, height, width, generator, degrees, area, rotate=choice == 1, crop=choice == 2),
+            choice == 0,
+        ]
     together = send(torch.cat([draw.float().view(count, -1) for draw in drawn], 1)[part], x.device)
     slots, theta = together[:, :14].unflatten(1, (7, 2)), together[:, 14:20].unflatten(1, (2, 3))
     jittered = apply_jitter(x, slots)

@@ -26,8 +26,10 @@ def pick_device(name: str | None = None) -> torch.device:
     except RuntimeError:
         raise ValueError(f"device={name!r}: no such device; it is cpu, cuda or a numbered cuda:1") from None
     if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
-        raise ValueError(f"device={name!r}: this machine has {torch.cuda.device_count()} usable GPUs; leave it out to use "
-                         "what there is")
+        raise ValueError(
+            f"device={name!r}: this machine has {torch.cuda.device_count()} usable GPUs; leave it out to use "
+            "what there is"
+        )
     return device
 
 

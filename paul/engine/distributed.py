@@ -70,7 +70,7 @@ class World:
         parts = [x.cpu()]
         for rank in range(1, self.size):
             share = self.part(count, rank)
-            other = x.new_empty(*x.shape[:dim], share.stop - share.start, *x.shape[dim + 1:])
+            other = x.new_empty(*x.shape[:dim], share.stop - share.start, *x.shape[dim + 1 :])
             dist.recv(other, rank)
             parts.append(other.cpu())
         return torch.cat(parts, dim)
@@ -85,7 +85,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, world, count, dim):
         ctx.world, ctx.where = world, (slice(None),) * dim + (world.part(count),)
-        whole = x.new_zeros(*x.shape[:dim], count, *x.shape[dim + 1:])
+        whole = x.new_zeros(*x.shape[:dim], count, *x.shape[dim + 1 :])
         whole[ctx.where] = x
         dist.all_reduce(whole)
         return whole
@@ -126,8 +126,10 @@ def join(device: str | None = None) -> tuple[World, torch.device]:
     if device in (None, "cuda") and torch.cuda.is_available():
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():
-            raise ValueError(f"torchrun started more processes than this machine's {torch.cuda.device_count()} GPUs; "
-                             "start fewer processes (torchrun's --nproc-per-node)")
+            raise ValueError(
+                f"torchrun started more processes than this machine's {torch.cuda.device_count()} GPUs; "
+                "start fewer processes (torchrun's --nproc-per-node)"
+            )
         device = f"cuda:{local}"
     found = pick_device(device)
     if found.type == "cuda":

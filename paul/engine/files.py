@@ -45,8 +45,10 @@ def write_atomically(path: str | Path, write) -> None:
         temporary.unlink(missing_ok=True)
         if isinstance(error, (OSError, RuntimeError)):  # torch reports a failing disk as RuntimeError
             reason = error.__context__ if isinstance(error.__context__, OSError) else error
-            raise OSError(f"could not write {path} ({first_line(reason)}); what was there before is untouched. Free "
-                          "some space or choose another folder, and run the same command again") from error
+            raise OSError(
+                f"could not write {path} ({first_line(reason)}); what was there before is untouched. Free "
+                "some space or choose another folder, and run the same command again"
+            ) from error
         raise
 
 
@@ -70,11 +72,14 @@ def read(path: str | Path) -> dict:
                 raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is refused: it is no checkpoint, or holds more than tensors and numbers, and loading "
-                         "it could run code") from error
+        raise ValueError(
+            f"{path} is refused: it is no checkpoint, or holds more than tensors and numbers, and loading "
+            "it could run code"
+        ) from error
     except Exception as error:  # there is no list of what reading a damaged file can raise
-        raise ValueError(f"{path} is truncated, damaged or no checkpoint ({first_line(error)}); use an earlier one or "
-                         "train again") from error
+        raise ValueError(
+            f"{path} is truncated, damaged or no checkpoint ({first_line(error)}); use an earlier one or train again"
+        ) from error
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -31,11 +31,13 @@ def prepare(model: nn.Module, device: torch.device, compile: bool | str = False)
     return model
 
 
-def sgd(groups: Iterable, device: torch.device, lr: float, momentum: float,
-        weight_decay: float = 0.0) -> torch.optim.SGD:
+def sgd(
+    groups: Iterable, device: torch.device, lr: float, momentum: float, weight_decay: float = 0.0
+) -> torch.optim.SGD:
     """SGD over parameter groups; on a GPU one fused kernel takes the step."""
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay,
-                           fused=True if device.type == "cuda" else None)
+    return torch.optim.SGD(
+        groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True if device.type == "cuda" else None
+    )
 
 
 def parameter_groups(model: nn.Module) -> list[dict]:
@@ -45,8 +47,11 @@ def parameter_groups(model: nn.Module) -> list[dict]:
     taken = {id(p) for module in groups.values() for p in module.parameters()}
     members = {name: list(module.parameters()) for name, module in groups.items()}
     members["new"] = [p for p in model.parameters() if id(p) not in taken]
-    return [{"params": [p for p in params if p.requires_grad], "name": name}
-            for name, params in members.items() if any(p.requires_grad for p in params)]
+    return [
+        {"params": [p for p in params if p.requires_grad], "name": name}
+        for name, params in members.items()
+        if any(p.requires_grad for p in params)
+    ]
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, rates: dict[str, float]) -> None:

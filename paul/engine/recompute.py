@@ -43,6 +43,11 @@ def recomputed(backbone: nn.Sequential, x: Tensor) -> Tensor:
     if not torch.is_grad_enabled():
         return backbone(x)
     for stage in _stages(backbone):
-        x = checkpoint(stage, x, use_reentrant=False, preserve_rng_state=False,
-                       context_fn=lambda stage=stage: (nullcontext(), _norms_at_rest(stage)))
+        x = checkpoint(
+            stage,
+            x,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda stage=stage: (nullcontext(), _norms_at_rest(stage)),
+        )
     return x

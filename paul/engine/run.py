@@ -53,9 +53,19 @@ class Run:
         ValueError: the folder belongs to another spec, or both its checkpoints are unreadable.
     """
 
-    def __init__(self, folder: str | Path, parts: dict, spec: dict, generator: torch.Generator, total: int, *,
-                 device: torch.device = torch.device("cpu"), about: dict | None = None, tensorboard: bool = False,
-                 world: World = World()):
+    def __init__(
+        self,
+        folder: str | Path,
+        parts: dict,
+        spec: dict,
+        generator: torch.Generator,
+        total: int,
+        *,
+        device: torch.device = torch.device("cpu"),
+        about: dict | None = None,
+        tensorboard: bool = False,
+        world: World = World(),
+    ):
         self.folder, self.parts, self.generator, self.total = TrainingFolder(folder), parts, generator, total
         self.device, self.about, self.tensorboard, self.world = device, about or {}, tensorboard, world
         self.spec = json.loads(json.dumps(spec))
@@ -79,8 +89,10 @@ class Run:
                 self._resume(self.folder.load())
             if len(self.history) < self.total:
                 if not locked:
-                    raise FolderInUse(f"another run is writing {self.folder.path}; wait for it or choose another "
-                                      "folder, then run the same command again")
+                    raise FolderInUse(
+                        f"another run is writing {self.folder.path}; wait for it or choose another "
+                        "folder, then run the same command again"
+                    )
                 if self.world.is_main:
                     self.folder.clean()
                     self._writer = self._tensorboard() if self.tensorboard else None
@@ -94,8 +106,9 @@ class Run:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise RuntimeError("TensorBoard events need the package tensorboard: install paul-book[tensorboard], or "
-                               "do without them") from error
+            raise RuntimeError(
+                "TensorBoard events need the package tensorboard: install paul-book[tensorboard], or do without them"
+            ) from error
         return SummaryWriter(self.folder.path)
 
     def __exit__(self, _kind, error, _trace):
@@ -105,8 +118,10 @@ class Run:
         self.folder.unlock()
         if self.world.size > 1 and isinstance(error, RuntimeError) and re.search("gloo|nccl", str(error), re.I):
             reason = str(error).partition("\n")[0]
-            raise RuntimeError(f"another of the {self.world.size} processes has stopped ({reason}); start them all again "
-                               "with the same command: the run goes on from its last checkpoint") from error
+            raise RuntimeError(
+                f"another of the {self.world.size} processes has stopped ({reason}); start them all again "
+                "with the same command: the run goes on from its last checkpoint"
+            ) from error
 
     def _resume(self, state: dict) -> None:
         """Take up a checkpoint's state."""
@@ -114,8 +129,10 @@ class Run:
         theirs = json.loads(training.get("spec", "{}"))
         if theirs != self.spec:
             differing = ", ".join(key for key in self.spec if theirs.get(key) != self.spec[key])
-            raise ValueError(f"{self.folder.path} holds another training (other {differing}); choose another folder or "
-                             "delete this one")
+            raise ValueError(
+                f"{self.folder.path} holds another training (other {differing}); choose another folder or "
+                "delete this one"
+            )
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.generator.set_state(training["generator"])
@@ -136,9 +153,20 @@ class Run:
         whole = self._steps.done == len(self._steps)
         epoch = {} if whole else {**self._steps.state_dict(), "seconds": self._epoch_seconds()}
         if self.world.is_main:
-            self.folder.save({**self.about, **state, "training": {
-                "spec": json.dumps(self.spec), "history": json.dumps(self.history), "epoch": epoch,
-                "generator": self.generator.get_state(), "torch_rng": torch.get_rng_state()}}, self.history)
+            self.folder.save(
+                {
+                    **self.about,
+                    **state,
+                    "training": {
+                        "spec": json.dumps(self.spec),
+                        "history": json.dumps(self.history),
+                        "epoch": epoch,
+                        "generator": self.generator.get_state(),
+                        "torch_rng": torch.get_rng_state(),
+                    },
+                },
+                self.history,
+            )
         self._saved_at = time.monotonic()
         self._save_seconds = max(self._saved_at - begin, 0.0)
 
@@ -169,7 +197,7 @@ class Run:
             label: what the progress bar calls it.
         """
         every = 1 if self.device.type == "cpu" else 50
-        # a worker's parent shows the progress of all; elsewhere TQDM_DISABLE decides, which an explicit False would mute
+        # a worker's parent shows the progress of all; elsewhere TQDM_DISABLE decides, which an explicit False mutes
         hidden = {"disable": True} if parent_process() is not None or not self.world.is_main else {}
         for epoch in range(len(self.history), self.total):
             self._begin = time.monotonic()
@@ -180,8 +208,14 @@ class Run:
                 steps.load_state_dict(self._resumed)
             else:
                 steps.batches = draw()
-            with tqdm(total=len(steps), initial=steps.done, desc=f"{label} {epoch + 1}/{self.total}", unit="step",
-                      leave=False, **hidden) as steps.bar:
+            with tqdm(
+                total=len(steps),
+                initial=steps.done,
+                desc=f"{label} {epoch + 1}/{self.total}",
+                unit="step",
+                leave=False,
+                **hidden,
+            ) as steps.bar:
                 yield epoch, steps
             self.history.append({"epoch": epoch + 1, **steps.means(), "seconds": round(self._epoch_seconds(), 3)})
             self._resumed = {}

@@ -15,9 +15,23 @@ from paul.engine.distributed import World
 class Steps:
     """The batches of one epoch, and the means of their losses so far, read from the device every `every` steps."""
 
-    def __init__(self, where: str, batches: Sequence[Tensor], bar: tqdm, every: int = 1, world: World = World(),
-                 after: Callable[[], None] = lambda: None):
-        self.where, self.batches, self.bar, self.every, self.world, self.after = where, batches, bar, every, world, after
+    def __init__(
+        self,
+        where: str,
+        batches: Sequence[Tensor],
+        bar: tqdm,
+        every: int = 1,
+        world: World = World(),
+        after: Callable[[], None] = lambda: None,
+    ):
+        self.where, self.batches, self.bar, self.every, self.world, self.after = (
+            where,
+            batches,
+            bar,
+            every,
+            world,
+            after,
+        )
         self.done = 0
         self.names: list[str] = []
         self.unread: list[Tensor] = []
@@ -36,7 +50,7 @@ class Steps:
 
     def left(self) -> Sequence[Tensor]:
         """The batches that are still to come."""
-        return self.batches[self.done:]
+        return self.batches[self.done :]
 
     def add(self, **losses: Tensor) -> None:
         """Note one step's losses.
@@ -65,17 +79,25 @@ class Steps:
 
     def not_finite(self, step: int, what: str) -> FloatingPointError:
         """What stops a run whose numbers have left the finite ones."""
-        return FloatingPointError(f"{self.where}, step {step}: not finite: {what}. The last checkpoint is kept; lower "
-                                  "the learning rate, or look at the images of this epoch")
+        return FloatingPointError(
+            f"{self.where}, step {step}: not finite: {what}. The last checkpoint is kept; lower "
+            "the learning rate, or look at the images of this epoch"
+        )
 
     def state_dict(self) -> dict:
         """Where in the epoch it is; plain data."""
         self.means()
-        return {"rows": torch.cat(list(self.batches)), "sizes": [len(batch) for batch in self.batches],
-                "done": self.done, "names": self.names, "sums": self.sums, "count": self.count}
+        return {
+            "index": torch.cat(list(self.batches)),
+            "sizes": [len(batch) for batch in self.batches],
+            "done": self.done,
+            "names": self.names,
+            "sums": self.sums,
+            "count": self.count,
+        }
 
     def load_state_dict(self, state: dict) -> None:
-        self.batches = state["rows"].split(state["sizes"])
+        self.batches = state["index"].split(state["sizes"])
         self.done, self.names, self.sums, self.count = (state[key] for key in ("done", "names", "sums", "count"))
 
 
@@ -95,6 +117,8 @@ def within_memory(steps: Steps, option: str):
         if type(error) is RuntimeError and "allocate memory" not in str(error):
             raise
         reason = str(error).partition("\n")[0]
-        raise RuntimeError(f"{steps.where}, step {steps.done + 1}: out of memory ({reason}). The same command with "
-                           "low_memory=True goes on from the last checkpoint, to the same result, more slowly; a smaller "
-                           f"{option} needs another folder, since it changes what is learned") from error
+        raise RuntimeError(
+            f"{steps.where}, step {steps.done + 1}: out of memory ({reason}). The same command with "
+            "low_memory=True goes on from the last checkpoint, to the same result, more slowly; a smaller "
+            f"{option} needs another folder, since it changes what is learned"
+        ) from error

@@ -3,9 +3,24 @@
 `run_one`, `run_all`, `run_table` and the functions that load what they made are found here, and in `runner`.
 """
 
-_RUNNER = ("evaluate_descriptor", "evaluate_model", "load_model", "load_runs", "needs_computing", "outcome_of", "run_all",
-           "run_one", "run_table", "source_folder", "source_model", "sources_of", "target_folder", "trained",
-           "trained_model", "workers_for")
+_RUNNER = (
+    "evaluate_descriptor",
+    "evaluate_model",
+    "load_model",
+    "load_runs",
+    "needs_computing",
+    "outcome_of",
+    "run_all",
+    "run_one",
+    "run_table",
+    "source_folder",
+    "source_model",
+    "sources_of",
+    "target_folder",
+    "trained",
+    "trained_model",
+    "workers_for",
+)
 
 
 def __getattr__(name: str):

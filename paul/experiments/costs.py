@@ -75,8 +75,12 @@ def cost_of(network: PatchNetOptions, size: tuple[int, int], part: str = "networ
     return Cost(counter.get_total_flops() // COUNTED, parameters, sum(saved.values()) // COUNTED)
 
 
-def network_flops(options: PatchNetOptions = PatchNetOptions(), image_size: tuple[int, int] = (384, 128),
-                  part: str = "backbone", backward: bool = True) -> int:
+def network_flops(
+    options: PatchNetOptions = PatchNetOptions(),
+    image_size: tuple[int, int] = (384, 128),
+    part: str = "backbone",
+    backward: bool = True,
+) -> int:
     """FLOP per image of a part of the network; arguments and errors as `cost_of`."""
     return cost_of(options, tuple(image_size), part, backward).flops
 
@@ -216,23 +220,61 @@ def growth_table(sizes=(12_936, 100_000, 1_000_000, 10_000_000)) -> str:
     rows = []
     for images in sizes:
         step = Step(images)
-        rows.append([f"{images:,}", f"{step.pedal_flops / 1e12:,.3g}",
-                     f"{step.pedal_flops / (2 * step.batch * backbone):.3g}",
-                     f"{step.steps * (2 * step.batch * backbone + step.pedal_flops) / 1e15:,.4g}",
-                     _bytes(step.bank_bytes), _bytes(step.centre_bytes), _bytes(step.similarity_bytes),
-                     _bytes(step.checkpoint_bytes(total, trained)), _bytes(step.image_bytes())])
-    return _table(["N", "L_c, TFLOP a step", "times the backbone's", "both, PFLOP an epoch", "bank", "centres",
-                   "similarities", "checkpoint", "images"], rows)
+        rows.append(
+            [
+                f"{images:,}",
+                f"{step.pedal_flops / 1e12:,.3g}",
+                f"{step.pedal_flops / (2 * step.batch * backbone):.3g}",
+                f"{step.steps * (2 * step.batch * backbone + step.pedal_flops) / 1e15:,.4g}",
+                _bytes(step.bank_bytes),
+                _bytes(step.centre_bytes),
+                _bytes(step.similarity_bytes),
+                _bytes(step.checkpoint_bytes(total, trained)),
+                _bytes(step.image_bytes()),
+            ]
+        )
+    return _table(
+        [
+            "N",
+            "L_c, TFLOP a step",
+            "times the backbone's",
+            "both, PFLOP an epoch",
+            "bank",
+            "centres",
+            "similarities",
+            "checkpoint",
+            "images",
+        ],
+        rows,
+    )
 
 
 def ranks_table(images: int = 10_000_000, ranks=(1, 2, 4, 8, 16)) -> str:
     """What each rank holds and receives at a large N."""
     trained = weights()[1]
-    rows = [[str(r), _bytes(step.bank_bytes), _bytes(step.centre_bytes), _bytes(step.similarity_bytes),
-             _bytes(step.loss_bytes_sent), _bytes(step.gradient_bytes_sent(trained))]
-            for r in ranks for step in [Step(images, ranks=r)]]
-    return _table([f"R, at N = {images:,}", "bank a rank", "centres", "similarities", "losses: received a step",
-                   "gradients: received a step"], rows)
+    rows = [
+        [
+            str(r),
+            _bytes(step.bank_bytes),
+            _bytes(step.centre_bytes),
+            _bytes(step.similarity_bytes),
+            _bytes(step.loss_bytes_sent),
+            _bytes(step.gradient_bytes_sent(trained)),
+        ]
+        for r in ranks
+        for step in [Step(images, ranks=r)]
+    ]
+    return _table(
+        [
+            f"R, at N = {images:,}",
+            "bank a rank",
+            "centres",
+            "similarities",
+            "losses: received a step",
+            "gradients: received a step",
+        ],
+        rows,
+    )
 
 
 if __name__ == "__main__":  # the tables of book/pages/from_laptop_to_cluster.md

@@ -38,8 +38,9 @@ def paul(task: Task) -> Outcome:
     """The target stage, or a part of it."""
     from paul.adapt import adapt
 
-    model, history = adapt(task.source, task.images(task.image_size), task.options, folder=task.folder, seed=task.seed,
-                           device=task.device)
+    model, history = adapt(
+        task.source, task.images(task.image_size), task.options, folder=task.folder, seed=task.seed, device=task.device
+    )
     return _described_by(model, task, history)
 
 
@@ -58,8 +59,14 @@ def paul_memories(options: AdaptOptions, network: PatchNetOptions, images: int) 
 METHODS = {
     "direct": Method(NoOptions, direct),
     "adabn": Method(NoOptions, adabn, passes=lambda options, images: images),
-    "paul": Method(AdaptOptions, paul, trains=True, at=lambda name, target: profile(name).adapt_options(target),
-                   passes=paul_passes, memory_bytes=paul_memories),
+    "paul": Method(
+        AdaptOptions,
+        paul,
+        trains=True,
+        at=lambda name, target: profile(name).adapt_options(target),
+        passes=paul_passes,
+        memory_bytes=paul_memories,
+    ),
     "lomo": lomo.METHOD,
     "bow": bow.METHOD,
     "pul": pul.METHOD,

@@ -24,7 +24,13 @@ def options_of(record: dict) -> dict | None:
         freeze = {"source": source, "freeze_pgn": "lr0"} if source else {}
         return {"method": old["method"], **shared, **freeze, "options": old["options"]}
     method = "paul" if old["adapt"] else "adabn" if old["adabn"] else "direct"
-    return {"method": method, **shared, "source": source, "freeze_pgn": old["freeze_pgn"], "options": old["adapt"] or {}}
+    return {
+        "method": method,
+        **shared,
+        "source": source,
+        "freeze_pgn": old["freeze_pgn"],
+        "options": old["adapt"] or {},
+    }
 
 
 def migrated(record: dict) -> tuple[Spec, dict]:
@@ -47,8 +53,12 @@ def migrate(results: str) -> list[Path]:
 
     All are checked before the first is written, and one that is in today's layout is left alone.
     """
-    found = [record for profile in sorted((Path(results) / "runs").iterdir())
-             for record in read_records(results, profile.name) if outdated(record)]
+    found = [
+        record
+        for profile in sorted((Path(results) / "runs").iterdir())
+        for record in read_records(results, profile.name)
+        if outdated(record)
+    ]
     pairs = [(Path(record["file"]), *migrated(record)) for record in found]
     written = []
     for old, spec, record in pairs:

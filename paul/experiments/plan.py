@@ -25,12 +25,21 @@ from paul.experiments.specs import Places, Spec
 ASSUMED = {"cuda": 40.0, "cpu": 0.03}
 # Images of the sets that profiles name, until a set is there: published counts, for rendered sets the mean of what the
 # renderer plans. A test holds them to what `data_prep` says; the library does not import it.
-_RENDERED = {"smoke": ((192, 24, 30), (128, 48, 60)), "mini": ((2400, 160, 190), (1680, 480, 1080)),
-             "gpu": ((20_800, 400, 1750), (8320, 1280, 4290))}
-EXPECTED = {f"{name}/{role}": dict(zip(("train", "query", "gallery"), target if role != "source" else source))
-            for name, (source, target) in _RENDERED.items() for role in ("source", "market", "duke")}
-EXPECTED |= {"msmt17": {"train": 126_441}, "market1501": {"train": 12_936, "query": 3_368, "gallery": 19_732},
-             "dukemtmc": {"train": 16_522, "query": 2_228, "gallery": 17_661}}
+_RENDERED = {
+    "smoke": ((192, 24, 30), (128, 48, 60)),
+    "mini": ((2400, 160, 190), (1680, 480, 1080)),
+    "gpu": ((20_800, 400, 1750), (8320, 1280, 4290)),
+}
+EXPECTED = {
+    f"{name}/{role}": dict(zip(("train", "query", "gallery"), target if role != "source" else source))
+    for name, (source, target) in _RENDERED.items()
+    for role in ("source", "market", "duke")
+}
+EXPECTED |= {
+    "msmt17": {"train": 126_441},
+    "market1501": {"train": 12_936, "query": 3_368, "gallery": 19_732},
+    "dukemtmc": {"train": 16_522, "query": 2_228, "gallery": 17_661},
+}
 GIB = 2**30
 
 
@@ -129,32 +138,34 @@ class Plan:
             + (f", {_size(sum(on_disk))} of decoded images in {FOLDER}" if on_disk else ""),
             f"memory:  {_size(sum(in_memory))} of decoded images (source {_size(self.image_bytes['source'])}, largest "
             f"target {_size(self.image_bytes['target'])}; on disk where half of the free memory does not hold them)",
-            f"device:  {_size(peak)} ({parts}), and {_size(max(self.image_bytes.values()))} of images where half of its "
-            "free memory holds them",
+            f"device:  {_size(peak)} ({parts}), and {_size(max(self.image_bytes.values()))} of images where half "
+            "of its free memory holds them",
             *(f"missing: {each}" for each in self._commands()),
         ]
 
     def refuse_missing(self, data: str) -> None:
         """Raises FileNotFoundError naming every folder that is not there, each with the command that makes it."""
         if self.missing:
-            raise FileNotFoundError(f"{len(self.missing)} data sets are missing below {data}: "
-                                    + "; ".join(self._commands()))
+            raise FileNotFoundError(
+                f"{len(self.missing)} data sets are missing below {data}: " + "; ".join(self._commands())
+            )
 
     def fetch_weights(self, places: Places) -> None:
         """Have the weights that source models start from at hand before hours go into images: found, fetched, checked.
 
         Raises what `paul.backbones.build_backbone` does.
         """
-        for backbone, weights in {(spec.network.backbone, places.weights or spec.at.weights)
-                                  for spec in self.sources}:
+        for backbone, weights in {(spec.network.backbone, places.weights or spec.at.weights) for spec in self.sources}:
             if weights:
                 build_backbone(backbone, weights)
 
     def _commands(self) -> list[str]:
         """Missing folders, each with its command, those of one command together."""
         commands = [how_to_make(folder) for folder in self.missing]
-        return [", ".join(folder for folder in self.missing if how_to_make(folder) == command) + f": {command}"
-                for command in dict.fromkeys(commands)]
+        return [
+            ", ".join(folder for folder in self.missing if how_to_make(folder) == command) + f": {command}"
+            for command in dict.fromkeys(commands)
+        ]
 
 
 def plan(specs: list[Spec], places: Places = Places()) -> Plan:
@@ -167,8 +178,9 @@ def plan(specs: list[Spec], places: Places = Places()) -> Plan:
     works = {spec: work_of(spec, places.data) for spec in specs}
     shared = {digest(spec.source()): spec for spec in specs if spec.method.needs_source}
     sources = [spec for spec in shared.values() if not _trained(spec, places)]
-    folders = dict.fromkeys(str(Path(places.data) / spec.at.folders[key])
-                            for spec in specs for key in ("source", spec.target))
+    folders = dict.fromkeys(
+        str(Path(places.data) / spec.at.folders[key]) for spec in specs for key in ("source", spec.target)
+    )
     device = pick_device(places.device)
     found = [record for name in {spec.profile for spec in specs} for record in read_records(places.results, name)]
     rates = measured_rates(found, places.data, device)
@@ -176,22 +188,32 @@ def plan(specs: list[Spec], places: Places = Places()) -> Plan:
     large = any(spec.at.network.backbone != "small" for spec in specs)
     kind = "cuda" if large and places.device is None and not rates else device.type
     speed = {stage: rates.get(stage, ASSUMED[kind] * 1e12) for stage in ("pretrain", "adapt")}
-    basis = ("at the speed of earlier records of this device" if rates else
-             f"assuming {ASSUMED[kind]:g}e12 operations a second (half as fast takes twice as long)")
+    basis = (
+        "at the speed of earlier records of this device"
+        if rates
+        else f"assuming {ASSUMED[kind]:g}e12 operations a second (half as fast takes twice as long)"
+    )
     trained = [spec for spec in specs if spec.method.trains]
     checkpoints = [works[spec].cost.parameters for spec in [*sources, *trained]]
     pixels = {spec: spec.at.image_size[0] * spec.at.image_size[1] for spec in specs}
     return Plan(
-        specs=specs, sources=sources,
+        specs=specs,
+        sources=sources,
         missing=[folder for folder in folders if not (Path(folder) / "index.csv").is_file()],
-        hours={"pretrain": sum(works[spec].pretrain for spec in sources) / speed["pretrain"] / 3600,
-               "adapt": sum(work.adapt for work in works.values()) / speed["adapt"] / 3600},
-        unit={"cuda": "GPU", "cpu": "CPU"}[kind], basis=basis,
+        hours={
+            "pretrain": sum(works[spec].pretrain for spec in sources) / speed["pretrain"] / 3600,
+            "adapt": sum(work.adapt for work in works.values()) / speed["adapt"] / 3600,
+        },
+        unit={"cuda": "GPU", "cpu": "CPU"}[kind],
+        basis=basis,
         # weights and momentum; the target stage keeps its memories, too
         checkpoint_bytes=8 * sum(checkpoints) + sum(_memories(spec, works[spec]) for spec in trained),
-        image_bytes={"source": max(3 * works[spec].source_images * pixels[spec] for spec in specs),
-                     "target": max(3 * works[spec].target_images * pixels[spec] for spec in specs)},
-        device_bytes=max((_on_device(spec, works[spec], kind) for spec in specs), key=lambda part: sum(part.values())))
+        image_bytes={
+            "source": max(3 * works[spec].source_images * pixels[spec] for spec in specs),
+            "target": max(3 * works[spec].target_images * pixels[spec] for spec in specs),
+        },
+        device_bytes=max((_on_device(spec, works[spec], kind) for spec in specs), key=lambda part: sum(part.values())),
+    )
 
 
 def _trained(spec: Spec, places: Places) -> bool:
@@ -210,9 +232,11 @@ def _memories(spec: Spec, work: Work) -> int:
 def _on_device(spec: Spec, work: Work, kind: str) -> dict[str, int]:
     """Weights, gradients and momentum; memories; activations of the larger batch, halved by bf16 on a GPU."""
     batch = 2 * max(spec.pretrain.batch, getattr(spec.options, "batch", 0))
-    return {"network and optimiser": 3 * 4 * work.cost.parameters,
-            "bank": _memories(spec, work),
-            "activations": batch * work.cost.activations // (2 if kind == "cuda" else 1)}
+    return {
+        "network and optimiser": 3 * 4 * work.cost.parameters,
+        "bank": _memories(spec, work),
+        "activations": batch * work.cost.activations // (2 if kind == "cuda" else 1),
+    }
 
 
 def _size(count: float) -> str:

@@ -1,4 +1,4 @@
-"""The four profiles: which data, which network, which schedule. `paper` is the paper; the others say what they change."""
+"""The four profiles: which data, which network, which schedule. `paper` is the paper; others say what they change."""
 
 from __future__ import annotations
 
@@ -50,8 +50,11 @@ class Profile:
         paper, rows = PROFILES["paper"], []
         for part in ("network", "pretrain", "adapt"):
             theirs, ours = asdict(getattr(paper, part)), asdict(getattr(self, part))
-            rows += [{"option": f"{part}.{key}", "paper": theirs[key], "here": value, "reason": self.reasons[key]}
-                     for key, value in ours.items() if value != theirs[key]]
+            rows += [
+                {"option": f"{part}.{key}", "paper": theirs[key], "here": value, "reason": self.reasons[key]}
+                for key, value in ours.items()
+                if value != theirs[key]
+            ]
         for target in self.targets:
             for key in ("s", "batch"):
                 theirs = getattr(paper.adapt_options(target), key)
@@ -104,16 +107,23 @@ MINI = Profile(
     folders=_embedded("mini"),
     image_size=(96, 48),
     network=PatchNetOptions(backbone="small", dim=48, pgn_channels=192, pgn_hidden=64),
-    pretrain=PretrainOptions(epochs=12, batch=32, schedule="cosine", peak_rate=0.08, weight_decay=5e-4,
-                             label_smoothing=0.1, shift=0.06),
-    adapt=AdaptOptions(epochs=4, batch=40, lr=0.03, decay_epoch=3, s=5.0, jitter=0.4, padding="border",
-                       refresh_statistics=True),
+    pretrain=PretrainOptions(
+        epochs=12, batch=32, schedule="cosine", peak_rate=0.08, weight_decay=5e-4, label_smoothing=0.1, shift=0.06
+    ),
+    adapt=AdaptOptions(
+        epochs=4, batch=40, lr=0.03, decay_epoch=3, s=5.0, jitter=0.4, padding="border", refresh_statistics=True
+    ),
     reasons=SMALL,
 )
 
 SMOKE = replace(
-    MINI, name="smoke", purpose="does it run at all: seconds, for tests", folders=_embedded("smoke"),
-    pretrain=replace(MINI.pretrain, epochs=2, batch=16), adapt=replace(MINI.adapt, epochs=2, decay_epoch=1, batch=16))
+    MINI,
+    name="smoke",
+    purpose="does it run at all: seconds, for tests",
+    folders=_embedded("smoke"),
+    pretrain=replace(MINI.pretrain, epochs=2, batch=16),
+    adapt=replace(MINI.adapt, epochs=2, decay_epoch=1, batch=16),
+)
 
 GPU = Profile(
     name="gpu",
@@ -124,9 +134,13 @@ GPU = Profile(
     pretrain=PretrainOptions(epochs=24, schedule="cosine", peak_rate=0.05, label_smoothing=0.1, shift=0.06),
     adapt=replace(PAPER.adapt, epochs=8, decay_epoch=6, lr=1e-3, padding="border"),
     by_target=PAPER.by_target,
-    reasons={**SMALL, "epochs": "under 30 minutes on one GPU", "lr": "few epochs need larger steps",
-             "peak_rate": "no ImageNet weights without a download, so training from scratch",
-             "padding": "black corners of rotated images are a cue of their own on rendered scenes"},
+    reasons={
+        **SMALL,
+        "epochs": "under 30 minutes on one GPU",
+        "lr": "few epochs need larger steps",
+        "peak_rate": "no ImageNet weights without a download, so training from scratch",
+        "padding": "black corners of rotated images are a cue of their own on rendered scenes",
+    },
 )
 
 PROFILES = {profile.name: profile for profile in (SMOKE, MINI, GPU, PAPER)}

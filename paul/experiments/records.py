@@ -87,12 +87,20 @@ def outdated(record: dict, places: Places | None = None) -> str:
 
 def made_with(records: list[dict]) -> str:
     """A note on records made with another torch (major.minor) than the one at hand, "" where there are none."""
+
     def minor(version: str) -> str:
         return ".".join(str(version).split(".")[:2])
 
     here = minor(versions()["torch"])
-    others = Counter(minor(record["versions"]["torch"]) for record in records
-                     if isinstance(record.get("versions"), dict) and "torch" in record["versions"])
+    others = Counter(
+        minor(record["versions"]["torch"])
+        for record in records
+        if isinstance(record.get("versions"), dict) and "torch" in record["versions"]
+    )
     others.pop(here, None)
     counted = ", ".join(f"{count} with {version}" for version, count in sorted(others.items()))
-    return f"of {len(records)} records some were made with another torch than the {here} at hand: {counted}" if others else ""
+    return (
+        f"of {len(records)} records some were made with another torch than the {here} at hand: {counted}"
+        if others
+        else ""
+    )

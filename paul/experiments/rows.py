@@ -96,11 +96,36 @@ _METHODS = {"lomo": "LOMO", "bow": "BoW", "pul": "PUL", "paul": "PAUL"}
 TABLES = {
     "table1": Table("Table 1: Market-1501 against other methods", "table1_market1501.csv", _METHODS, "market"),
     "table2": Table("Table 2: DukeMTMC-reID against other methods", "table2_dukemtmc.csv", _METHODS, "duke"),
-    "table3": Table("Table 3: what each part contributes", "table3_ablation.csv", {
-        "image_direct": 1, "image_adabn": None, "image_lc": 2, "image_pull": None, "patch_direct": 3,
-        "patch_adabn": None, "patch_lc": 4, "patch_pull": None, "patch_lv": 5, "paul": 6}),
-    "table4": Table("Table 4: how patches are made, and how many", "table4_patch_generation.csv", {
-        "random": 1, "random_direct": None, "equal": 2, "equal_direct": None, "pgn4": 4, "pgn4_direct": None,
-        "paul": 5, "patch_direct": None, "pgn8": 6, "pgn8_direct": None}),  # it prints six patches twice, as 3 and 5
+    "table3": Table(
+        "Table 3: what each part contributes",
+        "table3_ablation.csv",
+        {
+            "image_direct": 1,
+            "image_adabn": None,
+            "image_lc": 2,
+            "image_pull": None,
+            "patch_direct": 3,
+            "patch_adabn": None,
+            "patch_lc": 4,
+            "patch_pull": None,
+            "patch_lv": 5,
+            "paul": 6,
+        },
+    ),
+    "table4": Table(
+        "Table 4: how patches are made, and how many",
+        "table4_patch_generation.csv",
+        {
+            "random": 1,
+            "random_direct": None,
+            "equal": 2,
+            "equal_direct": None,
+            "pgn4": 4,
+            "pgn4_direct": None,
+            "paul": 5,
+            "patch_direct": None,
+            "pgn8": 6,
+            "pgn8_direct": None,
+        },
+    ),  # it prints six patches twice, as 3 and 5
 }
-

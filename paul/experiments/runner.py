@@ -62,6 +62,7 @@ def _once_free(folder: Path, train):
         FolderInUse: held for `PATIENCE` seconds without a new checkpoint; a shared file system may keep the lock of a
             machine that is gone.
     """
+
     def last_epoch():
         file = folder / "checkpoint.pt"
         return file.stat().st_mtime_ns if file.is_file() else None
@@ -77,9 +78,11 @@ def _once_free(folder: Path, train):
                 pass
         except Timeout:
             if last_epoch() == before:
-                raise FolderInUse(f"{folder / '.lock'} has been held for {PATIENCE:.0f} s without a new checkpoint; "
-                                  "delete it if no process trains there any more, and run the same command "
-                                  "again") from None
+                raise FolderInUse(
+                    f"{folder / '.lock'} has been held for {PATIENCE:.0f} s without a new checkpoint; "
+                    "delete it if no process trains there any more, and run the same command "
+                    "again"
+                ) from None
 
 
 def source_model(spec: Spec, places: Places = Places()) -> tuple[PatchNet, list[dict]]:
@@ -89,8 +92,19 @@ def source_model(spec: Spec, places: Places = Places()) -> tuple[PatchNet, list[
     people = ReidDataset.load(folder).split("train").person_ids
     out = source_folder(spec, places)
     with one_thread(pick_device(places.device)):
-        return _once_free(out, lambda: pretrain(pixels, people, spec.network, spec.pretrain, folder=out, seed=spec.seed,
-                                                weights=places.weights or spec.at.weights, device=places.device))
+        return _once_free(
+            out,
+            lambda: pretrain(
+                pixels,
+                people,
+                spec.network,
+                spec.pretrain,
+                folder=out,
+                seed=spec.seed,
+                weights=places.weights or spec.at.weights,
+                device=places.device,
+            ),
+        )
 
 
 def outcome_of(spec: Spec, source: PatchNet | None, places: Places = Places()) -> Outcome:
@@ -100,25 +114,41 @@ def outcome_of(spec: Spec, source: PatchNet | None, places: Places = Places()) -
         ValueError: the method measures something that it does not declare, or leaves out what it does.
     """
     target = str(_folder(spec, spec.target, places))
-    task = Task(spec.options, lambda size: _pixels(target, "train", tuple(size)), spec.at.image_size, source, spec.seed,
-                target_folder(spec, places), places.device)
+    task = Task(
+        spec.options,
+        lambda size: _pixels(target, "train", tuple(size)),
+        spec.at.image_size,
+        source,
+        spec.seed,
+        target_folder(spec, places),
+        places.device,
+    )
     with one_thread(pick_device(places.device)):
         outcome = _once_free(task.folder, lambda: spec.method.train(task))
     if set(outcome.metrics) != set(spec.method.metrics):
-        raise ValueError(f"the method of row {spec.row} declares the metrics {sorted(spec.method.metrics)} and "
-                         f"measured {sorted(outcome.metrics)}")
+        raise ValueError(
+            f"the method of row {spec.row} declares the metrics {sorted(spec.method.metrics)} and "
+            f"measured {sorted(outcome.metrics)}"
+        )
     return outcome
 
 
-def evaluate_model(model: PatchNet, folder: str | Path, image_size: tuple[int, int], query: str = "query",
-                   gallery: str = "gallery") -> metrics.Metrics:
+def evaluate_model(
+    model: PatchNet, folder: str | Path, image_size: tuple[int, int], query: str = "query", gallery: str = "gallery"
+) -> metrics.Metrics:
     """Retrieval scores of a network on one data set's query and gallery split."""
     device = next(model.parameters()).device
     return evaluate_descriptor(partial(extract, model), folder, image_size, device, query, gallery)
 
 
-def evaluate_descriptor(describe, folder: str | Path, image_size: tuple[int, int], device: torch.device,
-                        query: str = "query", gallery: str = "gallery") -> metrics.Metrics:
+def evaluate_descriptor(
+    describe,
+    folder: str | Path,
+    image_size: tuple[int, int],
+    device: torch.device,
+    query: str = "query",
+    gallery: str = "gallery",
+) -> metrics.Metrics:
     """The same of any function from `Pixels` to descriptors [n, d]."""
     dataset, sides = ReidDataset.load(folder), []
     for name in (query, gallery):
@@ -128,8 +158,15 @@ def evaluate_descriptor(describe, folder: str | Path, image_size: tuple[int, int
     return metrics.evaluate(*sides)
 
 
-def trained(row: str, target: str, seed: int = 0, profile: str = "mini", data_dir: str = "data",
-            models_dir: str = MODELS, device: str | None = None) -> Outcome:
+def trained(
+    row: str,
+    target: str,
+    seed: int = 0,
+    profile: str = "mini",
+    data_dir: str = "data",
+    models_dir: str = MODELS,
+    device: str | None = None,
+) -> Outcome:
     """What is behind one run: its network (in evaluation mode) and history, trained or loaded."""
     spec, places = Spec(row, target, seed, profile), Places(data_dir, models=models_dir, device=device)
     outcome = outcome_of(spec, source_model(spec, places)[0] if spec.method.needs_source else None, places)
@@ -171,18 +208,32 @@ def run_one(spec: Spec, places: Places = Places(), fresh: bool = False) -> dict:
         scores = evaluate_descriptor(outcome.describe, _folder(spec, spec.target, places), outcome.image_size, device)
         evaluated, threads = perf_counter(), torch.get_num_threads()
     # a resumed run's seconds are those of its epochs, wherever they were spent
-    seconds = {"pretrain": sum(line["seconds"] for line in source_curve),
-               "adapt": sum(line["seconds"] for line in outcome.history) if outcome.history else made - begin,
-               "evaluate": evaluated - made}
+    seconds = {
+        "pretrain": sum(line["seconds"] for line in source_curve),
+        "adapt": sum(line["seconds"] for line in outcome.history) if outcome.history else made - begin,
+        "evaluate": evaluated - made,
+    }
     record = {
-        "row": spec.row, "target": spec.target, "seed": spec.seed,
-        "profile": spec.profile, "weights": spec.weights, "spec": spec.data(), "spec_hash": spec.hash,
-        "numerics": spec.numerics, "metrics": scores.percent() | outcome.metrics,
-        "queries": scores.queries, "queries_left_out": scores.left_out,
-        "curve": outcome.history, "source_curve": source_curve, "data": fingerprints(spec, places),
-        "commit": provenance.commit(), "code": provenance.code_hash(), "versions": provenance.versions(),
+        "row": spec.row,
+        "target": spec.target,
+        "seed": spec.seed,
+        "profile": spec.profile,
+        "weights": spec.weights,
+        "spec": spec.data(),
+        "spec_hash": spec.hash,
+        "numerics": spec.numerics,
+        "metrics": scores.percent() | outcome.metrics,
+        "queries": scores.queries,
+        "queries_left_out": scores.left_out,
+        "curve": outcome.history,
+        "source_curve": source_curve,
+        "data": fingerprints(spec, places),
+        "commit": provenance.commit(),
+        "code": provenance.code_hash(),
+        "versions": provenance.versions(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "machine": provenance.machine(), "threads": threads,
+        "machine": provenance.machine(),
+        "threads": threads,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "peak_memory_mb": round(provenance.peak_memory_mb(device), 1),
     }
@@ -209,8 +260,10 @@ def _elsewhere(work, places: Places, arguments: tuple, expected: tuple[Spec, str
     """
     spec = expected[0]
     if expected[1:] != (spec.hash, provenance.code_hash()):
-        raise ValueError(f"the worker on {socket.gethostname()} runs another version of paul than this process; "
-                         "install the same one there, and start the worker again")
+        raise ValueError(
+            f"the worker on {socket.gethostname()} runs another version of paul than this process; "
+            "install the same one there, and start the worker again"
+        )
     try:
         return work(spec, places, *arguments)
     except FileNotFoundError as error:
@@ -223,8 +276,13 @@ def needs_computing(spec: Spec, places: Places, fresh: bool = False) -> bool:
     return found is None or (fresh and bool(outdated(found, places)))
 
 
-def run_all(specs: list[Spec], executor: Executor | None = None, places: Places = Places(),
-            fresh: bool = False, retries: int = 3) -> list[dict]:
+def run_all(
+    specs: list[Spec],
+    executor: Executor | None = None,
+    places: Places = Places(),
+    fresh: bool = False,
+    retries: int = 3,
+) -> list[dict]:
     """Run what is missing and return all records, in the order of the specs; shows progress.
 
     First the source models that the runs need, once each; then the runs.
@@ -248,8 +306,10 @@ def run_all(specs: list[Spec], executor: Executor | None = None, places: Places 
         results = {spec: run_one(spec, places) for spec in dict.fromkeys(specs) if spec not in missing}
     if old:
         warnings.warn(f"{len(old)} of {len(results)} records are outdated; {old[0].message}", stacklevel=2)
-    for work, todo, arguments, label in ((_train_source, sources_of(missing), (), "source models"),
-                                         (run_one, missing, (fresh,), "runs")):
+    for work, todo, arguments, label in (
+        (_train_source, sources_of(missing), (), "source models"),
+        (run_one, missing, (fresh,), "runs"),
+    ):
         with tqdm(total=len(todo), desc=label, unit="run", **({} if todo else {"disable": True})) as bar:
             if executor is None:
                 ended = ((spec, work(spec, places, *arguments)) for spec in todo)
@@ -268,10 +328,20 @@ def workers_for(todo: list[Spec], workers: int, device: str | None):
     return workers_executor(1 if pick_device(device).type == "cuda" else min(workers, len(todo)))
 
 
-def run_table(table: str, profile: str = "mini", seeds: str = "0-2", targets: list[str] | None = None,
-              data_dir: str = "data", results_dir: str = "results", models_dir: str = MODELS, workers: int = 2,
-              rows: list[str] | None = None, device: str | None = None, fresh: bool = False,
-              weights: str | None = None) -> list[dict]:
+def run_table(
+    table: str,
+    profile: str = "mini",
+    seeds: str = "0-2",
+    targets: list[str] | None = None,
+    data_dir: str = "data",
+    results_dir: str = "results",
+    models_dir: str = MODELS,
+    workers: int = 2,
+    rows: list[str] | None = None,
+    device: str | None = None,
+    fresh: bool = False,
+    weights: str | None = None,
+) -> list[dict]:
     """All records of one of the paper's tables: loaded where they are, computed where they are missing.
 
     Args:

@@ -32,23 +32,29 @@ def dask_executor(address: str):
     try:
         from distributed import Client, KilledWorker
     except ImportError as error:
-        raise RuntimeError("a Dask executor needs dask.distributed: install paul-book[cluster], or use local "
-                           "processes") from error
+        raise RuntimeError(
+            "a Dask executor needs dask.distributed: install paul-book[cluster], or use local processes"
+        ) from error
     try:
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise OSError(f"no Dask scheduler answers at {address}; start one with 'dask scheduler' and give the address "
-                      "that it prints") from error
+        raise OSError(
+            f"no Dask scheduler answers at {address}; start one with 'dask scheduler' and give the address "
+            "that it prints"
+        ) from error
     with client:
         executor = client.get_executor(pure=False)  # equal calls are still two runs when --fresh asks for it
         try:
             yield executor
         except KilledWorker as error:
-            raise RuntimeError(f"{error.last_worker.address} and other workers died while they computed the same run: "
-                               "give them more memory (dask worker --memory-limit). Finished runs are kept") from error
+            raise RuntimeError(
+                f"{error.last_worker.address} and other workers died while they computed the same run: "
+                "give them more memory (dask worker --memory-limit). Finished runs are kept"
+            ) from error
         except CancelledError as error:
-            raise RuntimeError(f"the scheduler at {address} is gone; runs under way end on their workers, and the same "
-                               "command goes on") from error
+            raise RuntimeError(
+                f"the scheduler at {address} is gone; runs under way end on their workers, and the same command goes on"
+            ) from error
         finally:
             executor.shutdown(wait=False)
 
@@ -75,21 +81,35 @@ def slurm_script(name: str, indices: list[int], command: list[str], folder: Path
         options: of sbatch, such as --time=4:00:00 or --gres=gpu:1.
     """
     folder = Path(folder).absolute()
-    header = [f"--job-name=paul-{name}", f"--array={array_of(indices)}", f'--output="{folder}/{name}-%a.log"',
-              "--open-mode=append", "--requeue", "--signal=B:TERM@60", "--cpus-per-task=1", *options]
-    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in header),
-             "# One process with one thread a task. A minute before its time is over it saves and stops; submitted or",
-             "# requeued again, it goes on from there.",
-             "set -eu", "export OMP_NUM_THREADS=1", f"cd {shlex.quote(str(Path.cwd()))}",
-             f'exec {shlex.join([sys.executable, "-m", "paul", *command])} --task "$SLURM_ARRAY_TASK_ID"']
+    header = [
+        f"--job-name=paul-{name}",
+        f"--array={array_of(indices)}",
+        f'--output="{folder}/{name}-%a.log"',
+        "--open-mode=append",
+        "--requeue",
+        "--signal=B:TERM@60",
+        "--cpus-per-task=1",
+        *options,
+    ]
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH {option}" for option in header),
+        "# One process with one thread a task. A minute before its time is over it saves and stops; submitted or",
+        "# requeued again, it goes on from there.",
+        "set -eu",
+        "export OMP_NUM_THREADS=1",
+        f"cd {shlex.quote(str(Path.cwd()))}",
+        f'exec {shlex.join([sys.executable, "-m", "paul", *command])} --task "$SLURM_ARRAY_TASK_ID"',
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.sbatch"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
-def slurm_scripts(specs: list[Spec], missing: list[Spec], command: list[str], folder: Path,
-                  options: list[str]) -> list[str]:
+def slurm_scripts(
+    specs: list[Spec], missing: list[Spec], command: list[str], folder: Path, options: list[str]
+) -> list[str]:
     """Write both arrays and return the commands that submit them: source models first, the runs after them.
 
     Args:
@@ -99,9 +119,12 @@ def slurm_scripts(specs: list[Spec], missing: list[Spec], command: list[str], fo
     """
     from paul.experiments.runner import sources_of
 
-    sources = slurm_script("sources", [specs.index(spec) for spec in sources_of(missing)],
-                           [*command, "--source-only"], folder, options)
+    sources = slurm_script(
+        "sources", [specs.index(spec) for spec in sources_of(missing)], [*command, "--source-only"], folder, options
+    )
     runs = slurm_script("runs", [specs.index(spec) for spec in missing], command, folder, options)
     # afterany, not afterok: a run whose source model is missing trains it, and the others wait for it
-    return [f"sources=$(sbatch --parsable {shlex.quote(str(sources))})",
-            f"sbatch --dependency=afterany:$sources {shlex.quote(str(runs))}"]
+    return [
+        f"sources=$(sbatch --parsable {shlex.quote(str(sources))})",
+        f"sbatch --dependency=afterany:$sources {shlex.quote(str(runs))}",
+    ]

@@ -75,14 +75,24 @@ class Spec:
             return {}
         network = asdict(self.network)
         network.pop("freeze_pgn")  # acts on the target only
-        return {"data": self.at.folders["source"], "image_size": list(self.at.image_size), "network": network,
-                "pretrain": plain(self.pretrain), "weights": self.weights or self.at.weights, "seed": self.seed}
+        return {
+            "data": self.at.folders["source"],
+            "image_size": list(self.at.image_size),
+            "network": network,
+            "pretrain": plain(self.pretrain),
+            "weights": self.weights or self.at.weights,
+            "seed": self.seed,
+        }
 
     def data(self) -> dict:
         """All options of the run, as plain data."""
         shared = {"source": self.source(), "freeze_pgn": self.network.freeze_pgn} if self.method.needs_source else {}
-        return {"method": self.is_row.method, "target": self.at.folders[self.target], **shared,
-                "options": plain(self.options)}
+        return {
+            "method": self.is_row.method,
+            "target": self.at.folders[self.target],
+            **shared,
+            "options": plain(self.options),
+        }
 
     @property
     def hash(self) -> str:
@@ -123,7 +133,7 @@ class Places:
 
 
 def seeds_of(text: str) -> list[int]:
-    """"0-2" or "0,3,5" -> seeds.
+    """ "0-2" or "0,3,5" -> seeds.
 
     Raises:
         ValueError: anything else.
@@ -137,8 +147,14 @@ def seeds_of(text: str) -> list[int]:
     return seeds
 
 
-def specs_of(table: str, profile_name: str, seeds: list[int], targets: list[str] | None = None,
-             rows: list[str] | None = None, weights: str | None = None) -> list[Spec]:
+def specs_of(
+    table: str,
+    profile_name: str,
+    seeds: list[int],
+    targets: list[str] | None = None,
+    rows: list[str] | None = None,
+    weights: str | None = None,
+) -> list[Spec]:
     """The runs of one table; a row without chance has one, filed under seed 0.
 
     `weights` is a file for backbones to start from; one with the profile's own content changes no run.
@@ -162,7 +178,9 @@ def specs_of(table: str, profile_name: str, seeds: list[int], targets: list[str]
     for seed in seeds:
         for row in (name for name in of.lines if rows is None or name in rows):
             method = METHODS[ROWS[row].method]
-            found += [Spec(row, target, seed if method.seeded else 0, profile_name,
-                           content if method.needs_source else None)
-                      for target in possible if targets is None or target in targets]
+            found += [
+                Spec(row, target, seed if method.seeded else 0, profile_name, content if method.needs_source else None)
+                for target in possible
+                if targets is None or target in targets
+            ]
     return list(dict.fromkeys(found))

@@ -47,12 +47,25 @@ def trial(options: AdaptOptions, target: str, profile_name: str, places: Places)
     spec = Spec("paul", target, SEED, profile_name)
     model, _ = source_model(spec, places)
     folder = Path(places.data) / p.folders[target]
-    key = digest({**plain(options), "numerics": spec.numerics, "image_size": list(p.image_size), "target": target,
-                  "data": fingerprints(spec, places)})
+    key = digest(
+        {
+            **plain(options),
+            "numerics": spec.numerics,
+            "image_size": list(p.image_size),
+            "target": target,
+            "data": fingerprints(spec, places),
+        }
+    )
     with one_thread(pick_device(places.device)):
         images = load_images(ReidDataset.load(folder).split("train"), p.image_size)
-        model, _ = adapt(model, images, options, seed=SEED, device=places.device,
-                         folder=Path(places.models) / profile_name / f"tuning--{target}--{key[:8]}")
+        model, _ = adapt(
+            model,
+            images,
+            options,
+            seed=SEED,
+            device=places.device,
+            folder=Path(places.models) / profile_name / f"tuning--{target}--{key[:8]}",
+        )
         return evaluate_model(model, folder, p.image_size, "val_query", "val_gallery").percent()
 
 
@@ -65,8 +78,10 @@ def tune(profile_name: str = "mini", places: Places = Places(), workers: int = 2
     p = profile(profile_name)
     source_model(Spec("paul", p.targets[0], SEED, profile_name), places)
     chosen, trials = {}, []
-    with workers_executor(workers) as executor, tqdm(total=sum(len(values) for *_, values in search), unit="trial",
-                                                     desc="tuning") as bar:
+    with (
+        workers_executor(workers) as executor,
+        tqdm(total=sum(len(values) for *_, values in search), unit="trial", desc="tuning") as bar,
+    ):
         for option, losses, values in search:
             scored = []
             for value in values:
@@ -78,14 +93,29 @@ def tune(profile_name: str = "mini", places: Places = Places(), workers: int = 2
                     scores = [future.result() for future in [executor.submit(trial, *job) for job in jobs]]
                 score = sum(s["map_step"] for s in scores) / len(scores)
                 scored.append((score, value))
-                trials.append({"option": option, "value": value, "losses": losses, "others": copy.copy(chosen),
-                               "score": score, "per_target": dict(zip(p.targets, scores))})
+                trials.append(
+                    {
+                        "option": option,
+                        "value": value,
+                        "losses": losses,
+                        "others": copy.copy(chosen),
+                        "score": score,
+                        "per_target": dict(zip(p.targets, scores)),
+                    }
+                )
                 bar.update()
             chosen[option] = max(scored)[1]
-    result = {"profile": profile_name, "seed": SEED, "score": "mean over targets of the validation people's step mAP",
-              "start": START, "chosen": chosen, "trials": trials,
-              "numerics": Spec("paul", p.targets[0], SEED, profile_name).numerics, "code": code_hash(),
-              "commit": commit(),
-              "data": {t: fingerprints(Spec("paul", t, SEED, profile_name), places)["target"] for t in p.targets}}
+    result = {
+        "profile": profile_name,
+        "seed": SEED,
+        "score": "mean over targets of the validation people's step mAP",
+        "start": START,
+        "chosen": chosen,
+        "trials": trials,
+        "numerics": Spec("paul", p.targets[0], SEED, profile_name).numerics,
+        "code": code_hash(),
+        "commit": commit(),
+        "data": {t: fingerprints(Spec("paul", t, SEED, profile_name), places)["target"] for t in p.targets},
+    }
     write_record(Path(places.results) / "tuning" / f"{profile_name}.json", result)
     return result

@@ -57,6 +57,7 @@ def as_they_end(executor: Executor, function, items: list, retries: int):
     Raises:
         RuntimeError: the pool broke more often than that.
     """
+
     def submit(some):
         return {executor.submit(function, item): item for item in some}
 
@@ -74,8 +75,10 @@ def as_they_end(executor: Executor, function, items: list, retries: int):
                 else:
                     yield item, future.result()
             if lost and not retries:
-                raise RuntimeError("worker processes keep dying, perhaps killed by the system for lack of memory; "
-                                   "take fewer workers. Finished runs are kept: the same command goes on")
+                raise RuntimeError(
+                    "worker processes keep dying, perhaps killed by the system for lack of memory; "
+                    "take fewer workers. Finished runs are kept: the same command goes on"
+                )
             if lost:
                 retries -= 1
                 waiting.update(submit(lost))

@@ -73,7 +73,9 @@ def check_needs(claim_id: str, needs) -> None:
     for name, value in needs.items():
         check_field(claim_id, name, value, NEEDS[name])
     if not all(isinstance(name, str) for name in needs.get("profiles", [])) or needs.get("seeds", 2) < 2:
-        raise ClaimsError(f"claim {claim_id}: field 'needs' takes names of profiles and two seeds at least, got {needs!r}")
+        raise ClaimsError(
+            f"claim {claim_id}: field 'needs' takes names of profiles and two seeds at least, got {needs!r}"
+        )
 
 
 def check_test(claim_id: str, test: dict, rows) -> dict:
@@ -203,9 +205,13 @@ def paired_evidence(test: dict, runs: pd.DataFrame) -> list[dict]:
 
 def level_evidence(test: dict, runs: pd.DataFrame) -> list[dict]:
     """One row's own values."""
-    return [compare(test, values_by_seed(runs, test["row"], target, metric), a=test["row"], b="", target=target,
-                    metric=metric)
-            for target in test["targets"] for metric in test["metrics"]]
+    return [
+        compare(
+            test, values_by_seed(runs, test["row"], target, metric), a=test["row"], b="", target=target, metric=metric
+        )
+        for target in test["targets"]
+        for metric in test["metrics"]
+    ]
 
 
 def missing_runs(evidence: list[dict], runs: pd.DataFrame) -> list[str]:
@@ -327,8 +333,6 @@ def write_claims(results_dir, claims_path, paper) -> dict:
     """Judge every profile that has runs and write results_dir/claims.json; returns profile -> list of verdicts."""
     claims = load_claims(claims_path)
     folders = sorted(path.name for path in (Path(results_dir) / "runs").glob("*") if path.is_dir())
-    verdicts = {
-        profile: judge_all(claims, current_runs(results_dir, profile), profile, paper) for profile in folders
-    }
+    verdicts = {profile: judge_all(claims, current_runs(results_dir, profile), profile, paper) for profile in folders}
     write_text(Path(results_dir) / "claims.json", json.dumps(verdicts, indent=1, allow_nan=False) + "\n")
     return verdicts

@@ -111,7 +111,9 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
         line["stale"] = bool(group["stale"].any())
         lines.append(line)
     columns = ["row", "target", "n", "seeds"]
-    columns += [m + end for m in metric_labels() for end in ("", "_low", "_high")] + ["seconds", "pretrain_seconds", "stale"]
+    columns += [m + end for m in metric_labels() for end in ("", "_low", "_high")] + [
+        "seconds",
+        "pretrain_seconds",
+        "stale",
+    ]
     return pd.DataFrame(lines, columns=columns)
-
-

@@ -22,7 +22,7 @@ SHOWN = ["rank1", "map_trapezoid", "map_step"]
 
 
 def is_stale(record: dict) -> bool:
-    """Whether anything that decides a run's numbers has changed since its record (`paul.experiments.records.outdated`)."""
+    """Whether anything that decides a run's numbers has changed since its record; see `paul.experiments.records`."""
     return bool(outdated(record))
 
 
@@ -32,7 +32,7 @@ def compares_methods(table: str) -> bool:
 
 
 def current_runs(results_dir, profile: str) -> pd.DataFrame:
-    """Every run recorded under results_dir/runs/profile as `paul.report.frames.runs_frame`, the outdated ones marked `stale`."""
+    """Every run recorded under results_dir/runs/profile, as `runs_frame` gives them, outdated ones marked `stale`."""
     return runs_frame(read_records(results_dir, profile), is_stale)
 
 
@@ -247,8 +247,10 @@ def on_the_papers_sets(table: str, results_dir, profile: str, paper: str | Path)
     if compares_methods(table):
         runs = runs[runs["target"] == TABLES[table].target]
     if runs.empty:
-        return (f"No runs on the paper's own sets are recorded in `{results_dir}`. Whoever holds the sets computes them "
-                f"with `paul run {table} --profile paper --seeds 0-2`, which prints first what it will take."), None
+        return (
+            f"No runs on the paper's own sets are recorded in `{results_dir}`. Whoever holds the sets computes them "
+            f"with `paul run {table} --profile paper --seeds 0-2`, which prints first what it will take."
+        ), None
     frame = (comparison_table if compares_methods(table) else ablation_table)(table, runs, "paper", paper)
     shown = readable(frame, "paper")
     if not compares_methods(table):

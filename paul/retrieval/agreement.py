@@ -46,7 +46,7 @@ def patch_agreement(features: Tensor, patches: int, k: int = 10, cameras=None) -
     if patches < 2:
         raise ValueError("agreement is between patches: the network has only one")
     near = [neighbours(part, k, cameras) for part in features.chunk(patches, dim=1)]
-    shared = [(a[:, :, None] == b[:, None]).any(2).float().mean(1) for m, a in enumerate(near) for b in near[m + 1:]]
+    shared = [(a[:, :, None] == b[:, None]).any(2).float().mean(1) for m, a in enumerate(near) for b in near[m + 1 :]]
     return torch.stack(shared).mean(0)
 
 

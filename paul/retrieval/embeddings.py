@@ -52,8 +52,11 @@ def _files_of(name: str) -> list[str]:
         found = []
         for folder, folders, names in os.walk(path):
             folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
-            found += [os.path.join(folder, inner) for inner in sorted(names)
-                      if not inner.startswith(".") and inner.lower().endswith(SUFFIXES)]
+            found += [
+                os.path.join(folder, inner)
+                for inner in sorted(names)
+                if not inner.startswith(".") and inner.lower().endswith(SUFFIXES)
+            ]
         if not found:
             raise ValueError(f"{name}: no images in this folder ({', '.join(SUFFIXES)})")
         return found
@@ -121,9 +124,16 @@ def embed(extractor: Extractor, frame: pd.DataFrame, path: str | Path, skip_unre
     path = Path(path)
     _format_of(path)
     stats = [os.stat(file) for file in frame["file"]]
-    made_of = hashlib.sha256(json.dumps([
-        extractor.fingerprint, skip_unreadable, frame.to_dict("list"),
-        [(stat.st_size, stat.st_mtime_ns) for stat in stats]]).encode()).hexdigest()[:16]
+    made_of = hashlib.sha256(
+        json.dumps(
+            [
+                extractor.fingerprint,
+                skip_unreadable,
+                frame.to_dict("list"),
+                [(stat.st_size, stat.st_mtime_ns) for stat in stats],
+            ]
+        ).encode()
+    ).hexdigest()[:16]
     waiting = path.with_name(f".{path.name}.partial")
     waiting.mkdir(parents=True, exist_ok=True)
     try:
@@ -134,8 +144,13 @@ def embed(extractor: Extractor, frame: pd.DataFrame, path: str | Path, skip_unre
                     shutil.rmtree(other)
                 parts.mkdir(exist_ok=True)
                 rows = _describe(extractor, frame, parts, skip_unreadable)
-                _write(path, frame.iloc[rows].reset_index(drop=True), parts, extractor.width,
-                       {"model": extractor.fingerprint, "made_of": made_of})
+                _write(
+                    path,
+                    frame.iloc[rows].reset_index(drop=True),
+                    parts,
+                    extractor.width,
+                    {"model": extractor.fingerprint, "made_of": made_of},
+                )
             shutil.rmtree(waiting)
     except Timeout:
         raise RuntimeError(f"another process is writing {path}; wait for it, then run the same command again") from None
@@ -147,7 +162,7 @@ def _describe(extractor: Extractor, frame: pd.DataFrame, folder: Path, skip: boo
     kept = []
     with tqdm(total=len(frame), desc="embedding", unit="image") as bar:
         for first in range(0, len(frame), PART):
-            files, part = frame["file"].iloc[first:first + PART].tolist(), folder / f"{first:09d}.npz"
+            files, part = frame["file"].iloc[first : first + PART].tolist(), folder / f"{first:09d}.npz"
             if not part.is_file():
                 places = [place for place, file in enumerate(files) if not skip or _readable(file)]
                 features = extractor([files[place] for place in places], bar).numpy()
@@ -181,13 +196,15 @@ def _pyarrow():
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise RuntimeError("Parquet files need the package pyarrow: install paul-book[search], or let the file end in "
-                           ".npz") from error
+        raise RuntimeError(
+            "Parquet files need the package pyarrow: install paul-book[search], or let the file end in .npz"
+        ) from error
     return pyarrow
 
 
 def _write(path: Path, frame: pd.DataFrame, parts: Path, width: int, stamp: dict[str, str]) -> None:
     """Put the parts together, whole or not at all. In Parquet, `features` is a list of M*D float32 per row."""
+
     def features():
         for part in sorted(parts.glob("*.npz")):
             with np.load(part, allow_pickle=False) as saved:
@@ -199,14 +216,21 @@ def _write(path: Path, frame: pd.DataFrame, parts: Path, width: int, stamp: dict
         write_atomically(path, lambda file: np.savez(file, **columns, **stamp))
         return
     pa = _pyarrow()
-    schema = pa.schema([("file", pa.string()), ("person_id", pa.int64()), ("camera_id", pa.int64()),
-                        ("features", pa.list_(pa.float32(), width))], metadata=stamp)
+    schema = pa.schema(
+        [
+            ("file", pa.string()),
+            ("person_id", pa.int64()),
+            ("camera_id", pa.int64()),
+            ("features", pa.list_(pa.float32(), width)),
+        ],
+        metadata=stamp,
+    )
 
     def write(file):
         with pa.parquet.ParquetWriter(file, schema) as writer:
             first = 0
             for block in features():
-                rows = frame.iloc[first:first + len(block)]
+                rows = frame.iloc[first : first + len(block)]
                 columns = [pa.array(rows[name].tolist(), schema.field(name).type) for name in COLUMNS]
                 vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), width)
                 writer.write_table(pa.Table.from_arrays([*columns, vectors], schema=schema))
@@ -222,8 +246,11 @@ def _stamp(path: Path) -> dict[str, str]:
             with np.load(path, allow_pickle=False) as saved:
                 return {"model": str(saved["model"]), "made_of": str(saved["made_of"]), "rows": len(saved["camera_id"])}
         about = _pyarrow().parquet.read_metadata(path)
-        return {"model": about.metadata[b"model"].decode(), "made_of": about.metadata[b"made_of"].decode(),
-                "rows": about.num_rows}
+        return {
+            "model": about.metadata[b"model"].decode(),
+            "made_of": about.metadata[b"made_of"].decode(),
+            "rows": about.num_rows,
+        }
     except DAMAGED as error:
         raise ValueError(f"{path} is no features file, or damaged ({error}); 'paul embed' makes one") from error
 

@@ -36,8 +36,12 @@ def save_safetensors(model: PatchNet, path: str | Path, training: dict | None = 
         training: of `open_model`; its "spec" goes along.
     """
     safetensors = _package("safetensors.torch", "safetensors")
-    about = {"options": asdict(model.options), "stage": model.stage, "num_classes": model.num_classes,
-             "image_size": model.image_size}
+    about = {
+        "options": asdict(model.options),
+        "stage": model.stage,
+        "num_classes": model.num_classes,
+        "image_size": model.image_size,
+    }
     metadata = {"format": FORMAT, "paul": json.dumps(about), "spec": (training or {}).get("spec", "null")}
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomically(path, lambda file: file.write(safetensors.save(tensors, metadata)))
@@ -95,18 +99,28 @@ def save_onnx(model: PatchNet, path: str | Path) -> None:
     """
     _package("onnxscript", "onnx and onnxscript")
     if model.image_size is None:
-        raise ValueError("the network does not say which image size it was trained at: set "
-                         "image_size=(rows, columns)")
+        raise ValueError("the network does not say which image size it was trained at: set image_size=(rows, columns)")
     if model.options.generator == "random":
-        raise ValueError("random patches are drawn anew at every call, which ONNX cannot repeat; export another "
-                         "generator's network")
+        raise ValueError(
+            "random patches are drawn anew at every call, which ONNX cannot repeat; export another generator's network"
+        )
     was_training, device = model.training, next(model.parameters()).device
     try:
         # strict: traced from the source, so that len(x) stays the batch's size and does not become the example's
-        program = torch.export.export(_Descriptor(model.cpu().eval()), (torch.zeros(2, 3, *model.image_size).byte(),),
-                                      dynamic_shapes={"images": {0: torch.export.Dim("batch")}}, strict=True)
-        exported = torch.onnx.export(program, input_names=["images"], output_names=["features"], dynamo=True,
-                                     dynamic_shapes={"images": {0: "batch"}}, verbose=False)
+        program = torch.export.export(
+            _Descriptor(model.cpu().eval()),
+            (torch.zeros(2, 3, *model.image_size).byte(),),
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            strict=True,
+        )
+        exported = torch.onnx.export(
+            program,
+            input_names=["images"],
+            output_names=["features"],
+            dynamo=True,
+            dynamic_shapes={"images": {0: "batch"}},
+            verbose=False,
+        )
     finally:
         model.to(device).train(was_training)
     write_atomically(path, lambda file: file.write(exported.model_proto.SerializeToString()))

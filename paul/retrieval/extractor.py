@@ -45,8 +45,13 @@ class Extractor:
         FileNotFoundError, ValueError: no such checkpoint, or it is damaged; an image size that is not known.
     """
 
-    def __init__(self, model: str | Path | PatchNet, image_size: tuple[int, int] | None = None,
-                 device: str | None = None, batch: int = 64):
+    def __init__(
+        self,
+        model: str | Path | PatchNet,
+        image_size: tuple[int, int] | None = None,
+        device: str | None = None,
+        batch: int = 64,
+    ):
         name = "the network" if isinstance(model, PatchNet) else str(model)
         if not isinstance(model, PatchNet):
             model, _ = open_model(model)
@@ -55,8 +60,10 @@ class Extractor:
             model.to(pick_device(device))
         size = image_size or model.image_size
         if size is None:
-            raise ValueError(f"{name} does not say which image size it was trained at: give image_size=(rows, columns), "
-                             "as in its training's profile")
+            raise ValueError(
+                f"{name} does not say which image size it was trained at: give image_size=(rows, columns), "
+                "as in its training's profile"
+            )
         if len(size) != 2 or min(size) < 1 or batch < 1:
             raise ValueError(f"image_size must be two positive numbers and batch at least 1, got {size} and {batch}")
         self.model, self.batch = model, batch
@@ -134,8 +141,10 @@ class Extractor:
 def _as_bytes(images: Tensor, first: int) -> Tensor:
     """Tensors [B, 3, H, W] as uint8; `first` is the number of the first one, for messages."""
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
-        raise ValueError(f"image {first}: a tensor must be [3, H, W], or [N, 3, H, W] for many, got "
-                         f"{tuple(images.shape)} (counted with a leading N)")
+        raise ValueError(
+            f"image {first}: a tensor must be [3, H, W], or [N, 3, H, W] for many, got "
+            f"{tuple(images.shape)} (counted with a leading N)"
+        )
     if images.dtype == torch.uint8:
         return images
     if not images.is_floating_point():
@@ -143,6 +152,8 @@ def _as_bytes(images: Tensor, first: int) -> Tensor:
     good = ((images >= 0) & (images <= 1)).flatten(1).all(1)
     if not good.all():
         bad = int((~good).nonzero()[0, 0])
-        raise ValueError(f"image {first + bad}: floating point values must lie in [0, 1], got "
-                         f"{images[bad].min():.4g} to {images[bad].max():.4g}")
+        raise ValueError(
+            f"image {first + bad}: floating point values must lie in [0, 1], got "
+            f"{images[bad].min():.4g} to {images[bad].max():.4g}"
+        )
     return (images * 255).round().to(torch.uint8)

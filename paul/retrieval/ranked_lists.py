@@ -39,8 +39,15 @@ class Ranking:
     method: str
 
 
-def rank(query_vectors, queries: pd.DataFrame, gallery_vectors, gallery: pd.DataFrame, k: int = 10,
-         other_cameras: bool = False, method: str = "auto") -> Ranking:
+def rank(
+    query_vectors,
+    queries: pd.DataFrame,
+    gallery_vectors,
+    gallery: pd.DataFrame,
+    k: int = 10,
+    other_cameras: bool = False,
+    method: str = "auto",
+) -> Ranking:
     """The k gallery images most similar to each query; a query that lies in the gallery does not find itself.
 
     Args:
@@ -55,8 +62,9 @@ def rank(query_vectors, queries: pd.DataFrame, gallery_vectors, gallery: pd.Data
     """
     if other_cameras and (queries["camera_id"] < 0).any():
         lost = queries.loc[queries["camera_id"] < 0, "file"].iloc[0]
-        raise ValueError(f"the camera of {lost} is not known: take queries out of a prepared set, or leave "
-                         "other_cameras=True out")
+        raise ValueError(
+            f"the camera of {lost} is not known: take queries out of a prepared set, or leave other_cameras=True out"
+        )
     cameras, lines = gallery["camera_id"].to_numpy(), []
     for camera in sorted(set(queries["camera_id"])) if other_cameras else [None]:
         asked = np.flatnonzero(queries["camera_id"] == camera) if other_cameras else np.arange(len(queries))
@@ -116,8 +124,10 @@ def picture(ranking: Ranking) -> Image.Image:
         ValueError: more queries than a picture can show.
     """
     if len(ranking.queries) > MOST_IN_A_PICTURE:
-        raise ValueError(f"{len(ranking.queries)} queries are too many for a picture (at most {MOST_IN_A_PICTURE}): "
-                         "write a page instead (-o page.html)")
+        raise ValueError(
+            f"{len(ranking.queries)} queries are too many for a picture (at most {MOST_IN_A_PICTURE}): "
+            "write a page instead (-o page.html)"
+        )
     columns = 1 + int(ranking.found["rank"].max() if len(ranking.found) else 0)
     wide, high = CELL[0] + GAP, CELL[1] + CAPTION + GAP
     canvas = Image.new("RGB", (columns * wide + 2 * GAP, len(ranking.queries) * high + GAP), "white")
@@ -132,8 +142,9 @@ def picture(ranking: Ranking) -> Image.Image:
         else:
             canvas.paste(image, (left + (CELL[0] - image.width) // 2, top + CELL[1] - image.height))
         if same is not None:
-            draw.rectangle((left - 3, top - 3, left + CELL[0] + 2, top + CELL[1] + 2), outline=SAME if same else OTHER,
-                           width=3)
+            draw.rectangle(
+                (left - 3, top - 3, left + CELL[0] + 2, top + CELL[1] + 2), outline=SAME if same else OTHER, width=3
+            )
         for number, text in enumerate(words):
             while len(text) > 1 and draw.textlength(text, font) > CELL[0] + GAP - 2:
                 text = text[:-2] + "\N{HORIZONTAL ELLIPSIS}"
@@ -184,8 +195,10 @@ def page(ranking: Ranking, title: str = "Ranked galleries", model: str = "") -> 
 
     def item(kind: str, row, head: str) -> str:
         words = "<br>".join([head, *_place(row)])
-        return (f'<li class="{kind}"><div class="box">{image(row["file"])}</div>{words}'
-                f'<small>{html.escape(Path(row["file"]).name)}</small></li>')
+        return (
+            f'<li class="{kind}"><div class="box">{image(row["file"])}</div>{words}'
+            f"<small>{html.escape(Path(row['file']).name)}</small></li>"
+        )
 
     sections, by_query = [], dict(list(ranking.found.groupby("query")))
     for number, (_, query) in enumerate(ranking.queries.iterrows()):
@@ -204,7 +217,7 @@ def page(ranking: Ranking, title: str = "Ranked galleries", model: str = "") -> 
 <h1>{html.escape(title)}</h1>
 <p>{about}. Rank and cosine similarity stand below each image; <b>same</b> and <b>other</b> say whether it shows the
 query's person, where that is known.{by} A similarity is no identity: these pictures are candidates to look at.</p>
-{''.join(sections)}
+{"".join(sections)}
 </body></html>
 """
 

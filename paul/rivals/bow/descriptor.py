@@ -32,9 +32,17 @@ from paul.rivals.kmeans import kmeans
 
 # the eleven basic terms as the survey's people placed them, sRGB
 COLOUR_NAMES = {
-    "black": (0, 0, 0), "blue": (3, 67, 223), "brown": (101, 55, 0), "grey": (146, 149, 145), "green": (21, 176, 26),
-    "orange": (249, 115, 6), "pink": (255, 129, 192), "purple": (126, 30, 156), "red": (229, 0, 0),
-    "white": (255, 255, 255), "yellow": (255, 255, 20),
+    "black": (0, 0, 0),
+    "blue": (3, 67, 223),
+    "brown": (101, 55, 0),
+    "grey": (146, 149, 145),
+    "green": (21, 176, 26),
+    "orange": (249, 115, 6),
+    "pink": (255, 129, 192),
+    "purple": (126, 30, 156),
+    "red": (229, 0, 0),
+    "white": (255, 255, 255),
+    "yellow": (255, 255, 20),
 }
 LEVELS = 32  # of each channel in the table of colour names, as in the one it stands in for
 
@@ -42,8 +50,9 @@ LEVELS = 32  # of each channel in the table of colour names, as in the one it st
 def cielab(rgb: Tensor) -> Tensor:
     """sRGB in [0, 1] [..., 3] -> CIELAB under daylight (D65) [..., 3]."""
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    to_xyz = rgb.new_tensor([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169],
-                             [0.019334, 0.119193, 0.950227]])
+    to_xyz = rgb.new_tensor(
+        [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+    )
     t = linear @ to_xyz.T / rgb.new_tensor([0.95047, 1.0, 1.08883])
     root = torch.where(t > 0.008856, t.clamp(min=1e-9) ** (1 / 3), 7.787 * t + 16 / 116)
     x, y, z = root.unbind(-1)
@@ -63,7 +72,8 @@ def patch_names(images: Tensor, options: BowOptions) -> Tensor:
     """Mean colour-name distribution of every patch: uint8 [B, 3, H, W] -> [B, H // patch, W // patch, 11]."""
     level = images.long() * LEVELS // 256
     names = name_table(options.name_width).to(images.device)[
-        (level[:, 0] * LEVELS + level[:, 1]) * LEVELS + level[:, 2]]
+        (level[:, 0] * LEVELS + level[:, 1]) * LEVELS + level[:, 2]
+    ]
     return F.avg_pool2d(names.permute(0, 3, 1, 2), options.patch).permute(0, 2, 3, 1)
 
 
@@ -96,15 +106,19 @@ class Codebook:
         images = images.cpu()  # k-means works there
         patches = torch.cat([patch_names(part, options).flatten(0, 2) for part in images.split(256)])
         if len(patches) < options.words:
-            raise ValueError(f"{len(patches)} patches of {len(images)} images make no {options.words} words: give more "
-                             "images or lower bow.words")
+            raise ValueError(
+                f"{len(patches)} patches of {len(images)} images make no {options.words} words: give more "
+                "images or lower bow.words"
+            )
         generator = torch.Generator().manual_seed(seed)
-        sample = patches[torch.randperm(len(patches), generator=generator)[:100 * options.words]]
+        sample = patches[torch.randperm(len(patches), generator=generator)[: 100 * options.words]]
         book = cls(kmeans(sample, options.words, seed, max_iter=50)[0], options)
         rows = patch_names(images[:1], options).shape[1]
         if rows < options.strips:
-            raise ValueError(f"images of {images.shape[2]} rows have {rows} rows of patches, too few for "
-                             f"{options.strips} strips; lower bow.strips")
+            raise ValueError(
+                f"images of {images.shape[2]} rows have {rows} rows of patches, too few for "
+                f"{options.strips} strips; lower bow.strips"
+            )
         total, present = torch.zeros_like(book.mean), torch.zeros_like(book.mean)
         for part in tqdm(images.split(64), desc="bag of words", unit="batch", leave=False):
             histograms = book.histograms(part)

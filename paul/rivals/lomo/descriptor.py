@@ -27,8 +27,11 @@ def hsv(x: Tensor) -> Tensor:
     chroma = value - low
     safe = chroma.where(chroma > 0, torch.ones_like(chroma))
     red, green, blue = x.unbind(1)
-    sector = torch.where(value == red, (green - blue) / safe,
-                         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe))
+    sector = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
     return torch.stack([(sector / 6) % 1, chroma / value.where(value > 0, torch.ones_like(value)), value], 1)
 
 
@@ -37,14 +40,16 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
     reach = torch.arange(-round(3 * sigma), round(3 * sigma) + 1, device=x.device, dtype=x.dtype)
     kernel = torch.softmax(-reach.square() / (2 * sigma**2), 0)
     x, planes = x.flatten(0, 1).unsqueeze(1), x.shape[:2]
-    for shape, pad in (((1, 1, -1, 1), (0, 0, len(reach) // 2, len(reach) // 2)),
-                       ((1, 1, 1, -1), (len(reach) // 2, len(reach) // 2, 0, 0))):
+    for shape, pad in (
+        ((1, 1, -1, 1), (0, 0, len(reach) // 2, len(reach) // 2)),
+        ((1, 1, 1, -1), (len(reach) // 2, len(reach) // 2, 0, 0)),
+    ):
         x = F.conv2d(F.pad(x, pad, mode="replicate"), kernel.view(shape))
     return x.squeeze(1).unflatten(0, planes)
 
 
 def retinex(x: Tensor, surrounds: tuple[float, ...]) -> Tensor:
-    """Multi-scale Retinex (Jobson et al., 1997) of images in [0, 1]: each pixel against its surround, stretched to that.
+    """Multi-scale Retinex (Jobson et al., 1997) of images in [0, 1]: each pixel against its surround, stretched.
 
     A light that is even over the surround cancels.
     """
@@ -71,7 +76,7 @@ def siltp(x: Tensor, radius: int, tau: float) -> Tensor:
     code = torch.zeros_like(x, dtype=torch.long)
     for place, (down, right) in enumerate(((0, 1), (-1, 0), (0, -1), (1, 0))):
         top, left = radius * (1 + down), radius * (1 + right)
-        neighbour = wide[:, top:top + height, left:left + width]
+        neighbour = wide[:, top : top + height, left : left + width]
         code += 3**place * ((neighbour < (1 - tau) * x).long() + 2 * (neighbour > (1 + tau) * x).long())
     return code
 
@@ -110,6 +115,8 @@ def describe(images: Tensor, options: LomoOptions = LomoOptions(), batch: int = 
         ValueError: the images are smaller than one window.
     """
     if min(images.shape[2:]) < options.window:
-        raise ValueError(f"LOMO's windows of {options.window} pixels do not fit into images of "
-                         f"{images.shape[2]}x{images.shape[3]}; give larger images or a smaller lomo.window")
+        raise ValueError(
+            f"LOMO's windows of {options.window} pixels do not fit into images of "
+            f"{images.shape[2]}x{images.shape[3]}; give larger images or a smaller lomo.window"
+        )
     return torch.cat([_describe(part, options) for part in images.split(batch)])

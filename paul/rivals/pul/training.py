@@ -81,8 +81,16 @@ def with_new_classifier(model: PatchNet, clusters: int) -> PatchNet:
     return fresh
 
 
-def pul(model: PatchNet, images: Tensor | Pixels, options: PulOptions, *, folder: str | Path, seed: int = 0,
-        device: str | None = None, tensorboard: bool = False) -> tuple[PatchNet, list[dict]]:
+def pul(
+    model: PatchNet,
+    images: Tensor | Pixels,
+    options: PulOptions,
+    *,
+    folder: str | Path,
+    seed: int = 0,
+    device: str | None = None,
+    tensorboard: bool = False,
+) -> tuple[PatchNet, list[dict]]:
     """Adapt a source-trained network to unlabelled images by PUL; interrupted anywhere, the same call goes on.
 
     Args:
@@ -109,9 +117,15 @@ def pul(model: PatchNet, images: Tensor | Pixels, options: PulOptions, *, folder
         raise ValueError(f"{len(pixels)} images make no {options.clusters} clusters; lower pul.clusters")
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    spec = {"stage": "pul", "network": asdict(model.options), "options": asdict(options), "seed": seed,
-            "weights": fingerprint(*model.state_dict().values()), "images": fingerprint(pixels.images),
-            "numerics": PulOptions.NUMERICS}
+    spec = {
+        "stage": "pul",
+        "network": asdict(model.options),
+        "options": asdict(options),
+        "seed": seed,
+        "weights": fingerprint(*model.state_dict().values()),
+        "images": fingerprint(pixels.images),
+        "numerics": PulOptions.NUMERICS,
+    }
     source, describing = deepcopy(model), deepcopy(model)
     model = with_new_classifier(model, options.clusters).to(device)
     model.image_size = tuple(pixels.images.shape[-2:])
@@ -132,8 +146,16 @@ def pul(model: PatchNet, images: Tensor | Pixels, options: PulOptions, *, folder
             order += [index for index in shuffled.split(options.batch) if len(index) > 1]  # one is no batch to a norm
         return order
 
-    with Run(folder, {"model": model, "optimizer": optimizer, "pseudo": pseudo}, spec, generator, options.rounds,
-             device=device, about=checkpoint.describe(model), tensorboard=tensorboard) as run:
+    with Run(
+        folder,
+        {"model": model, "optimizer": optimizer, "pseudo": pseudo},
+        spec,
+        generator,
+        options.rounds,
+        device=device,
+        about=checkpoint.describe(model),
+        tensorboard=tensorboard,
+    ) as run:
         for _, steps in run.epochs(draw, "PUL, round"):
             kept = torch.tensor(len(pseudo.kept) / len(pixels), device=device)
             model.train()
