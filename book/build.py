@@ -44,7 +44,7 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-c", str(SITE), "-d", str(source / ".doctrees")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    if subprocess.run([*command, str(source), str(out)], cwd=ROOT, env=environment).returncode:
+    if subprocess.run([*command, str(source), str(out)], cwd=ROOT, env=environment, check=False).returncode:
         raise BookError(f"Sphinx couldn't make the pages from {source}; what it said is above")
     return out / "index.html"
 
@@ -104,12 +104,13 @@ def _verdicts(entries: dict, path: Path) -> str:
         return ""
     judged = json.loads(path.read_text(encoding="utf-8")).get(profiles[-1], [])
     rows = "\n".join(
-        f'<tr><td>{escape(claim["id"])}</td><td>{escape(claim["text"])}<br>'
+        f"<tr><td>{escape(claim['id'])}</td><td>{escape(claim['text'])}<br>"
         f'<span class="teaches">{escape(claim["where"])}</span></td><td>'
         f'<span class="badge-status verdict-{claim["verdict"].replace(" ", "-")}">{claim["verdict"]}</span></td></tr>'
         for claim in judged
     )
-    return f"""
+    return (
+        f"""
 ## What came out
 
 The paper's claims, judged at the profile `{profiles[-1]}` by rules written down before the runs. The chapters on
@@ -118,7 +119,10 @@ Tables 1 to 4 show the evidence for each.
 <table class="verdicts">
 {rows}
 </table>
-""" if rows else ""
+"""
+        if rows
+        else ""
+    )
 
 
 def _front_page(book: Book, pages: list[Chapter], entries: dict, picture: bool, verdicts: str) -> str:

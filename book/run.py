@@ -12,8 +12,8 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Callable, Iterator
 
 import papermill
 from jupyter_client import AsyncKernelManager
@@ -135,7 +135,7 @@ def make_data(data: Path, profile: str) -> str | None:
     if profile not in RENDERED:
         return None
     command = [sys.executable, "-m", "data_prep", "synthetic", "--profile", profile, "--out", str(data)]
-    if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
+    if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode:
         return f"no data: 'python -m {' '.join(command[2:])}' failed, see above"
     return None
 
@@ -205,8 +205,10 @@ def run_book(
     common = {"profile": profile, "data_dir": _from_root(data), "results_dir": _from_root(results)}
     parameters = choose_parameters(notebooks, book, common, asked or {})
     if profile not in ("smoke", "mini") and not has_gpu():
-        say(f"warning: profile {profile} is meant for a GPU, and there is none here. Runs that are recorded in {results} "
-            "are shown; one that is missing would take days.")
+        say(
+            f"warning: profile {profile} is meant for a GPU, and there is none here. Runs that are recorded in "
+            f"{results} are shown; one that is missing would take days."
+        )
     with locked(out):
         recorder = Recorder(book, selected, out, results, profile, command)
         try:

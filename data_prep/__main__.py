@@ -35,8 +35,10 @@ def _bench(options):
 
     if options.index:
         seconds, cpu, peak = open_long_index(options.index)
-        print(f"an index of {options.index:,} rows opens in {seconds:.1f} s ({cpu:.1f} s of processor time), with "
-              f"{peak / 1e9:.2f} GB at the peak")
+        print(
+            f"an index of {options.index:,} rows opens in {seconds:.1f} s ({cpu:.1f} s of processor time), with "
+            f"{peak / 1e9:.2f} GB at the peak"
+        )
         return
     for size in ((128, 64), (256, 128)):
         print(f"{size[0]}x{size[1]}: {images_per_second(size, options.images):.0f} images/s on one core, without JPEG")
@@ -46,8 +48,14 @@ def _real(options):
     from data_prep import real
 
     own = {key: getattr(options, key) for key in options.own}
-    states = real.prepare(getattr(real, f"plan_{options.command}")(**own), options.raw, options.out,
-                          not options.copy, options.accept_counts, options.overwrite)
+    states = real.prepare(
+        getattr(real, f"plan_{options.command}")(**own),
+        options.raw,
+        options.out,
+        not options.copy,
+        options.accept_counts,
+        options.overwrite,
+    )
     for name, state in states.items():
         print(f"{Path(options.out) / name}: {state}")
 
@@ -86,8 +94,12 @@ def build_parser():
     synthetic.add_argument("--profile", choices=("smoke", "mini", "gpu"), default="mini")
     synthetic.add_argument("--out", default="data", help="folder that gets <profile>/<set> (default: data)")
     synthetic.add_argument("--seed", type=_seed, default=0)
-    synthetic.add_argument("--workers", type=_positive, default=min(len(os.sched_getaffinity(0)), 16)
-                           if hasattr(os, "sched_getaffinity") else os.cpu_count(), help="processes")
+    synthetic.add_argument(
+        "--workers",
+        type=_positive,
+        default=min(len(os.sched_getaffinity(0)), 16) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        help="processes",
+    )
     synthetic.add_argument("--sets", nargs="+", choices=("source", "market", "duke"), help="only these (default: all)")
     synthetic.add_argument("--overwrite", action="store_true", help="replace sets that differ")
     synthetic.add_argument("--plan", action="store_true", help="say what rendering will take, and stop")
@@ -113,36 +125,52 @@ def build_parser():
 
 def _add_real(commands):
     """A subcommand for each real set; `own` names its own options."""
+
     def add(name, text, *own):
         command = commands.add_parser(name, help=text, description=f"{text}. Nothing is downloaded.")
         command.add_argument("--raw", required=True, help="archive as downloaded (zip, tar, tar.gz) or unpacked folder")
         command.add_argument("--out", default="data", help="folder that gets the prepared set (default: data)")
         how = command.add_mutually_exclusive_group()
-        how.add_argument("--link", action="store_true",
-                         help="images of an unpacked folder become links, so that folder must stay (default)")
+        how.add_argument(
+            "--link",
+            action="store_true",
+            help="images of an unpacked folder become links, so that folder must stay (default)",
+        )
         how.add_argument("--copy", action="store_true", help="copy them instead")
-        command.add_argument("--accept-counts", action="store_true",
-                             help="go on when files are extra or missing, without those named")
+        command.add_argument(
+            "--accept-counts", action="store_true", help="go on when files are extra or missing, without those named"
+        )
         command.add_argument("--overwrite", action="store_true", help="replace what is there")
         command.set_defaults(run=_real, own=own)
         return command
 
     add("market1501", "Market-1501, to data/market1501")
     duke = add("dukemtmc", "DukeMTMC-reID, withdrawn in 2019: only your own copy, to data/dukemtmc", "right")
-    duke.add_argument("--i-have-the-right", dest="right", action="store_true",
-                      help="you hold a copy and may use it where you are")
+    duke.add_argument(
+        "--i-have-the-right", dest="right", action="store_true", help="you hold a copy and may use it where you are"
+    )
     msmt = add("msmt17", "MSMT17 V1 or V2, to data/msmt17", "train")
-    msmt.add_argument("--train", choices=("all", "train"), default="all",
-                      help="all: every image is for training, as the released code does; train: keep query and gallery")
+    msmt.add_argument(
+        "--train",
+        choices=("all", "train"),
+        default="all",
+        help="all: every image is for training, as the released code does; train: keep query and gallery",
+    )
     cuhk = add("cuhk03", "CUHK03, new protocol, to data/cuhk03_detected and data/cuhk03_labelled", "boxes", "splits")
     cuhk.add_argument("--boxes", choices=("detected", "labelled", "both"), default="both")
-    cuhk.add_argument("--splits", help="split file (cuhk03_new_protocol_config_*.mat) or its folder; "
-                                       "looked for in and beside --raw by default")
+    cuhk.add_argument(
+        "--splits",
+        help="split file (cuhk03_new_protocol_config_*.mat) or its folder; looked for in and beside --raw by default",
+    )
     own = add("folder", "your own images, to data/<name>", "name", "table", "pattern", "split")
     own.add_argument("--name", default="mine", help="of the prepared set (default: mine)")
     own.add_argument("--csv", dest="table", help="file,split,person_id,camera_id; the ids of train may be blank")
-    own.add_argument("--pattern", default="", help="regular expression over paths below --raw with groups such as "
-                     r"(?P<person_id>\d+)_c(?P<camera_id>\d+); also split, sequence, frame")
+    own.add_argument(
+        "--pattern",
+        default="",
+        help="regular expression over paths below --raw with groups such as "
+        r"(?P<person_id>\d+)_c(?P<camera_id>\d+); also split, sequence, frame",
+    )
     own.add_argument("--split", default="train", help="of images whose pattern has no group split (default: train)")
 
 

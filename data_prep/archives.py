@@ -15,8 +15,13 @@ from data_prep.progress import bar
 
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, NotImplementedError)
 HEADER_BYTES = 2**20  # a tar header that carries a long name is read whole into memory
-_CARRIERS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
-             tarfile.GNUTYPE_LONGLINK)
+_CARRIERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,9 @@ def _zip_members(archive):
     """(name, kind, bytes, function that opens it) of each member."""
     for info in archive.infolist():
         if info.flag_bits & 1:
-            raise DataError(f"{archive.filename}: {info.filename} is encrypted; unpack it with its password, "
-                            "then give the folder")
+            raise DataError(
+                f"{archive.filename}: {info.filename} is encrypted; unpack it with its password, then give the folder"
+            )
         form = stat.S_IFMT(info.external_attr >> 16)
         kind = "folder" if info.is_dir() else "file" if form in (0, stat.S_IFREG) else "link or device"
         yield info.filename, kind, info.file_size, lambda info=info: archive.open(info)
@@ -81,8 +87,10 @@ def _checked(members, archive, limits):
         seen.add(tuple(parts))
         total += size
         if number > limits.members or total > allowed:
-            raise DataError(f"{archive}: unpacks to more than {limits.members:,} members or {allowed:,} bytes, which "
-                            "no set named here does; if you trust it, unpack it yourself and give the folder")
+            raise DataError(
+                f"{archive}: unpacks to more than {limits.members:,} members or {allowed:,} bytes, which "
+                "no set named here does; if you trust it, unpack it yourself and give the folder"
+            )
         yield parts, kind, size, opened
 
 
@@ -108,12 +116,19 @@ def unpack(archive, folder, limits=Limits(), progress=True):
             zipped = stream.read(2) == b"PK"
         with zipfile.ZipFile(archive) if zipped else tarfile.open(archive, tarinfo=_Header) as opened:
             members = _zip_members(opened) if zipped else _tar_members(opened)
-            _write(_checked(members, archive, limits), folder, archive,
-                   len(opened.infolist()) if zipped else None, progress)
+            _write(
+                _checked(members, archive, limits),
+                folder,
+                archive,
+                len(opened.infolist()) if zipped else None,
+                progress,
+            )
     except DAMAGE as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise DataError(f"{archive}: no zip or tar archive, or damaged or cut short ({error}); "
-                        "fetch it again, or give the unpacked folder") from error
+        raise DataError(
+            f"{archive}: no zip or tar archive, or damaged or cut short ({error}); "
+            "fetch it again, or give the unpacked folder"
+        ) from error
     except DataError:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -24,7 +24,7 @@ def images_per_second(size=(128, 64), images=640):
         studio(camera, size)
     began = time.process_time()
     for start in range(0, len(shots), number):
-        render(shots[start: start + number], plan.cameras, size)
+        render(shots[start : start + number], plan.cameras, size)
     return len(shots) / (time.process_time() - began)
 
 
@@ -35,14 +35,15 @@ def long_index(folder, rows):
         for first in tqdm(range(0, rows, CHUNK), desc="writing", unit=f"{CHUNK:,} rows"):
             for row in range(first, min(first + CHUNK, rows)):
                 person, camera = row // 20 + 1, row % 15 + 1
-                stream.write(f"bounding_box_train/{person:07d}_c{camera}s1_{row:09d}_01.jpg,train,{person},{camera},1,"
-                             f"{row}\n")
+                stream.write(
+                    f"bounding_box_train/{person:07d}_c{camera}s1_{row:09d}_01.jpg,train,{person},{camera},1,{row}\n"
+                )
 
 
 # a process of its own: the peak is of opening, not of writing; ru_maxrss counts kilobytes on Linux, bytes on a Mac
 _OPEN = """
 import resource, sys, time
-from paul.datasets import ReidDataset
+from paul.data.datasets import ReidDataset
 began, cpu = time.perf_counter(), time.process_time()
 rows = len(ReidDataset.load(sys.argv[1]).split("train").person_ids)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -57,8 +58,13 @@ def open_long_index(rows):
     """
     with tempfile.TemporaryDirectory() as folder:
         long_index(folder, rows)
-        done = subprocess.run([sys.executable, "-c", _OPEN, folder], capture_output=True, text=True, check=True,
-                              cwd=Path(__file__).resolve().parents[1])
+        done = subprocess.run(
+            [sys.executable, "-c", _OPEN, folder],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).resolve().parents[1],
+        )
     found, seconds, cpu, peak = done.stdout.split()
     assert int(found) == rows
     return float(seconds), float(cpu), int(peak)

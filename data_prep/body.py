@@ -44,8 +44,20 @@ def pose(form, phase, stride, lift):
 
     def add(low, high, wide, deep, cap, part, material, along=(0, 1), shade=(1, 1), present=True):
         full = [np.stack([ones * v for v in group], -1) for group in (low, high, wide, cap, along, shade)]
-        made.append((full[0], full[1], full[2], deep * ones, full[3], full[4], full[5], (present * ones) > 0.5, part,
-                     MATERIAL[material]))
+        made.append(
+            (
+                full[0],
+                full[1],
+                full[2],
+                deep * ones,
+                full[3],
+                full[4],
+                full[5],
+                (present * ones) > 0.5,
+                part,
+                MATERIAL[material],
+            )
+        )
 
     def tip(y):  # the trunk leans forward from the hips
         return np.maximum(y - 0.52, 0.0) * lean
@@ -57,10 +69,10 @@ def pose(form, phase, stride, lift):
     # trunk
     trunk(0.475, 0.54, 0.078 * hips, 0.088 * hips, 0.74, (0.6, 0.5), PLAIN, "bottom", shade=(0.8, 1))
     trunk(0.51, 0.60, 0.094 * hips, 0.086 * girth, 0.72, (0.12, 0.5), TORSO, "top", shade=(0.92, 1))
-    trunk(0.60, 0.70, 0.086 * girth, 0.098 * girth ** 0.7 * shoulders, 0.68, (0.5, 0.5), TORSO, "top")
-    trunk(0.70, 0.775, 0.098 * girth ** 0.7 * shoulders, 0.108 * shoulders, 0.62, (0.5, 0.32), TORSO, "top")
+    trunk(0.60, 0.70, 0.086 * girth, 0.098 * girth**0.7 * shoulders, 0.68, (0.5, 0.5), TORSO, "top")
+    trunk(0.70, 0.775, 0.098 * girth**0.7 * shoulders, 0.108 * shoulders, 0.62, (0.5, 0.32), TORSO, "top")
     trunk(0.785, 0.838, 0.100 * shoulders, 0.040, 0.60, (0.3, 0.3), TORSO, "top")
-    trunk(0.80, 0.87, 0.034 * girth ** 0.5, 0.030, 1.0, (0.5, 0.5), PLAIN, "skin", z=0.004, shade=(0.8, 0.62))
+    trunk(0.80, 0.87, 0.034 * girth**0.5, 0.030, 1.0, (0.5, 0.5), PLAIN, "skin", z=0.004, shade=(0.8, 0.62))
     trunk(0.815, 0.842, 0.052, 0.046, 0.95, (0.6, 0.5), PLAIN, "top", present=form["is_hoodie"] + coat, shade=(0.8, 1))
     trunk(0.812, 0.846, 0.058, 0.050, 0.95, (0.7, 0.7), PLAIN, "scarf", present=form["has_scarf"])
     trunk(0.79, 0.825, 0.062, 0.050, 0.9, (0.8, 0.6), PLAIN, "top", z=-0.035, present=form["is_hoodie"], shade=(0.9, 1))
@@ -71,19 +83,38 @@ def pose(form, phase, stride, lift):
 
     # head, hair, hat
     head, style = form["head"], form["hair_style"]
-    z = tip(0.9) + 0.012
     trunk(0.890, 0.945, 0.039 * head, 0.046 * head, 1.15, (1, 1), HEAD, "skin", z=0.012, shade=(0.85, 1))
     trunk(0.928, 0.957, 0.048 * head, 0.046 * head, 1.10, (0.8, 0.95), HAIR, "hair", z=-0.002, present=style < 3.5)
     trunk(0.893, 0.93, 0.037 * head, 0.046 * head, 0.95, (0.4, 0.5), HAIR, "hair", z=-0.016, present=style < 3.5)
-    trunk(form["hair_low"], 0.93, 0.046 * head, 0.050 * head, 0.62, (0.5, 0.8), HAIR, "hair", z=-0.030,
-          present=style == 1)
+    trunk(
+        form["hair_low"], 0.93, 0.046 * head, 0.050 * head, 0.62, (0.5, 0.8), HAIR, "hair", z=-0.030, present=style == 1
+    )
     trunk(0.955, 0.975, 0.024, 0.022, 1.0, (1, 1), HAIR, "hair", z=-0.046, present=style == 2)
-    add((0, 0.80, tip(0.8) - 0.075), (0, 0.93, tip(0.9) - 0.045), (0.011, 0.019), 1.0, (1, 1), HAIR, "hair",
-        present=style == 3)
+    add(
+        (0, 0.80, tip(0.8) - 0.075),
+        (0, 0.93, tip(0.9) - 0.045),
+        (0.011, 0.019),
+        1.0,
+        (1, 1),
+        HAIR,
+        "hair",
+        present=style == 3,
+    )
     hat = form["hat_style"]
     trunk(0.945, 0.969, 0.052 * head, 0.046 * head, 1.14, (0.25, 0.8), HAT, "hat", z=0.004, present=hat > 0.5)
-    trunk(0.944, 0.950, 0.036 * head, 0.036 * head, 1.2, (0.1, 0.1), PLAIN, "hat", z=0.052, present=hat == 1,
-          shade=(0.75, 0.95))
+    trunk(
+        0.944,
+        0.950,
+        0.036 * head,
+        0.036 * head,
+        1.2,
+        (0.1, 0.1),
+        PLAIN,
+        "hat",
+        z=0.052,
+        present=hat == 1,
+        shade=(0.75, 0.95),
+    )
 
     # legs: side -1 and 1, opposite in phase
     for side in (-1.0, 1.0):
@@ -94,15 +125,51 @@ def pose(form, phase, stride, lift):
         shin = thigh - bend
         ankle = (side * 0.043, knee[1] - 0.235 * np.cos(shin), knee[2] + 0.235 * np.sin(shin))
         loose = 1.0 + 0.10 * (1 - form["is_jeans"]) * (form["leg_end"] > 0.9)
-        add(knee, hip, (0.038 * girth ** 0.6 * loose, 0.058 * girth ** 0.9), 1.05, (0.9, 0.6), LEG, "bottom",
-            (0.5, 0.02), (1, 0.72))
-        add(ankle, knee, (0.025 * loose ** 2, 0.038 * girth ** 0.6 * loose), 1.08, (0.4, 0.9), LEG, "bottom",
-            (1.0, 0.5), (0.9, 1))
+        add(
+            knee,
+            hip,
+            (0.038 * girth**0.6 * loose, 0.058 * girth**0.9),
+            1.05,
+            (0.9, 0.6),
+            LEG,
+            "bottom",
+            (0.5, 0.02),
+            (1, 0.72),
+        )
+        add(
+            ankle,
+            knee,
+            (0.025 * loose**2, 0.038 * girth**0.6 * loose),
+            1.08,
+            (0.4, 0.9),
+            LEG,
+            "bottom",
+            (1.0, 0.5),
+            (0.9, 1),
+        )
         toe = ankle[1] - 0.04
-        add((ankle[0] + side * 0.004, toe, ankle[2] + 0.026), (ankle[0], toe + 0.026, ankle[2] + 0.014), (0.027, 0.023),
-            2.15, (0.25, 0.5), SHOE, "shoe", (0, 1), (0.8, 1))
-        add((ankle[0], toe + 0.01, ankle[2]), (ankle[0], ankle[1] + 0.01, ankle[2]), (0.026, 0.024), 1.15, (0.3, 0.4),
-            SHOE, "shoe", (0.3, 1.2), (0.9, 0.9))
+        add(
+            (ankle[0] + side * 0.004, toe, ankle[2] + 0.026),
+            (ankle[0], toe + 0.026, ankle[2] + 0.014),
+            (0.027, 0.023),
+            2.15,
+            (0.25, 0.5),
+            SHOE,
+            "shoe",
+            (0, 1),
+            (0.8, 1),
+        )
+        add(
+            (ankle[0], toe + 0.01, ankle[2]),
+            (ankle[0], ankle[1] + 0.01, ankle[2]),
+            (0.026, 0.024),
+            1.15,
+            (0.3, 0.4),
+            SHOE,
+            "shoe",
+            (0.3, 1.2),
+            (0.9, 0.9),
+        )
 
     # arms swing against the legs
     for side in (-1.0, 1.0):
@@ -110,28 +177,76 @@ def pose(form, phase, stride, lift):
         out = 0.10 + 0.05 * girth
         elbow_bend = lift + 0.25 * stride
         top = (side * 0.101 * shoulders, 0.772, tip(0.772))
-        elbow = (top[0] + side * 0.165 * np.sin(out), top[1] - 0.165 * np.cos(out) * np.cos(swing),
-                 top[2] + 0.165 * np.sin(swing))
+        elbow = (
+            top[0] + side * 0.165 * np.sin(out),
+            top[1] - 0.165 * np.cos(out) * np.cos(swing),
+            top[2] + 0.165 * np.sin(swing),
+        )
         fore = swing + elbow_bend
         wrist = (elbow[0] - side * 0.008, elbow[1] - 0.145 * np.cos(fore), elbow[2] + 0.145 * np.sin(fore))
         hand = (wrist[0], wrist[1] - 0.045 * np.cos(fore), wrist[2] + 0.045 * np.sin(fore))
-        bulk = girth ** 0.5 * (1 + 0.12 * (form["sleeve_end"] > 0.9))
+        bulk = girth**0.5 * (1 + 0.12 * (form["sleeve_end"] > 0.9))
         add(elbow, top, (0.028 * bulk, 0.033 * bulk), 1.05, (0.9, 0.9), ARM, "top", (0.5, 0.0), (0.95, 0.95))
         add(wrist, elbow, (0.022 * bulk, 0.029 * bulk), 1.05, (0.3, 0.9), ARM, "top", (1.0, 0.5), (1, 0.95))
         add(hand, wrist, (0.017, 0.019), 0.9, (0.9, 0.5), PLAIN, "skin", (0, 1), (0.95, 0.9))
         carries = (form["bag_style"] == 1) & (form["side"] == side)
-        add((hand[0], hand[1] - 0.105, hand[2]), (hand[0], hand[1] - 0.015, hand[2]), (0.034, 0.026), 2.0, (0.15, 0.15),
-            PLAIN, "bag", (0, 1), (0.85, 1), carries)
+        add(
+            (hand[0], hand[1] - 0.105, hand[2]),
+            (hand[0], hand[1] - 0.015, hand[2]),
+            (0.034, 0.026),
+            2.0,
+            (0.15, 0.15),
+            PLAIN,
+            "bag",
+            (0, 1),
+            (0.85, 1),
+            carries,
+        )
 
     # what is worn on the back or at the hip
-    deep, pack = 0.068 * girth ** 0.7, form["pack"]
-    trunk(0.60, 0.775, 0.078 * pack, 0.066 * pack, 0.62, (0.35, 0.45), PACK, "pack", z=-deep - 0.038,
-          present=form["has_pack"], shade=(0.85, 1))
-    trunk(0.61, 0.67, 0.060 * pack, 0.056 * pack, 0.40, (0.2, 0.2), PLAIN, "pack2", z=-deep - 0.076 - 0.02 * (pack - 1),
-          present=form["has_pack"])
+    deep, pack = 0.068 * girth**0.7, form["pack"]
+    trunk(
+        0.60,
+        0.775,
+        0.078 * pack,
+        0.066 * pack,
+        0.62,
+        (0.35, 0.45),
+        PACK,
+        "pack",
+        z=-deep - 0.038,
+        present=form["has_pack"],
+        shade=(0.85, 1),
+    )
+    trunk(
+        0.61,
+        0.67,
+        0.060 * pack,
+        0.056 * pack,
+        0.40,
+        (0.2, 0.2),
+        PLAIN,
+        "pack2",
+        z=-deep - 0.076 - 0.02 * (pack - 1),
+        present=form["has_pack"],
+    )
     hip = form["side"] * 0.105 * hips
-    add((hip, 0.45, 0.01), (hip, 0.55, 0.01), (0.026, 0.024), 3.0, (0.2, 0.2), PLAIN, "bag", (0, 1), (0.85, 1),
-        form["bag_style"] == 2)
+    add(
+        (hip, 0.45, 0.01),
+        (hip, 0.55, 0.01),
+        (0.026, 0.024),
+        3.0,
+        (0.2, 0.2),
+        PLAIN,
+        "bag",
+        (0, 1),
+        (0.85, 1),
+        form["bag_style"] == 2,
+    )
     columns = list(zip(*made))
-    return Capsules(*(np.stack(c).astype(np.float32) for c in columns[:7]), np.stack(columns[7]),
-                    np.array(columns[8]), np.array(columns[9]))
+    return Capsules(
+        *(np.stack(c).astype(np.float32) for c in columns[:7]),
+        np.stack(columns[7]),
+        np.array(columns[8]),
+        np.array(columns[9]),
+    )

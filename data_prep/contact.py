@@ -14,11 +14,13 @@ def contact_sheet(data, people=5, views=4, split="train"):
     if not folders:
         raise DataError(f"{data}: holds no prepared set; run `python -m data_prep synthetic` first")
     strips = []
-    for folder in sorted(folders, key=lambda f: ("source", "market", "duke").index(f.name)
-                         if f.name in ("source", "market", "duke") else 3):
+    for folder in sorted(
+        folders,
+        key=lambda f: ("source", "market", "duke").index(f.name) if f.name in ("source", "market", "duke") else 3,
+    ):
         rows = [row for row in read_index(folder) if row["split"] == split]
         tiles = []
-        for person in sorted({row["person_id"] for row in rows}, key=int)[: people]:
+        for person in sorted({row["person_id"] for row in rows}, key=int)[:people]:
             mine = [row for row in rows if row["person_id"] == person]
             seen, rest = [], []
             for row in mine:

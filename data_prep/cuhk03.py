@@ -12,8 +12,10 @@ from data_prep.progress import bar
 from data_prep.raw import Found, find_top
 
 IMAGES = "cuhk-03.mat"
-SPLIT_FILES = {"detected": "cuhk03_new_protocol_config_detected.mat",
-               "labelled": "cuhk03_new_protocol_config_labeled.mat"}
+SPLIT_FILES = {
+    "detected": "cuhk03_new_protocol_config_detected.mat",
+    "labelled": "cuhk03_new_protocol_config_labeled.mat",
+}
 FIELDS = {"detected": "detected", "labelled": "labeled"}
 
 
@@ -22,8 +24,10 @@ def open_images(path):
     try:
         import h5py
     except ImportError as error:
-        raise DataError(f"{path}: reading it needs the package h5py; install the extra for this set "
-                        "with: pip install '.[cuhk03]' (or h5py alone)") from error
+        raise DataError(
+            f"{path}: reading it needs the package h5py; install the extra for this set "
+            "with: pip install '.[cuhk03]' (or h5py alone)"
+        ) from error
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -36,19 +40,32 @@ def read_split(path):
         from scipy.io import loadmat
         from scipy.io.matlab import MatReadError
     except ImportError as error:
-        raise DataError(f"{path}: reading it needs the package scipy; install the extra for this set "
-                        "with: pip install '.[cuhk03]' (or scipy alone)") from error
+        raise DataError(
+            f"{path}: reading it needs the package scipy; install the extra for this set "
+            "with: pip install '.[cuhk03]' (or scipy alone)"
+        ) from error
     try:
         table = loadmat(path)
         names = [str(cell[0]) for cell in table["filelist"].ravel()]
         people, cameras = (table[key].ravel().astype(int) for key in ("labels", "camId"))
         rows = list(zip(names, people.tolist(), cameras.tolist(), strict=True))
-        return {split: [rows[number] for number in table[f"{split}_idx"].ravel().astype(int) - 1]
-                for split in ("train", "query", "gallery")}
-    except (KeyError, IndexError, ValueError, TypeError, OSError, NotImplementedError, zlib.error,
-            MatReadError) as error:
-        raise DataError(f"{path}: not a split file of CUHK03's new protocol "
-                        f"({type(error).__name__}: {error})") from error
+        return {
+            split: [rows[number] for number in table[f"{split}_idx"].ravel().astype(int) - 1]
+            for split in ("train", "query", "gallery")
+        }
+    except (
+        KeyError,
+        IndexError,
+        ValueError,
+        TypeError,
+        OSError,
+        NotImplementedError,
+        zlib.error,
+        MatReadError,
+    ) as error:
+        raise DataError(
+            f"{path}: not a split file of CUHK03's new protocol ({type(error).__name__}: {error})"
+        ) from error
 
 
 def images_of(mat, field):
@@ -82,8 +99,9 @@ def read(raw, work, beside, boxes, splits=None, progress=True):
     with open_images(top / IMAGES) as mat:
         if FIELDS[boxes] not in mat:
             raise DataError(f"{top / IMAGES}: holds no images called {FIELDS[boxes]!r}")
-        for name, pixels in bar(images_of(mat, FIELDS[boxes]), progress, desc=f"decoding {boxes}", total=len(wanted),
-                                unit="image"):
+        for name, pixels in bar(
+            images_of(mat, FIELDS[boxes]), progress, desc=f"decoding {boxes}", total=len(wanted), unit="image"
+        ):
             if name not in wanted:
                 found.extra.append(name)
                 continue
@@ -119,5 +137,7 @@ def _split_file(raw, top, beside, boxes, splits):
     try:
         return find_top(raw, lambda folder: (folder / name).is_file(), name) / name
     except DataError as error:
-        raise DataError(f"{name}: not found in or beside --raw; it comes apart from the images, with the code of the "
-                        "CVPR 2017 paper on k-reciprocal re-ranking; say where with --splits") from error
+        raise DataError(
+            f"{name}: not found in or beside --raw; it comes apart from the images, with the code of the "
+            "CVPR 2017 paper on k-reciprocal re-ranking; say where with --splits"
+        ) from error

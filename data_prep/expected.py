@@ -18,8 +18,13 @@ def expected_images(folder):
     *_, parent, name = "", *PurePath(folder).parts
     if parent in PROFILES and name in WORLDS:
         sizes = PROFILES[parent].source if name == "source" else PROFILES[parent].target
-        views = {"train": sizes.train * sizes.per_camera, "query": sizes.test, "val_query": sizes.val,
-                 "gallery": sizes.test * (sizes.per_camera - 1), "val_gallery": sizes.val * (sizes.per_camera - 1)}
+        views = {
+            "train": sizes.train * sizes.per_camera,
+            "query": sizes.test,
+            "val_query": sizes.val,
+            "gallery": sizes.test * (sizes.per_camera - 1),
+            "val_gallery": sizes.val * (sizes.per_camera - 1),
+        }
         images = {split: WALKS * number for split, number in views.items() if number}
         return {**images, "gallery": images.get("gallery", 0) + sizes.junk + sizes.distractors}
     if name not in PUBLISHED:
@@ -35,5 +40,7 @@ def rendering(profile, name, workers):
     images, (height, width) = sum(expected_images(f"{profile}/{name}").values()), PROFILES[profile].size
     seconds = images * height * width / PIXELS_PER_SECOND / workers
     time = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} s"
-    return (f"about {images:,} images of {height}x{width}, {images * height * width * BYTES_PER_PIXEL / 1e6:,.0f} MB, "
-            f"{time} on {workers} {'process' if workers == 1 else 'processes'}")
+    return (
+        f"about {images:,} images of {height}x{width}, {images * height * width * BYTES_PER_PIXEL / 1e6:,.0f} MB, "
+        f"{time} on {workers} {'process' if workers == 1 else 'processes'}"
+    )

@@ -32,8 +32,9 @@ def named(files, expression, split="train"):
     for file in files:
         match = expression.search(file)
         if match:
-            matched.append((file, {"file": file, "split": split,
-                                   **{key: text or "" for key, text in match.groupdict().items()}}))
+            matched.append(
+                (file, {"file": file, "split": split, **{key: text or "" for key, text in match.groupdict().items()}})
+            )
         else:
             extra.append(file)
     return matched, extra
@@ -47,10 +48,17 @@ def tabled(path):
             columns = reader.fieldnames or []
             missing = [name for name in ("file", "split") if name not in columns]
             if missing:
-                raise DataError(f"{path}: lacks the column {missing[0]!r}; it needs file and split, and person_id and "
-                                "camera_id for query and gallery")
-            return [(f"{path}, line {reader.line_num}", {key: (value or "").strip() for key, value in row.items()
-                                                         if isinstance(key, str)}) for row in reader]
+                raise DataError(
+                    f"{path}: lacks the column {missing[0]!r}; it needs file and split, and person_id and "
+                    "camera_id for query and gallery"
+                )
+            return [
+                (
+                    f"{path}, line {reader.line_num}",
+                    {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)},
+                )
+                for row in reader
+            ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a table in UTF-8 ({error})") from error
 
@@ -94,10 +102,18 @@ def listed(entries):
             raise DataError(f"{place}: {split} needs person_id and camera_id; only images of train may go without")
         number = people[person] if person else UNLABELLED
         if person and number < 1 and split not in ("gallery", "val_gallery"):
-            raise DataError(f"{place}: person {person} stands for {'a distractor' if number == 0 else 'junk'}, which "
-                            "only a gallery holds; number people from 1, or leave it blank in train")
-        found.add(file, split, number, cameras[camera] if camera else NO_CAMERA, fields.get("sequence", ""),
-                  fields.get("frame", ""))
+            raise DataError(
+                f"{place}: person {person} stands for {'a distractor' if number == 0 else 'junk'}, which "
+                "only a gallery holds; number people from 1, or leave it blank in train"
+            )
+        found.add(
+            file,
+            split,
+            number,
+            cameras[camera] if camera else NO_CAMERA,
+            fields.get("sequence", ""),
+            fields.get("frame", ""),
+        )
     if any(not re.fullmatch(r"\d+", text, re.ASCII) for text in cameras):
         found.notes["cameras"] = {str(number): text for text, number in cameras.items()}
     return found

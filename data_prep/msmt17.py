@@ -64,11 +64,15 @@ def read(raw):
     names = [f"list_{name}.txt" for name in LISTS]
 
     def version_of(folder):
-        return next((version for version, folders in LAYOUTS.items()
-                     if all((folder / name).is_dir() for name in folders)), None)
+        return next(
+            (version for version, folders in LAYOUTS.items() if all((folder / name).is_dir() for name in folders)), None
+        )
 
-    top = find_top(raw, lambda folder: version_of(folder) and all((folder / name).is_file() for name in names),
-                   f"{', '.join(names)} beside train, test (V1) or mask_train_v2, mask_test_v2 (V2)")
+    top = find_top(
+        raw,
+        lambda folder: version_of(folder) and all((folder / name).is_file() for name in names),
+        f"{', '.join(names)} beside train, test (V1) or mask_train_v2, mask_test_v2 (V2)",
+    )
     version = version_of(top)
     lists = {}
     for name in LISTS:

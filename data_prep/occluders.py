@@ -50,10 +50,21 @@ def _bicycle(rng, image, u, v, edge, colour):
         angle = np.arctan2(v - hub[1], u - hub[0])
         spokes = (np.abs(np.sin(4 * angle)) * distance * 0.25) + np.where(distance < r, 0, 1)
         _lay(image, 0.35 * np.clip(0.6 - spokes * edge, 0, 1), np.float32(0.6))
-    joints = {"rear": at(0, 0), "front": at(0.30, 0), "crank": at(0.12, 0.0), "seat": at(0.085, -0.16),
-              "head": at(0.25, -0.17)}
-    for a, b in (("rear", "crank"), ("rear", "seat"), ("crank", "seat"), ("crank", "head"), ("seat", "head"),
-                 ("head", "front")):
+    joints = {
+        "rear": at(0, 0),
+        "front": at(0.30, 0),
+        "crank": at(0.12, 0.0),
+        "seat": at(0.085, -0.16),
+        "head": at(0.25, -0.17),
+    }
+    for a, b in (
+        ("rear", "crank"),
+        ("rear", "seat"),
+        ("crank", "seat"),
+        ("crank", "head"),
+        ("seat", "head"),
+        ("head", "front"),
+    ):
         frame = np.minimum(frame, _segment(u, v, joints[a], joints[b]))
     _lay(image, (0.007 - tyre) * edge + 0.5, np.float32(0.07))
     _lay(image, (0.006 - frame) * edge + 0.5, colour)
@@ -67,7 +78,7 @@ def _car(rng, image, u, v, edge, colour):
     reach = side * (u - 0.25) + 0.25
     line = top + 0.35 * np.maximum(0.16 - reach, 0) ** 2 * 20 + 0.02 * reach
     depth = v - line
-    tone = 0.75 + 0.55 * np.exp(-((depth - 0.02) / 0.018) ** 2) - 0.5 * np.clip(depth / 0.3, 0, 1)
+    tone = 0.75 + 0.55 * np.exp(-(((depth - 0.02) / 0.018) ** 2)) - 0.5 * np.clip(depth / 0.3, 0, 1)
     _lay(image, depth * edge + 0.5, colour * tone[..., None])
     seam = np.abs(depth - 0.055 - 0.03 * reach)
     _lay(image, 0.5 * ((0.003 - seam) * edge + 0.5) * (depth > 0), colour * 0.4)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data_prep.body import ARM, HAIR, HEAD, LEG, PACK, SHOE, SKIRT, TORSO
+from data_prep.body import ARM, HEAD, LEG, SKIRT, TORSO
 from data_prep.people import MATERIAL
 
 
@@ -30,15 +30,23 @@ def paint(seen, capsules, form, colours, cameras):
     period, kind = form["period"][here], form["texture"][here]
     level, turn = run / period, angle * 0.1 / period
     level_on, turn_on = level - np.floor(level) < 0.45, turn - np.floor(turn) < 0.4
-    second = np.select([kind == 1, kind == 2, kind == 3, kind == 4, kind == 5],
-                       [level_on, turn_on, level_on ^ turn_on, np.where(part[at] == ARM, run > 0.12, run < 0.68),
-                        (level - np.floor(level) < 0.4) & (turn - np.floor(turn) < 0.35)], False)
+    second = np.select(
+        [kind == 1, kind == 2, kind == 3, kind == 4, kind == 5],
+        [
+            level_on,
+            turn_on,
+            level_on ^ turn_on,
+            np.where(part[at] == ARM, run > 0.12, run < 0.68),
+            (level - np.floor(level) < 0.4) & (turn - np.floor(turn) < 0.35),
+        ],
+        False,
+    )
     material[at[second]] = MATERIAL["top2"]
 
     at = on(TORSO)
     here = image[at]
     wide, tall = side[at], v[at]
-    f, is_front = front[at], front[at] > 0
+    is_front = front[at] > 0
     opening = form["is_open"][here] * (0.24 + 0.9 * np.maximum(tall - 0.66, 0))
     inner = is_front & (np.abs(wide) < opening)
     logo = (np.abs(tall - form["print_y"][here]) < form["print_h"][here]) & (np.abs(wide) < form["print_w"][here])

@@ -10,8 +10,8 @@ from data_prep.render import figures
 from data_prep.scene import paint_scene
 from data_prep.seeding import rng_for
 
-FILL = 0.88         # a person of box_scale 1 fills this much of the box's height
-BYSTANDERS = 8      # passers-by that each camera keeps ready
+FILL = 0.88  # a person of box_scale 1 fills this much of the box's height
+BYSTANDERS = 8  # passers-by that each camera keeps ready
 
 
 @lru_cache(maxsize=64)
@@ -22,10 +22,18 @@ def studio(camera, size):
     (people,) = sample_people(rng.integers(2**31), camera.camera_id, 0.3, [BYSTANDERS])
     number = np.arange(BYSTANDERS)
     colour, cover = figures(
-        people, rng.uniform(0, 2 * np.pi, BYSTANDERS), number * 0.8, rng.uniform(0.1, 0.5, BYSTANDERS),
-        rng.uniform(0.1, 0.5, BYSTANDERS), np.full(BYSTANDERS, camera.pitch), [camera] * BYSTANDERS,
-        np.full(BYSTANDERS, 0.94 * size[0]), np.full(BYSTANDERS, size[1] / 2),
-        np.full(BYSTANDERS, 0.97 * size[0]), size)
+        people,
+        rng.uniform(0, 2 * np.pi, BYSTANDERS),
+        number * 0.8,
+        rng.uniform(0.1, 0.5, BYSTANDERS),
+        rng.uniform(0.1, 0.5, BYSTANDERS),
+        np.full(BYSTANDERS, camera.pitch),
+        [camera] * BYSTANDERS,
+        np.full(BYSTANDERS, 0.94 * size[0]),
+        np.full(BYSTANDERS, size[1] / 2),
+        np.full(BYSTANDERS, 0.97 * size[0]),
+        size,
+    )
     noise = rng.standard_normal((256 + size[0], 256 + size[1], 3), np.float32) * np.float32(0.6)
     noise += rng.standard_normal(noise.shape[:2], np.float32)[..., None] * np.float32(0.8)
     return scene, np.concatenate([colour, cover[..., None]], -1), noise
@@ -50,14 +58,26 @@ def render(shots, cameras, size):
         some = [shot for shot in shots if shot.person is not None]
         yaw, phase, stride, lift = np.array([(s.yaw, s.phase, s.stride, s.lift) for s in some]).T
         colour[there], cover[there] = figures(
-            [s.person for s in some], yaw, phase, stride, lift, pitch[there],
-            [c for c, t in zip(taken_by, there) if t], scale[there], x[there], y[there], size)
+            [s.person for s in some],
+            yaw,
+            phase,
+            stride,
+            lift,
+            pitch[there],
+            [c for c, t in zip(taken_by, there) if t],
+            scale[there],
+            x[there],
+            y[there],
+            size,
+        )
     shade = shadows(cover, taken_by, x, y, scale)
     # image by image from here on: one image fits the processor's cache, a batch does not
-    return np.stack([
-        _finish(shot, camera, colour[i], cover[i], shade[i], x[i], y[i], scale[i], size)
-        for i, (shot, camera) in enumerate(zip(shots, taken_by))
-    ])
+    return np.stack(
+        [
+            _finish(shot, camera, colour[i], cover[i], shade[i], x[i], y[i], scale[i], size)
+            for i, (shot, camera) in enumerate(zip(shots, taken_by))
+        ]
+    )
 
 
 def shadows(cover, cameras, x, y, scale):
@@ -118,7 +138,7 @@ def _walk_past(rng, image, bystanders, y, scale, camera):
     r = np.clip((rows - base) / size * 0.94 * height + 0.97 * height, 0, height - 2).astype(np.intp)
     c = np.clip((columns - x) / size * 0.94 * height + 0.5 * width, 0, width - 2).astype(np.intp)
     patch = (person[r][:, c] + person[r + 1][:, c] + person[r][:, c + 1] + person[r + 1][:, c + 1]) * np.float32(0.25)
-    view = image[rows[0]: rows[-1] + 1, columns[0]: columns[-1] + 1]
+    view = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     view *= 1 - patch[..., 3:]
     view += patch[..., :3]
 
@@ -147,7 +167,7 @@ def develop(rng, image, shot, camera, noise):
     if camera.vignette:
         image *= _vignette(camera.vignette, height, width)
     top, left = rng.integers(256, size=2)
-    image += np.float32(camera.noise) * noise[top: top + height, left: left + width]
+    image += np.float32(camera.noise) * noise[top : top + height, left : left + width]
     np.clip(image, 0, 1, out=image)
     return _curve(camera.gamma)[(image * np.float32(1023)).astype(np.uint16)]
 

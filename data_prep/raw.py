@@ -30,8 +30,16 @@ class Found:
 
     def add(self, file, split, person_id, camera_id, sequence="", frame=""):
         """Add a row; sequence and frame stay blank in sets that have none."""
-        self.rows.append({"file": file, "split": split, "person_id": person_id, "camera_id": camera_id,
-                          "sequence": sequence, "frame": frame})
+        self.rows.append(
+            {
+                "file": file,
+                "split": split,
+                "person_id": person_id,
+                "camera_id": camera_id,
+                "sequence": sequence,
+                "frame": frame,
+            }
+        )
 
     def drop(self, unwanted):
         """Take out the rows of these files."""
@@ -60,9 +68,14 @@ def find_top(raw, is_top, wanted):
             raise DataError(f"--raw {raw}: holds {wanted} more than once: {', '.join(map(str, tops[:10]))}; name one")
         if tops:
             return tops[0]
-        level = [Path(entry.path) for folder in level for entry in sorted(os.scandir(folder), key=lambda e: e.name)
-                 if entry.is_dir(follow_symlinks=False) and not entry.name.startswith((".", "__MACOSX"))
-                 and not (Path(entry.path) / "card.json").exists()]
+        level = [
+            Path(entry.path)
+            for folder in level
+            for entry in sorted(os.scandir(folder), key=lambda e: e.name)
+            if entry.is_dir(follow_symlinks=False)
+            and not entry.name.startswith((".", "__MACOSX"))
+            and not (Path(entry.path) / "card.json").exists()
+        ]
     raise DataError(f"--raw {raw}: no folder in it holds {wanted}")
 
 
@@ -71,13 +84,17 @@ def images_below(top):
 
     Links to folders are not followed, hidden folders and prepared sets (card.json) are passed over.
     """
+
     def fail(error):
         raise error
 
     found = []
     for folder, folders, names in os.walk(top, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))
-                      and not (Path(folder) / name / "card.json").exists()]
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith((".", "__MACOSX")) and not (Path(folder) / name / "card.json").exists()
+        ]
         below = Path(folder).relative_to(top)
         found += [(below / name).as_posix() for name in names if is_image(name)]
     return sorted(found)

@@ -3,10 +3,10 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
 
 from PIL import Image
 
@@ -20,13 +20,16 @@ from data_prep.store import locked, replace_folder
 
 LAYOUT = 1  # raise it whenever the index or the folder of a prepared set changes
 COLUMNS = {
-    "file": "below this folder", "split": "train, query, gallery, val_query or val_gallery",
+    "file": "below this folder",
+    "split": "train, query, gallery, val_query or val_gallery",
     "person_id": "-1 junk in a gallery (skipped in evaluation) or unlabelled in train, 0 distractor in a gallery",
-    "camera_id": "-1 unknown, only in train", "sequence": "blank where the set has none",
+    "camera_id": "-1 unknown, only in train",
+    "sequence": "blank where the set has none",
     "frame": "as in the file's name, blank where the set has none",
 }
-OWN = Published("your own cameras", "your own", "-",
-                "Yours to know: were the people asked, and may you keep the images?")
+OWN = Published(
+    "your own cameras", "your own", "-", "Yours to know: were the people asked, and may you keep the images?"
+)
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,11 @@ def plan_market1501():
 def plan_dukemtmc(right=False):
     """DukeMTMC-reID -> data/dukemtmc; raises DataError unless the user says that they hold it rightly."""
     if not right:
-        raise DataError("DukeMTMC-reID was withdrawn by its university in 2019, because the people in it were never "
-                        "asked. Nothing here fetches it. If you hold a copy and may use it where you are, say so with "
-                        "--i-have-the-right; Market-1501 alone is enough for most of the book")
+        raise DataError(
+            "DukeMTMC-reID was withdrawn by its university in 2019, because the people in it were never "
+            "asked. Nothing here fetches it. If you hold a copy and may use it where you are, say so with "
+            "--i-have-the-right; Market-1501 alone is enough for most of the book"
+        )
     return [Plan("dukemtmc", lambda raw, *_: bounding_boxes.read(raw, bounding_boxes.parse_duke))]
 
 
@@ -70,8 +75,10 @@ def plan_msmt17(train="all"):
 def plan_cuhk03(boxes="both", splits=None, progress=True):
     """CUHK03 -> data/cuhk03_detected and data/cuhk03_labelled, or one of them."""
     kinds = tuple(cuhk03.SPLIT_FILES) if boxes == "both" else (boxes,)
-    return [Plan(f"cuhk03_{kind}", lambda *places, kind=kind: cuhk03.read(*places, kind, splits, progress),
-                 {"boxes": kind}) for kind in kinds]
+    return [
+        Plan(f"cuhk03_{kind}", lambda *places, kind=kind: cuhk03.read(*places, kind, splits, progress), {"boxes": kind})
+        for kind in kinds
+    ]
 
 
 def plan_folder(name="mine", table=None, pattern="", split="train"):
@@ -83,8 +90,13 @@ def plan_folder(name="mine", table=None, pattern="", split="train"):
     if table is not None and not Path(table).is_file():
         raise DataError(f"--csv {table}: no such file")
     digest = hashlib.sha256(Path(table).read_bytes()).hexdigest() if table is not None else None
-    return [Plan(name, lambda raw, *_: folder.read(raw, table, pattern, split),
-                 {"table": digest, "pattern": pattern, "split": split})]
+    return [
+        Plan(
+            name,
+            lambda raw, *_: folder.read(raw, table, pattern, split),
+            {"table": digest, "pattern": pattern, "split": split},
+        )
+    ]
 
 
 def prepare(plans, raw, out, link=True, accept=False, overwrite=False, published=PUBLISHED, progress=True):
@@ -111,8 +123,10 @@ def prepare(plans, raw, out, link=True, accept=False, overwrite=False, published
         with locked(out / ".lock"):
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
-        raise DataError(f"{error.filename or out}: {error.strerror or error}; --out must be a folder that can be "
-                        "written, --raw a file or folder that can be read") from error
+        raise DataError(
+            f"{error.filename or out}: {error.strerror or error}; --out must be a folder that can be "
+            "written, --raw a file or folder that can be read"
+        ) from error
     finally:
         with suppress(OSError):
             work.rmdir()  # holds something only where the next try can use it
@@ -150,20 +164,32 @@ class _Writing:
             source, target = found.files[row["file"]], partial / row["file"]
             place(source, target, "unpacked" if self.work in source.parents else how)
             digest.update(target.read_bytes())
-        write_card(partial, {
-            **self.plan.recipe, **found.notes, "title": self.published.title, "source": self.published.source,
-            "citation": self.published.citation, "licence": self.published.licence, "raw": self.raw.resolve().name,
-            "images": how, "columns": COLUMNS, "counts": counts_of(found.rows), "accepted": accepted,
-            "fingerprint": digest.hexdigest(),
-        })
+        write_card(
+            partial,
+            {
+                **self.plan.recipe,
+                **found.notes,
+                "title": self.published.title,
+                "source": self.published.source,
+                "citation": self.published.citation,
+                "licence": self.published.licence,
+                "raw": self.raw.resolve().name,
+                "images": how,
+                "columns": COLUMNS,
+                "counts": counts_of(found.rows),
+                "accepted": accepted,
+                "fingerprint": digest.hexdigest(),
+            },
+        )
 
     def _bar(self, items, what):
         return bar(items, self.progress, desc=f"{what} {self.plan.name}", unit="image")
 
     def _check(self, found):
         """What is not as published, accepted; raises DataError unless --accept-counts was given."""
-        unreadable = {row["file"] for row in self._bar(found.rows, "checking")
-                      if not readable(found.files[row["file"]])}
+        unreadable = {
+            row["file"] for row in self._bar(found.rows, "checking") if not readable(found.files[row["file"]])
+        }
         found.drop(unreadable)
         lines = differences(found.rows, self.published)
         for what, names in (("extra", found.extra), ("missing", found.missing), ("not images", sorted(unreadable))):
@@ -172,8 +198,11 @@ class _Writing:
         if not found.rows:
             raise DataError(f"--raw {self.raw}: holds no image of {self.published.title}; " + "; ".join(lines))
         if lines and not self.accept:
-            raise DataError(f"--raw {self.raw}: not {self.published.title} as it should be:\n  " + "\n  ".join(lines)
-                            + "\nIf that is what you want, --accept-counts goes on without the files named here")
+            raise DataError(
+                f"--raw {self.raw}: not {self.published.title} as it should be:\n  "
+                + "\n  ".join(lines)
+                + "\nIf that is what you want, --accept-counts goes on without the files named here"
+            )
         return lines
 
 

@@ -23,15 +23,15 @@ class Fragments:
     sample: np.ndarray
     slot: np.ndarray
     image: np.ndarray
-    across: np.ndarray    # -1..1 over the capsule's apparent width
-    facing: np.ndarray    # 1 where the surface faces the camera, 0 at the outline
-    along: np.ndarray     # the capsule's own coordinate: height for the trunk, 0..1 for limbs
-    beyond: np.ndarray    # -1..1 past an end
+    across: np.ndarray  # -1..1 over the capsule's apparent width
+    facing: np.ndarray  # 1 where the surface faces the camera, 0 at the outline
+    along: np.ndarray  # the capsule's own coordinate: height for the trunk, 0..1 for limbs
+    beyond: np.ndarray  # -1..1 past an end
     shade: np.ndarray
     depth: np.ndarray
-    sin: np.ndarray       # of the angle about the body's upright axis: 0 in front, 1 at the body's +x side
+    sin: np.ndarray  # of the angle about the body's upright axis: 0 in front, 1 at the body's +x side
     cos: np.ndarray
-    normal: tuple         # x right, y up, z to the camera; not normalised
+    normal: tuple  # x right, y up, z to the camera; not normalised
 
 
 def trace(capsules, yaw, pitch, scale, x, y, size):
@@ -49,8 +49,11 @@ def trace(capsules, yaw, pitch, scale, x, y, size):
     def project(point):
         across = point[..., 0] * cos + point[..., 2] * sin
         toward = point[..., 2] * cos - point[..., 0] * sin
-        return x + scale * across, y - scale * (point[..., 1] * rise - toward * tilt), scale * (
-            point[..., 1] * tilt + toward * rise)
+        return (
+            x + scale * across,
+            y - scale * (point[..., 1] * rise - toward * tilt),
+            scale * (point[..., 1] * tilt + toward * rise),
+        )
 
     x0, y0, z0 = project(capsules.low)
     x1, y1, z1 = project(capsules.high)
@@ -63,16 +66,40 @@ def trace(capsules, yaw, pitch, scale, x, y, size):
     length = np.maximum(np.hypot(dx, dy), 1e-3)
     ux, uy = dx / length, dy / length
     flip = np.where(uy > 0, -1.0, 1.0)
-    table = np.stack([
-        x0, y0, ux, uy, 1 / length, length, w0, w1 - w0, 1 / np.maximum(w0 * capsules.cap[..., 0], 0.3),
-        1 / np.maximum(w1 * capsules.cap[..., 1], 0.3), z0, z1 - z0, skew, bulge, flip,
-    ]).astype(np.float32).reshape(15, -1)
+    table = (
+        np.stack(
+            [
+                x0,
+                y0,
+                ux,
+                uy,
+                1 / length,
+                length,
+                w0,
+                w1 - w0,
+                1 / np.maximum(w0 * capsules.cap[..., 0], 0.3),
+                1 / np.maximum(w1 * capsules.cap[..., 1], 0.3),
+                z0,
+                z1 - z0,
+                skew,
+                bulge,
+                flip,
+            ]
+        )
+        .astype(np.float32)
+        .reshape(15, -1)
+    )
 
     # scan conversion: per capsule its rows, per row a span that surely covers it
     live = np.flatnonzero(capsules.present.ravel())
     a, b = np.abs(table[2, live]), np.abs(table[3, live])
-    reach0, reach1 = (w * np.hypot(a, b * cap) + 0.3 for w, cap in (
-        (w0.ravel()[live], capsules.cap[..., 0].ravel()[live]), (w1.ravel()[live], capsules.cap[..., 1].ravel()[live])))
+    reach0, reach1 = (
+        w * np.hypot(a, b * cap) + 0.3
+        for w, cap in (
+            (w0.ravel()[live], capsules.cap[..., 0].ravel()[live]),
+            (w1.ravel()[live], capsules.cap[..., 1].ravel()[live]),
+        )
+    )
     low = np.minimum(y0.ravel()[live] - reach0, y1.ravel()[live] - reach1)
     high = np.maximum(y0.ravel()[live] + reach0, y1.ravel()[live] + reach1)
     first = np.clip(np.floor(2 * low).astype(np.int64), 0, rows)
@@ -141,8 +168,16 @@ def trace(capsules, yaw, pitch, scale, x, y, size):
     ux, uy = table[2][which], table[3][which]
     (a0, a1), (s0, s1) = (v.reshape(-1, 2).T.copy() for v in (capsules.along, capsules.shade))
     return Fragments(
-        seen, which // len(yaw), image, across, facing, a0[which] + (a1 - a0)[which] * t, beyond,
-        s0[which] + (s1 - s0)[which] * t, depth[pick], ratio * (c * lateral - s * toward),
+        seen,
+        which // len(yaw),
+        image,
+        across,
+        facing,
+        a0[which] + (a1 - a0)[which] * t,
+        beyond,
+        s0[which] + (s1 - s0)[which] * t,
+        depth[pick],
+        ratio * (c * lateral - s * toward),
         ratio * (s * lateral + c * toward) / deep,
         (-uy * nl + ux * beyond, -(ux * nl + uy * beyond), nz),
     )

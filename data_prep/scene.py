@@ -12,7 +12,7 @@ from PIL import Image
 from data_prep.seeding import rng_for
 
 NEAR, FAR = 5.0, 8.5  # metres between which people walk
-FOCAL = 3.1           # in box heights: a person at 6 m then fills a box
+FOCAL = 3.1  # in box heights: a person at 6 m then fills a box
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Scene:
 
     def crop(self, left, top, step, size):
         """Bilinear crop float32 [H, W, 3] whose pixel (0, 0) is centred on (left, top), `step` picture pixels apart."""
+
         def taps(start, number, limit):
             at = np.clip(start + step * np.arange(number), 0, limit - 1.001)
             low = at.astype(np.intp)
@@ -140,7 +141,8 @@ class Painter:
             colour = np.array((0.30, 0.40, 0.18)) * self.rng.uniform(0.8, 1.15)
             return colour * (1 + 0.16 * (fine * self.grain(1, 2, 5))[..., None] + 0.08 * self.clouds(30)[..., None])
         colour = {"asphalt": self.earth(0.27, 0.40, 0.01), "concrete": self.earth(0.48, 0.66, 0.02)}.get(
-            kind, self.earth(0.42, 0.64, 0.035))
+            kind, self.earth(0.42, 0.64, 0.035)
+        )
         tone = 1 + 0.05 * fine * self.grain(1, 2) + 0.06 * self.clouds(25)
         pitch = {"paving": self.rng.uniform(0.5, 1.0), "bricks": 0.28, "concrete": 2.6}.get(kind)
         if pitch:
@@ -163,9 +165,11 @@ class Painter:
             inside = (along >= edge) & (along < edge + width) & (up > 0)
             local = along - edge
             kind = self.rng.choice(("brick", "plaster", "concrete", "shop"))
-            colour = {"brick": self.earth(0.34, 0.5, 0.03) + (0.10, -0.02, -0.05),
-                      "plaster": self.earth(0.6, 0.85, 0.05),
-                      "concrete": self.earth(0.45, 0.65, 0.015)}.get(kind, self.earth(0.35, 0.75, 0.07))
+            colour = {
+                "brick": self.earth(0.34, 0.5, 0.03) + (0.10, -0.02, -0.05),
+                "plaster": self.earth(0.6, 0.85, 0.05),
+                "concrete": self.earth(0.45, 0.65, 0.015),
+            }.get(kind, self.earth(0.35, 0.75, 0.07))
             tone = 1 + 0.04 * self.grain(1, 4) + 0.05 * self.clouds(30) - 0.12 * np.exp(-np.maximum(up, 0) / 0.5)
             if kind == "brick":
                 course = np.floor(up / 0.16)

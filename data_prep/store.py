@@ -33,8 +33,10 @@ def check_kept(folder, recipe, overwrite):
         return False
     card = read_card(folder)
     if card is None:
-        raise DataError(f"{folder}: exists but has no card.json, so it was not written here; "
-                        "move it away, or give --overwrite to replace it")
+        raise DataError(
+            f"{folder}: exists but has no card.json, so it was not written here; "
+            "move it away, or give --overwrite to replace it"
+        )
     wanted = json.loads(json.dumps(recipe))
     differing = sorted(key for key in wanted if card.get(key) != wanted[key])
     if differing:
@@ -45,8 +47,9 @@ def check_kept(folder, recipe, overwrite):
     except (OSError, KeyError, TypeError, ValueError, DataError):
         intact = False
     if not intact:
-        raise DataError(f"{folder}: its files no longer match the fingerprint in card.json; "
-                        "give --overwrite to redo it")
+        raise DataError(
+            f"{folder}: its files no longer match the fingerprint in card.json; give --overwrite to redo it"
+        )
     return True
 
 
@@ -71,8 +74,9 @@ def replace_folder(folder, recipe, overwrite, write, resume=False):
                 shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 kept = "what was placed is kept for the next try" if resume else f"nothing was kept of {folder.name}"
-                raise DataError(f"{folder.parent}: no space left on the disk; {kept}; "
-                                "free some and run the same command") from error
+                raise DataError(
+                    f"{folder.parent}: no space left on the disk; {kept}; free some and run the same command"
+                ) from error
             raise
         if folder.exists():
             os.replace(folder, old)

@@ -13,11 +13,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from data_prep.camera import Shot, sample_camera, sample_shot
-from data_prep.market_layout import (FOLDERS, ImageName, count, fingerprint, write_card, write_index)
+from data_prep.market_layout import FOLDERS, ImageName, count, fingerprint, write_card, write_index
 from data_prep.people import describe, sample_people
 from data_prep.photograph import render
 from data_prep.progress import bar
@@ -95,8 +94,10 @@ def plan_set(name, profile, seed):
     """
     world, size = WORLDS[name], PROFILES[profile].size
     sizes = PROFILES[profile].source if name == "source" else PROFILES[profile].target
-    cameras = tuple(sample_camera(rng_for(seed, world.key, "camera", c), c, world.gap, seed, world.key)
-                    for c in range(1, world.cameras + 1))
+    cameras = tuple(
+        sample_camera(rng_for(seed, world.key, "camera", c), c, world.gap, seed, world.key)
+        for c in range(1, world.cameras + 1)
+    )
     groups = [("train", sizes.train), ("test", sizes.test), ("val", sizes.val)]
     strangers = sizes.distractors
     people = sample_people(seed, world.key, world.gap, [n for _, n in groups] + [strangers])
@@ -105,8 +106,18 @@ def plan_set(name, profile, seed):
     def add(split, person_id, camera_id, sequence, frame, box, shot):
         file = f"{FOLDERS[split]}/{ImageName(person_id, camera_id, sequence, frame, box)}"
         shots.append(shot)
-        rows.append({"file": file, "split": split, "person_id": person_id, "camera_id": camera_id,
-                     "sequence": sequence, "frame": frame, **shot.truth(), **describe(shot.person)})
+        rows.append(
+            {
+                "file": file,
+                "split": split,
+                "person_id": person_id,
+                "camera_id": camera_id,
+                "sequence": sequence,
+                "frame": frame,
+                **shot.truth(),
+                **describe(shot.person),
+            }
+        )
 
     for group, (label, _) in enumerate(groups):
         for person in people[group]:
@@ -130,8 +141,7 @@ def plan_set(name, profile, seed):
             person = people[1][int(rng.integers(sizes.test))] if kind == "junk" else people[3][number]
             (shot,) = sample_shot(rng, person, cameras[camera_id - 1], 1)
             shot = spoil(rng, shot, empty=kind == "distractor" and number % 2 == 0)
-            add("gallery", -1 if kind == "junk" else 0, camera_id, int(rng.integers(1, 7)), 100_000 + number,
-                2, shot)
+            add("gallery", -1 if kind == "junk" else 0, camera_id, int(rng.integers(1, 7)), 100_000 + number, 2, shot)
     order = sorted(range(len(rows)), key=lambda i: (list(FOLDERS).index(rows[i]["split"]), rows[i]["file"]))
     return Plan(name, size, cameras, tuple(shots[i] for i in order), tuple(rows[i] for i in order))
 
@@ -141,8 +151,12 @@ def spoil(rng, shot, empty):
     if empty:
         return replace(shot, person=None)
     side = rng.choice([-1.0, 1.0], 2)
-    return replace(shot, box_dx=float(side[0] * rng.uniform(0.15, 0.45)),
-                   box_dy=float(side[1] * rng.uniform(0.2, 0.45)), box_scale=float(rng.uniform(0.6, 1.6)))
+    return replace(
+        shot,
+        box_dx=float(side[0] * rng.uniform(0.15, 0.45)),
+        box_dy=float(side[1] * rng.uniform(0.2, 0.45)),
+        box_scale=float(rng.uniform(0.6, 1.6)),
+    )
 
 
 def batch_size(size):
@@ -164,23 +178,37 @@ def _encode(task):
 def _batches(plan):
     number = batch_size(plan.size)
     for start in range(0, len(plan.shots), number):
-        yield plan.cameras, plan.shots[start: start + number], plan.size
+        yield plan.cameras, plan.shots[start : start + number], plan.size
 
 
 def recipe(name, profile, seed):
     """What determines a set's content: a set on disk with the same recipe need not be rendered again."""
     world = WORLDS[name]
     sizes = PROFILES[profile].source if name == "source" else PROFILES[profile].target
-    return {"name": f"{name}-{profile}", "profile": profile, "seed": seed, "renderer": RENDERER, "gap": world.gap,
-            "cameras": world.cameras, "size": list(PROFILES[profile].size), "sizes": asdict(sizes)}
+    return {
+        "name": f"{name}-{profile}",
+        "profile": profile,
+        "seed": seed,
+        "renderer": RENDERER,
+        "gap": world.gap,
+        "cameras": world.cameras,
+        "size": list(PROFILES[profile].size),
+        "sizes": asdict(sizes),
+    }
 
 
 COLUMNS = {
-    "file": "below this folder", "split": "train, query, gallery, val_query or val_gallery",
-    "person_id": "-1 junk (skipped in evaluation), 0 distractor", "camera_id": "from 1", "sequence": "from 1",
-    "frame": "25 a second", "box_dx": "person's centre right of the box's, in box widths",
-    "box_dy": "person's centre below the box's, in box heights", "box_scale": "person's size over the size that fits",
-    "yaw": "degrees; 0 faces the camera, 180 walks away", "occluder": "what stands before the person",
+    "file": "below this folder",
+    "split": "train, query, gallery, val_query or val_gallery",
+    "person_id": "-1 junk (skipped in evaluation), 0 distractor",
+    "camera_id": "from 1",
+    "sequence": "from 1",
+    "frame": "25 a second",
+    "box_dx": "person's centre right of the box's, in box widths",
+    "box_dy": "person's centre below the box's, in box heights",
+    "box_scale": "person's size over the size that fits",
+    "yaw": "degrees; 0 faces the camera, 180 walks away",
+    "occluder": "what stands before the person",
     "lookalike": "person id whose clothes this person wears but for a local detail",
     **{name: "what the person looks like" for name in describe(None) if name != "lookalike"},
 }
@@ -201,15 +229,18 @@ def write_set(folder, name, profile, seed, workers, progress=True):
                     (folder / row["file"]).write_bytes(data)
                 shown.update(len(encoded))
     write_index(folder, plan.rows)
-    write_card(folder, {
-        **recipe(name, profile, seed),
-        "title": WORLDS[name].title,
-        "description": "Procedurally rendered images of people who do not exist; no photograph was used.",
-        "licence": "CC0-1.0 (public domain)",
-        "columns": COLUMNS,
-        "counts": count(plan.rows),
-        "fingerprint": fingerprint(folder),
-    })
+    write_card(
+        folder,
+        {
+            **recipe(name, profile, seed),
+            "title": WORLDS[name].title,
+            "description": "Procedurally rendered images of people who do not exist; no photograph was used.",
+            "licence": "CC0-1.0 (public domain)",
+            "columns": COLUMNS,
+            "counts": count(plan.rows),
+            "fingerprint": fingerprint(folder),
+        },
+    )
 
 
 class _pool:
@@ -224,7 +255,8 @@ class _pool:
             return map
         # spawn: a notebook that already runs threads must not be forked
         self.executor = ProcessPoolExecutor(  # Ctrl-C is this process's to handle
-            self.workers, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+            self.workers, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+        )
         return self.executor.map
 
     def __exit__(self, kind, value, trace):
@@ -241,8 +273,12 @@ def prepare(out, profile="mini", seed=0, workers=1, names=None, overwrite=False,
     """
     root = Path(out) / profile
     return {
-        name: replace_folder(root / name, recipe(name, profile, seed), overwrite,
-                             lambda folder, name=name: write_set(folder, name, profile, seed, workers, progress))
+        name: replace_folder(
+            root / name,
+            recipe(name, profile, seed),
+            overwrite,
+            lambda folder, name=name: write_set(folder, name, profile, seed, workers, progress),
+        )
         for name in (names or WORLDS)
     }
 

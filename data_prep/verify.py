@@ -41,11 +41,12 @@ def verify(folder, progress=True):
             digest.update((folder / file).read_bytes())
         if digest.hexdigest() != card.get("fingerprint"):
             broken = [file for file in files if not readable(folder / file)]
-            wrong.append("fingerprint: index or images changed since the set was prepared"
-                         + (f"; no longer images: {first(broken)}" if broken else ""))
+            wrong.append(
+                "fingerprint: index or images changed since the set was prepared"
+                + (f"; no longer images: {first(broken)}" if broken else "")
+            )
     if wrong:
-        raise DataError(f"{folder}: not as prepared:\n  " + "\n  ".join(wrong)
-                        + "\nPrepare it again with --overwrite")
+        raise DataError(f"{folder}: not as prepared:\n  " + "\n  ".join(wrong) + "\nPrepare it again with --overwrite")
     return card
 
 
@@ -60,6 +61,8 @@ def _check_rows(path, rows):
         except (TypeError, ValueError):
             sound = False
         if not sound:
-            raise DataError(f"{path}, line {line}: a path that leaves the folder or stands there twice, an unknown "
-                            "split, or an id that is no whole number")
+            raise DataError(
+                f"{path}, line {line}: a path that leaves the folder or stands there twice, an unknown "
+                "split, or an id that is no whole number"
+            )
         seen.add(row["file"])

@@ -37,7 +37,8 @@ import pandas as pd
 import torch
 import torchvision
 
-has_affinity = hasattr(os, "sched_getaffinity")  # cores this process may use, where known
+# cores this process may use, where known
+has_affinity = hasattr(os, "sched_getaffinity")
 cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
 gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
 machine = {
@@ -55,7 +56,8 @@ pd.DataFrame({"here": machine})
 # %%
 major, minor = (int(part) for part in torch.__version__.split(".")[:2])
 assert (major, minor) >= (2, 6), "this torch is too old: install 2.6 or newer"
-assert shutil.disk_usage(".").free > 2 * 2**30, "make room: less than 2 GiB are free"
+free = shutil.disk_usage(".").free
+assert free > 2 * 2**30, "make room: less than 2 GiB are free"
 print("ready")
 
 # %% [markdown]
@@ -80,12 +82,13 @@ print("ready")
 # page ran with, as the library knows them:
 
 # %%
-from paul.profiles import PROFILES
+from paul.experiments.profiles import PROFILES
 
 chosen = PROFILES[profile]
 rows, columns = chosen.image_size
 print(f"{chosen.name}: {chosen.purpose}; images of {rows} x {columns}")
-differences = pd.DataFrame(chosen.differences(), columns=["option", "paper", "here", "reason"])
+differences = pd.DataFrame(chosen.differences(),
+                           columns=["option", "paper", "here", "reason"])
 differences.astype(str).style.hide(axis="index")
 
 # %% [markdown]
@@ -112,7 +115,7 @@ differences.astype(str).style.hide(axis="index")
 
 # %%
 def remember(visits, rate=0.1):
-    """visits [T, D], one image's features in order -> its memory after each visit [T, D]."""
+    """visits [T, D], one image's features in order -> its memory [T, D]."""
     memory = [visits[0]]
     for feature in visits[1:]:
         memory.append((1 - rate) * memory[-1] + rate * feature)
@@ -170,8 +173,10 @@ costs = pd.DataFrame({"chapter": [chapter.title for chapter in book.chapters]})
 costs.index = [chapter.number for chapter in book.chapters]
 for name, measured in book.measured.items():
     seconds = measured["seconds"]
-    costs[f"{name}, seconds"] = [seconds.get(chapter.slug) for chapter in book.chapters]
-    print(f"{name}: {sum(seconds.values()):.0f} s, {measured['date']}, {measured['machine']}")
+    costs[f"{name}, seconds"] = [seconds.get(chapter.slug)
+                                 for chapter in book.chapters]
+    print(f"{name}: {sum(seconds.values()):.0f} s, {measured['date']}, "
+          f"{measured['machine']}")
 costs.style.format(precision=0, na_rep="not measured")
 
 # %% [markdown]
@@ -186,7 +191,7 @@ costs.style.format(precision=0, na_rep="not measured")
 # |---|---|---|
 # | `book/chapters/` | the chapters, plain Python text with `# %%` cells: the only files edited by hand | |
 # | `book/notebooks/` | the same chapters as notebooks without output | `python -m book pair` |
-# | `paul/` | the library: data, PatchNet, the two losses, the two stages, evaluation | |
+# | `paul/` | the library: PatchNet, the two losses, the two stages; below it data, experiments, rivals, reports | |
 # | `data_prep/` | makes the people who don't exist, and reads real sets | |
 # | `data/` | the rendered people | `python -m data_prep synthetic --profile mini --out data` |
 # | `results/runs/` | one small JSON file for each run: what was run, on what, with what result | `paul run` |

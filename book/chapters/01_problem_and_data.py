@@ -26,18 +26,19 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
-from torchvision.utils import make_grid
-
-from paul.datasets import ReidDataset, Split
-from paul.images import load_images
+from paul.data.datasets import ReidDataset, Split
+from paul.data.pixels import load_images
+from paul.experiments.profiles import PROFILES
 from paul.metrics import evaluate
 from paul.plots import BLUE, GREEN, GREY, ORANGE, RED, draw_on, drawn, image_grid
-from paul.profiles import PROFILES
-from paul.runs import target_name
+from paul.report.frames import target_name
+from torchvision.utils import make_grid
 
 folders = PROFILES[profile].folders
-sets = {name: ReidDataset.load(Path(data_dir) / folder) for name, folder in folders.items()}
-titles = {name: "source" if name == "source" else target_name(name, profile) for name in sets}
+sets = {name: ReidDataset.load(Path(data_dir) / folder)
+        for name, folder in folders.items()}
+titles = {name: "source" if name == "source" else target_name(name, profile)
+          for name in sets}
 of_set = dict(zip(sets, (GREY, BLUE, ORANGE)))  # one colour per set in every figure
 pd.Series(titles, name=f"the sets of profile {profile}").to_frame()
 
@@ -84,7 +85,8 @@ seven = pd.concat([right, rows_of(others, 6)]).sample(frac=1, random_state=5)
 def lineup(images):
     figure, axes = image_grid(1, len(images), images[0], scale=1.1)
     for place, (axis, image) in enumerate(zip(axes[0], images)):
-        draw_on(axis, image, BLUE if place == 0 else None, str(place) if place else "query")
+        draw_on(axis, image, BLUE if place == 0 else None,
+                str(place) if place else "query")
     return figure
 
 
@@ -92,7 +94,8 @@ lineup(pictures(target, pd.concat([asked, seven])))
 
 # %%
 place = seven["person_id"].tolist().index(person) + 1
-display(Markdown(f"The index says: number **{place}**. Camera {camera} took the query, "
+display(Markdown(f"The index says: number **{place}**. "
+                 f"Camera {camera} took the query, "
                  f"camera {right['camera_id'].item()} took that picture."))
 
 # %% [markdown]
@@ -120,19 +123,24 @@ def count(part):
     """What there is to count in the rows of one split."""
     people = part[part["person_id"] > 0]
     walks = people.drop_duplicates(["person_id", "camera_id"])
-    return {"images": len(part), "people": people["person_id"].nunique(), "cameras": part["camera_id"].nunique(),
+    return {"images": len(part), "people": people["person_id"].nunique(),
+            "cameras": part["camera_id"].nunique(),
             "cameras each": len(walks) / people["person_id"].nunique(),
-            "junk": (part["person_id"] == -1).sum(), "distractors": (part["person_id"] == 0).sum()}
+            "junk": (part["person_id"] == -1).sum(),
+            "distractors": (part["person_id"] == 0).sum()}
 
 
 counts = {(titles[name], split): count(dataset.split(split).frame)
           for name, dataset in sets.items() for split in dataset.splits}
-pd.DataFrame(counts).T.style.format("{:.0f}").format("{:.1f}", subset="cameras each")
+pd.DataFrame(counts).T.style.format("{:.0f}").format("{:.1f}",
+                                                     subset="cameras each")
 
 # %%
 for name, dataset in sets.items():
-    in_both = set(dataset.split("train").person_ids) & set(dataset.split("query").person_ids)
-    assert not in_both, f"{titles[name]}: {len(in_both)} people are in the training and in the test part"
+    in_both = (set(dataset.split("train").person_ids)
+               & set(dataset.split("query").person_ids))
+    assert not in_both, (f"{titles[name]}: {len(in_both)} people are in the "
+                         "training and in the test part")
 print("no person is in both the training and the test part of a set")
 
 # %% [markdown]
@@ -151,7 +159,8 @@ def read_name(file):
 if profile != "paper":  # a real set's index may list files of any name
     for dataset in sets.values():
         read = [read_name(file) for file in dataset.frame["file"]]
-        assert read == list(zip(dataset.frame["person_id"], dataset.frame["camera_id"]))
+        assert read == list(zip(dataset.frame["person_id"],
+                                dataset.frame["camera_id"]))
     print("the index of each set says what its files' names say")
 
 # %% [markdown]
@@ -185,8 +194,10 @@ def verdict(query_person, query_camera, person, camera):
 
 query, gallery = sets[target].split("query"), sets[target].split("gallery")
 query = query.take(range(min(len(query), 500)))  # enough to see it
-asked, offered = (list(zip(s.person_ids.tolist(), s.camera_ids.tolist())) for s in (query, gallery))
-table = torch.tensor([[verdict(*q, *g) for g in offered] for q in asked])  # [queries, gallery]
+asked, offered = (list(zip(s.person_ids.tolist(), s.camera_ids.tolist()))
+                  for s in (query, gallery))
+# [queries, gallery]
+table = torch.tensor([[verdict(*q, *g) for g in offered] for q in asked])
 
 # %% [markdown]
 # `paul.metrics` counts the right images of each query on its own. Both must come to the same number, whatever the
@@ -195,22 +206,28 @@ table = torch.tensor([[verdict(*q, *g) for g in offered] for q in asked])  # [qu
 # %%
 torch.manual_seed(0)
 scores = evaluate(torch.randn(len(query), 8), query.person_ids, query.camera_ids,
-                  torch.randn(len(gallery), 8), gallery.person_ids, gallery.camera_ids)
+                  torch.randn(len(gallery), 8), gallery.person_ids,
+                  gallery.camera_ids)
 rights = (table == RIGHT).sum(1)
-torch.testing.assert_close(rights[rights > 0], torch.tensor(scores.per_query["positives"].to_numpy()))
+torch.testing.assert_close(rights[rights > 0],
+                           torch.tensor(scores.per_query["positives"].to_numpy()))
 assert scores.left_out == int((rights == 0).sum())
-print(f"{scores.queries} queries scored, {scores.left_out} left out for want of a right image")
+print(f"{scores.queries} queries scored, {scores.left_out} left out for want "
+      "of a right image")
 
 # %%
 @drawn
 def what_the_gallery_is():
     figure, axis = plt.subplots(figsize=(8, 1.7))
     left = 0
-    for name, value, colour in (("right", RIGHT, GREEN), ("left out", LEFT_OUT, GREY), ("wrong", WRONG, RED)):
+    for name, value, colour in (("right", RIGHT, GREEN),
+                                ("left out", LEFT_OUT, GREY),
+                                ("wrong", WRONG, RED)):
         mean = (table == value).double().sum(1).mean().item()
         axis.barh(0, mean, left=left, color=colour, label=f"{name}: {mean:.1f}")
         left += mean
-    axis.set(yticks=[], xlabel="gallery images", title="what an average query finds in the gallery")
+    axis.set(yticks=[], xlabel="gallery images",
+             title="what an average query finds in the gallery")
     axis.spines["left"].set_visible(False)
     figure.legend(ncols=3, loc="outside lower center")
     return figure
@@ -232,8 +249,10 @@ what_the_gallery_is()
 @drawn
 def contact(images, columns, title):
     """Images [n, 3, H, W] in lines of `columns`, on white."""
-    sheet = make_grid(images, nrow=columns, padding=3, pad_value=255).permute(1, 2, 0)
-    figure, axis = plt.subplots(figsize=(10, 10 * sheet.shape[0] / sheet.shape[1] + 0.3))
+    sheet = make_grid(images, nrow=columns, padding=3, pad_value=255)
+    sheet = sheet.permute(1, 2, 0)
+    height = 10 * sheet.shape[0] / sheet.shape[1] + 0.3
+    figure, axis = plt.subplots(figsize=(10, height))
     axis.imshow(sheet, interpolation="antialiased")
     axis.set_title(title)
     axis.axis("off")
@@ -241,15 +260,18 @@ def contact(images, columns, title):
 
 
 def walks(name, people, cameras=3):
-    """For each of some training people, who come side by side, one image in each of some cameras."""
-    frame = sets[name].split("train").frame.drop_duplicates(["person_id", "camera_id"])
+    """For some training people, who come side by side: one image in each camera."""
+    frame = sets[name].split("train").frame
+    frame = frame.drop_duplicates(["person_id", "camera_id"])
     known = frame.groupby("person_id").filter(lambda part: len(part) >= cameras)
     chosen = known["person_id"].drop_duplicates().sample(people, random_state=1)
-    return pd.concat([known[known["person_id"] == person].head(cameras) for person in chosen])
+    return pd.concat([known[known["person_id"] == person].head(cameras)
+                      for person in chosen])
 
 
 for name in sets:
-    display(contact(pictures(name, walks(name, people=8)), 12, f"{titles[name]}: eight people, three pictures each"))
+    display(contact(pictures(name, walks(name, people=8)), 12,
+                    f"{titles[name]}: eight people, three pictures each"))
 
 # %% [markdown]
 # **You should see** triples of the same clothes in changing light and from changing sides, and sets that differ in more
@@ -262,10 +284,12 @@ for name in sets:
 # %%
 train = sets[target].split("train").frame
 once = train.drop_duplicates(["camera_id", "person_id"])
-by_camera = [rows_of(part, 12) for _, part in once.groupby("camera_id") if len(part) >= 12][:4]
+by_camera = [rows_of(part, 12) for _, part in once.groupby("camera_id")
+             if len(part) >= 12][:4]
 if by_camera:
     images = pictures(target, pd.concat(by_camera))
-    display(contact(images, 12, f"{titles[target]}: a line per camera, twelve people each"))
+    display(contact(images, 12,
+                    f"{titles[target]}: a line per camera, twelve people each"))
 else:
     print(f"the cameras of profile {profile} see fewer than twelve people each")
 
@@ -286,20 +310,28 @@ has_truth = all("yaw" in dataset.frame for dataset in sets.values())
 def views_and_boxes():
     figure = plt.figure(figsize=(10, 3.2))
     polar = figure.add_subplot(1, 3, 1, projection="polar")
-    polar.hist(np.radians(train["yaw"].astype(float)), bins=np.linspace(0, 2 * np.pi, 25), color=of_set[target])
+    polar.hist(np.radians(train["yaw"].astype(float)),
+               bins=np.linspace(0, 2 * np.pi, 25), color=of_set[target])
     polar.set(theta_zero_location="S", yticks=[])
-    polar.set_xticks(np.radians([0, 90, 180, 270]), ["front", "side", "back", "side"])
+    polar.set_xticks(np.radians([0, 90, 180, 270]),
+                     ["front", "side", "back", "side"])
     polar.set_title("what the camera sees", pad=14)
     boxes = figure.add_subplot(1, 3, 2)
-    boxes.scatter(train["box_dx"], train["box_dy"], s=4, color=of_set[target], alpha=0.5)
-    boxes.set(xlabel="to the right, box widths", ylabel="down, box heights", title="the person's centre, off the box's",
-              xlim=(-0.25, 0.25), ylim=(0.25, -0.25), aspect="equal")
+    boxes.scatter(train["box_dx"], train["box_dy"], s=4, color=of_set[target],
+                  alpha=0.5)
+    boxes.set(xlabel="to the right, box widths", ylabel="down, box heights",
+              title="the person's centre, off the box's", xlim=(-0.25, 0.25),
+              ylim=(0.25, -0.25), aspect="equal")
     hidden = figure.add_subplot(1, 3, 3)
-    frames = {titles[name]: dataset.split("train").frame["occluder"] for name, dataset in sets.items()}
-    shares = pd.DataFrame({name: 100 * kinds.value_counts(normalize=True) for name, kinds in frames.items()})
-    shares.drop("none").fillna(0).plot.barh(ax=hidden, color=list(of_set.values()), width=0.8, legend=False)
+    frames = {titles[name]: dataset.split("train").frame["occluder"]
+              for name, dataset in sets.items()}
+    shares = pd.DataFrame({name: 100 * kinds.value_counts(normalize=True)
+                           for name, kinds in frames.items()})
+    shares.drop("none").fillna(0).plot.barh(ax=hidden, color=list(of_set.values()),
+                                            width=0.8, legend=False)
     hidden.set(xlabel="% of the images", ylabel="", title="what stands in front")
-    figure.legend(*hidden.get_legend_handles_labels(), ncols=3, loc="outside lower right")
+    figure.legend(*hidden.get_legend_handles_labels(), ncols=3,
+                  loc="outside lower right")
     return figure
 
 
@@ -317,27 +349,35 @@ views_and_boxes() if has_truth else print("a real set has no such columns")
 
 # %%
 def nearest_views(frame, a, b):
-    """One image of each of two people: from one camera if they share one, in directions as like as can be."""
-    pairs = frame[frame["person_id"] == a].merge(frame[frame["person_id"] == b], how="cross", suffixes=("", "_b"))
+    """One image of each of two people: from one camera if they share one, and in
+    directions as like as can be."""
+    pairs = frame[frame["person_id"] == a].merge(frame[frame["person_id"] == b],
+                                                 how="cross", suffixes=("", "_b"))
     turn = np.radians(pairs["yaw"].astype(float) - pairs["yaw_b"].astype(float))
     cost = (pairs["camera_id"] != pairs["camera_id_b"]) - np.cos(turn)
     best = pairs.loc[cost.idxmin()]
-    return frame[frame["file"].isin([best["file"]])], frame[frame["file"].isin([best["file_b"]])]
+    return (frame[frame["file"].isin([best["file"]])],
+            frame[frame["file"].isin([best["file_b"]])])
 
 
-DETAILS = ["top", "top_texture", "top_second", "print", "bottom", "bottom_colour", "shoes", "hair", "hair_colour",
-           "hat", "backpack", "bag", "scarf"]
+DETAILS = ["top", "top_texture", "top_second", "print", "bottom", "bottom_colour",
+           "shoes", "hair", "hair_colour", "hat", "backpack", "bag", "scarf"]
 if has_truth:
     people = train.drop_duplicates("person_id").set_index("person_id")
     model = pd.to_numeric(people["lookalike"], errors="coerce").dropna().astype(int)
-    pairs = [(a, b) for b, a in model.sample(min(10, len(model)), random_state=2).items()]
+    shown = model.sample(min(10, len(model)), random_state=2)
+    pairs = [(a, b) for b, a in shown.items()]
     first, second = zip(*(nearest_views(train, a, b) for a, b in pairs))
     images = pictures(target, pd.concat([*first, *second]))
     display(contact(images, len(pairs), "each column: two different people"))
-    differing = [", ".join(d for d in DETAILS if people.loc[a, d] != people.loc[b, d]) for a, b in pairs]
-    differing = pd.DataFrame({"column": range(1, len(pairs) + 1), "differ in": differing})
+    differing = [", ".join(d for d in DETAILS
+                           if people.loc[a, d] != people.loc[b, d])
+                 for a, b in pairs]
+    differing = pd.DataFrame({"column": range(1, len(pairs) + 1),
+                              "differ in": differing})
     display(differing.replace("_", " ", regex=True).style.hide(axis="index"))
-    print(f"{len(model) / len(people):.0%} of {len(people)} training people are made after somebody else")
+    print(f"{len(model) / len(people):.0%} of {len(people)} training people are "
+          "made after somebody else")
 
 # %% [markdown]
 # **You should see** that you have to look for the difference, and that it sits in one place: at the head, the chest,
@@ -367,7 +407,8 @@ def colour_bins(images):
 
 def colour_histogram(images):
     """All pixels of all images together, [64], sums to one."""
-    return torch.bincount(colour_bins(images).flatten(), minlength=LEVELS**3).double() / images[:, 0].numel()
+    return torch.bincount(colour_bins(images).flatten(),
+                          minlength=LEVELS**3).double() / images[:, 0].numel()
 
 
 def total_variation(h, other):
@@ -383,32 +424,39 @@ assert total_variation(colour_histogram(white), colour_histogram(half_black)) ==
 # no camera.
 
 # %%
-samples = {name: rows_of(dataset.split("train").frame, 1500) for name, dataset in sets.items()}
+samples = {name: rows_of(dataset.split("train").frame, 1500)
+           for name, dataset in sets.items()}
 images = {name: pictures(name, sample) for name, sample in samples.items()}
 histogram = {name: colour_histogram(part) for name, part in images.items()}
 odd = torch.tensor(samples["source"]["camera_id"].to_numpy() % 2 == 1)
-distance = {f"{titles[a]} to {titles[b]}": total_variation(histogram[a], histogram[b])
-            for a, b in (("source", "market"), ("source", "duke"), ("market", "duke"))}
+two_sets = (("source", "market"), ("source", "duke"), ("market", "duke"))
+distance = {f"{titles[a]} to {titles[b]}":
+            total_variation(histogram[a], histogram[b]) for a, b in two_sets}
 distance["source: odd to even cameras"] = total_variation(
-    colour_histogram(images["source"][odd]), colour_histogram(images["source"][~odd]))
+    colour_histogram(images["source"][odd]),
+    colour_histogram(images["source"][~odd]))
 pd.Series(distance, name="total variation").to_frame().style.format(precision=3)
 
 
 # %%
 @drawn
 def gap():
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(3, 2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4),
+                                         width_ratios=(3, 2))
     levels = np.arange(0, 257, 4)
     for name, part in images.items():
         part = part.float()
-        left.stairs(np.histogram(part.mean(1), bins=levels, density=True)[0], levels, color=of_set[name],
-                    linewidth=1.8, label=titles[name])
+        left.stairs(np.histogram(part.mean(1), bins=levels, density=True)[0],
+                    levels, color=of_set[name], linewidth=1.8, label=titles[name])
         red, _, blue = part.mean((2, 3)).unbind(1)
         points = pd.DataFrame({"warm": red - blue, "bright": part.mean((1, 2, 3))})
         cameras = points.groupby(samples[name]["camera_id"].to_numpy()).mean()
-        right.scatter(points["warm"], points["bright"], s=2, color=of_set[name], alpha=0.12)
-        right.scatter(cameras["warm"], cameras["bright"], s=55, color=of_set[name], edgecolor="black", zorder=3)
-    left.set(xlabel="brightness of a pixel", yticks=[], title="all pixels of the training images")
+        right.scatter(points["warm"], points["bright"], s=2, color=of_set[name],
+                      alpha=0.12)
+        right.scatter(cameras["warm"], cameras["bright"], s=55, color=of_set[name],
+                      edgecolor="black", zorder=3)
+    left.set(xlabel="brightness of a pixel", yticks=[],
+             title="all pixels of the training images")
     left.legend()
     right.set(xlabel="red $-$ blue: warmer to the right", ylabel="mean brightness")
     right.set_title("images (dots), cameras (circles)")
@@ -436,24 +484,28 @@ gap()
 
 # %%
 def colour_patches(images, count):
-    """Root colour histograms of `count` horizontal stripes: [n, 3, H, W] -> [count, n, 64], each a unit vector."""
+    """Root colour histograms of `count` horizontal stripes, each a unit vector:
+    [n, 3, H, W] -> [count, n, 64]."""
     width = images.shape[-1]
     bins = colour_bins(images[..., width // 4: width - width // 4])
     stripes = []
     for stripe in bins.flatten(1).chunk(count, 1):
         counts = torch.zeros(len(images), LEVELS**3, dtype=torch.float64)
-        counts.scatter_add_(1, stripe, torch.ones(stripe.shape, dtype=torch.float64))
+        counts.scatter_add_(1, stripe,
+                            torch.ones(stripe.shape, dtype=torch.float64))
         stripes.append((counts / stripe.shape[1]).sqrt())
     return torch.stack(stripes)
 
 
 known = sets[target].frame
 known = known[known["split"].isin(["val_query", "val_gallery"])]
-if known.empty:  # a real set has no validation people: then some of the training people, for looking only
+if known.empty:  # a real set has no validation people; these are for looking only
     known = sets[target].split("train").frame.head(1000)
 known = known.reset_index(drop=True)
-people_images = pictures(target, known, size=(96, 48))  # 96 rows divide into six stripes
-person, camera = (torch.tensor(known[column].to_numpy()) for column in ("person_id", "camera_id"))
+# 96 rows divide into six stripes
+people_images = pictures(target, known, size=(96, 48))
+person, camera = (torch.tensor(known[column].to_numpy())
+                  for column in ("person_id", "camera_id"))
 whole, stripes = colour_patches(people_images, 1), colour_patches(people_images, 6)
 # the stripes' shares average to the whole image's: both see exactly the same pixels
 torch.testing.assert_close(stripes.square().mean(0), whole[0].square())
@@ -474,7 +526,8 @@ same_person, same_camera = person[:, None] == person, camera[:, None] == camera
 
 
 def nearest(x, excluded):
-    """Position of each image's nearest neighbour among those that aren't excluded: x [n, D], excluded [n, n] -> [n]."""
+    """Position of each image's nearest neighbour among those that aren't excluded:
+    x [n, D], excluded [n, n] -> [n]."""
     return torch.cdist(x, x).masked_fill(excluded, float("inf")).argmin(1)
 
 
@@ -483,19 +536,23 @@ def purity(x, excluded):
 
 
 protocol = same_person & same_camera  # leaves an image itself out, too
-beside = stripes.transpose(0, 1).flatten(1)  # the six stripes side by side, [n, 6 * 64]
+# the six stripes side by side, [n, 6 * 64]
+beside = stripes.transpose(0, 1).flatten(1)
 for x in (whole[0], beside):
     library = evaluate(x, person, camera, x, person, camera)
-    torch.testing.assert_close(purity(x, protocol), library.rank(1), atol=2 / len(person), rtol=0)
+    torch.testing.assert_close(purity(x, protocol), library.rank(1),
+                               atol=2 / len(person), rtol=0)
 
 # %%
 named = {"whole image": whole[0], "6 stripes side by side": beside}
 named |= {f"stripe {m + 1} alone": stripes[m] for m in range(6)}
 rules = {"by the protocol": protocol, "in other cameras only": same_camera}
-measured = pd.DataFrame({rule: {name: purity(x, excluded) for name, x in named.items()}
+measured = pd.DataFrame({rule: {name: purity(x, excluded)
+                                for name, x in named.items()}
                          for rule, excluded in rules.items()})
 right = same_person & ~same_camera
-measured.loc["chance"] = [(right.sum(1) / (~excluded).sum(1)).mean().item() for excluded in rules.values()]
+measured.loc["chance"] = [(right.sum(1) / (~excluded).sum(1)).mean().item()
+                          for excluded in rules.values()]
 (100 * measured).style.format("{:.1f} %")
 
 # %% [markdown]
@@ -513,7 +570,8 @@ if has_truth:
     strangers = same_person | same_camera
 
     def agreement(x, column):
-        """How often the nearest stranger in another camera has the same value in a truth column, in percent."""
+        """How often the nearest stranger in another camera has the same value in a
+        truth column, in percent."""
         values = known[column].to_numpy()
         return 100 * (values[nearest(x, strangers)] == values).mean()
 
@@ -522,23 +580,30 @@ if has_truth:
         same = torch.from_numpy(values[:, None] == values)
         return 100 * (same & ~strangers).sum().item() / (~strangers).sum().item()
 
-    asked = {"colour of the top": "top_colour", "colour of the legs": "bottom_colour", "colour of the shoes": "shoes"}
-    found = pd.DataFrame({title: [agreement(x, column) for x in named.values()] + [chance(column)]
-                          for title, column in asked.items()}, index=[*named, "chance"])
+    asked = {"colour of the top": "top_colour",
+             "colour of the legs": "bottom_colour",
+             "colour of the shoes": "shoes"}
+    found = {title: [*(agreement(x, column) for x in named.values()),
+                     chance(column)] for title, column in asked.items()}
+    found = pd.DataFrame(found, index=[*named, "chance"])
     display(found.style.format("{:.0f} %"))
 
 
 # %%
 @drawn
 def what_stripes_know():
-    figure, axes = plt.subplots(1, 4, figsize=(10, 3.4), width_ratios=(1.1, 2, 2, 2))
-    off = known["box_dx"].abs() + known["box_dy"].abs() + (known["box_scale"] - 1).abs()
-    example = people_images[off[known["occluder"] == "none"].idxmin()].permute(1, 2, 0)
+    figure, axes = plt.subplots(1, 4, figsize=(10, 3.4),
+                                width_ratios=(1.1, 2, 2, 2))
+    off = (known["box_dx"].abs() + known["box_dy"].abs()
+           + (known["box_scale"] - 1).abs())
+    example = people_images[off[known["occluder"] == "none"].idxmin()]
+    example = example.permute(1, 2, 0)
     height, width = example.shape[:2]
     axes[0].imshow(example)
     for m in range(6):
         axes[0].axhline(m * height / 6, color="white", linewidth=0.8)
-        axes[0].text(1, (m + 0.5) * height / 6, str(m + 1), color="white", va="center", weight="bold")
+        axes[0].text(1, (m + 0.5) * height / 6, str(m + 1), color="white",
+                     va="center", weight="bold")
     axes[0].axvspan(0, width / 4, color="white", alpha=0.35)
     axes[0].axvspan(width * 3 / 4, width, color="white", alpha=0.35)
     axes[0].axis("off")
@@ -547,10 +612,12 @@ def what_stripes_know():
         axis.barh(range(1, 7), alone, color=BLUE, height=0.75)
         axis.axvline(values["whole image"], color=ORANGE, label="whole image")
         axis.axvline(values["chance"], color=GREY, linestyle=":", label="chance")
-        axis.set(ylim=(6.6, 0.4), yticks=range(1, 7), xlabel="% of the nearest strangers")
+        axis.set(ylim=(6.6, 0.4), yticks=range(1, 7),
+                 xlabel="% of the nearest strangers")
         axis.set_title(title, fontsize=9)
     axes[1].set_ylabel("stripe")
-    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center",
+                  ncols=2)
     return figure
 
 
@@ -570,11 +637,13 @@ what_stripes_know() if has_truth else print("a real set has no such columns")
 
 # %%
 def clearest_case():
-    """(anchor, same person, stranger): whole images prefer the stranger, stripes the person, both clearly.
+    """(anchor, same person, stranger): whole images prefer the stranger, stripes
+    the person, both clearly.
 
     The stranger comes from the person's camera, so that no camera favours either.
     """
-    d_whole, d_stripes = torch.cdist(whole[0], whole[0]), torch.cdist(beside, beside) / 6**0.5
+    d_whole, d_stripes = (torch.cdist(whole[0], whole[0]),
+                          torch.cdist(beside, beside) / 6**0.5)
     best, case = -float("inf"), None
     for anchor in range(len(person)):
         for mate in torch.nonzero(right[anchor]).flatten().tolist():
@@ -583,7 +652,8 @@ def clearest_case():
             fair = (camera == camera[mate]) & ~same_person[anchor]
             clear = torch.minimum(misled, helped).where(fair, -torch.inf)
             if clear.max() > best:
-                best, case = clear.max().item(), (anchor, mate, clear.argmax().item())
+                best, case = (clear.max().item(),
+                              (anchor, mate, clear.argmax().item()))
     return case
 
 
@@ -592,19 +662,25 @@ anchor, mate, stranger = clearest_case()
 
 @drawn
 def close_up():
-    figure, axes = plt.subplots(1, 4, figsize=(10, 3.4), width_ratios=(1, 1, 1, 2.6))
-    for axis, place, name, colour in ((axes[0], mate, "same person", GREEN), (axes[1], anchor, "anchor", "black"),
+    figure, axes = plt.subplots(1, 4, figsize=(10, 3.4),
+                                width_ratios=(1, 1, 1, 2.6))
+    for axis, place, name, colour in ((axes[0], mate, "same person", GREEN),
+                                      (axes[1], anchor, "anchor", "black"),
                                       (axes[2], stranger, "stranger", RED)):
         draw_on(axis, people_images[place], colour, name)
         for m in range(1, 6):
-            axis.axhline(m * people_images.shape[2] / 6, color="white", linewidth=0.8)
+            axis.axhline(m * people_images.shape[2] / 6, color="white",
+                         linewidth=0.8)
     rows = np.arange(8)
     for place, colour, shift in ((mate, GREEN, -0.2), (stranger, RED, 0.2)):
         each = (stripes[:, anchor] - stripes[:, place]).norm(dim=1)
-        values = [*each, each.square().mean().sqrt(), (whole[0, anchor] - whole[0, place]).norm()]
+        values = [*each, each.square().mean().sqrt(),
+                  (whole[0, anchor] - whole[0, place]).norm()]
         axes[3].barh(rows + shift, values, height=0.38, color=colour)
-    names = [*(f"stripe {m + 1}" for m in range(6)), "6 stripes together", "whole image"]
-    axes[3].set(yticks=rows, yticklabels=names, xlabel="distance to the anchor", ylim=(7.6, -0.6))
+    names = [*(f"stripe {m + 1}" for m in range(6)), "6 stripes together",
+             "whole image"]
+    axes[3].set(yticks=rows, yticklabels=names, xlabel="distance to the anchor",
+                ylim=(7.6, -0.6))
     axes[3].axhline(5.5, color=GREY, linewidth=0.8)
     return figure
 
@@ -634,7 +710,8 @@ close_up()
 
 # %%
 card = sets[target].card
-keys = [key for key in ("name", "description", "licence", "renderer", "seed", "fingerprint") if key in card]
+keys = ("name", "description", "licence", "renderer", "seed", "fingerprint")
+keys = [key for key in keys if key in card]
 pd.Series({key: str(card[key]) for key in keys}, name="card.json").to_frame()
 
 # %% [markdown]

@@ -25,14 +25,22 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
-
-from paul.datasets import ReidDataset
-from paul.images import load_images
-from paul.intervals import mean_interval
+from paul.data.datasets import ReidDataset
+from paul.data.pixels import load_images
+from paul.experiments.profiles import PROFILES
+from paul.experiments.records import read_records
 from paul.metrics import evaluate, evaluate_distances
-from paul.plots import BLUE, GREEN, GREY, ORANGE, RED, drawn, per_query_ap, ranked_list
-from paul.profiles import PROFILES
-from paul.runs import read_records, target_name
+from paul.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    drawn,
+    per_query_ap,
+    ranked_list,
+)
+from paul.report.frames import target_name
+from paul.report.statistics import mean_interval
 
 # %% [markdown]
 # ## One ranked list
@@ -58,7 +66,8 @@ def ranks_of(order):
 
 
 def ask_library(order):
-    """The same list as `paul.metrics` wants it: one query of person 1, right images are person 1, wrong ones 2."""
+    """The same list as `paul.metrics` wants it: one query of person 1, right images
+    are person 1, wrong ones 2."""
     ids = torch.where(torch.tensor(order) == 1, 1, 2)
     distances = torch.arange(1.0, len(order) + 1)[None]
     return evaluate_distances(distances, [1], ids, [1], torch.full_like(ids, 2))
@@ -126,8 +135,9 @@ def walk(order):
 def area(order, trapezoid):
     """Area under the walk's points, joined by straight lines or by steps."""
     total = 0.0
-    for (recall, precision), (next_recall, next_precision) in zip(walk(order), walk(order)[1:]):
-        height = (precision + next_precision) / 2 if trapezoid else next_precision
+    points = walk(order)
+    for (recall, before), (next_recall, after) in zip(points, points[1:]):
+        height = (before + after) / 2 if trapezoid else after
         total += (next_recall - recall) * height
     return total
 
@@ -141,7 +151,8 @@ def step_ap(ranks):
 
 
 def trapezoid_ap(ranks):
-    before = [1.0 if r == 1 else (i - 1) / (r - 1) for i, r in enumerate(ranks, start=1)]
+    before = [1.0 if r == 1 else (i - 1) / (r - 1)
+              for i, r in enumerate(ranks, start=1)]
     at = [i / r for i, r in enumerate(ranks, start=1)]
     return sum((b + a) / 2 for b, a in zip(before, at)) / len(ranks)
 
@@ -149,8 +160,10 @@ def trapezoid_ap(ranks):
 for ranks in combinations(range(1, 11), 3):
     order = [int(rank in ranks) for rank in range(1, 11)]
     library = ask_library(order)
-    torch.testing.assert_close([area(order, False), area(order, True)], [step_ap(ranks), trapezoid_ap(ranks)])
-    torch.testing.assert_close([library.map_step, library.map_trapezoid], [step_ap(ranks), trapezoid_ap(ranks)])
+    torch.testing.assert_close([area(order, False), area(order, True)],
+                               [step_ap(ranks), trapezoid_ap(ranks)])
+    torch.testing.assert_close([library.map_step, library.map_trapezoid],
+                               [step_ap(ranks), trapezoid_ap(ranks)])
 print("walk, closed form and library agree on all 120 lists")
 
 
@@ -164,15 +177,17 @@ def two_areas(name):
         if trapezoid:
             axis.fill_between(recall, precision, color=colour, alpha=0.25)
         else:
-            axis.fill_between(recall, np.append(precision[1:], precision[-1]), step="post", color=colour, alpha=0.25)
+            axis.fill_between(recall, np.append(precision[1:], precision[-1]),
+                              step="post", color=colour, alpha=0.25)
         axis.plot(recall, precision, "o-", color=GREY, markersize=4, linewidth=1)
         hits = ranks_of(order)
         axis.plot(recall[hits], precision[hits], "o", color=GREEN, markersize=8)
         for i, rank in enumerate(hits, start=1):
-            axis.annotate(f"{i}/{rank}", (recall[rank], precision[rank]), xytext=(-6, 7),
-                          textcoords="offset points", ha="right")
+            axis.annotate(f"{i}/{rank}", (recall[rank], precision[rank]),
+                          xytext=(-6, 7), textcoords="offset points", ha="right")
         axis.set(xlabel="recall", ylim=(0, 1.15), xlim=(0, 1.05))
-        axis.set_title(f"list {name}, {'trapezoid' if trapezoid else 'step'}: {area(order, trapezoid):.3f}")
+        axis.set_title(f"list {name}, {'trapezoid' if trapezoid else 'step'}: "
+                       f"{area(order, trapezoid):.3f}")
     axes[0].set_ylabel("precision")
     return figure
 
@@ -215,18 +230,23 @@ def four_lists():
     headings = ["Rank-1", "AP, step", "AP, trapezoid", "INP"]
     for line, (name, order) in enumerate(LISTS.items()):
         for rank, right in enumerate(order):
-            axis.add_patch(plt.Rectangle((rank, line + 0.1), 0.85, 0.8, color=GREEN if right else "#DDDDDD"))
+            axis.add_patch(plt.Rectangle((rank, line + 0.1), 0.85, 0.8,
+                                         color=GREEN if right else "#DDDDDD"))
             if right:
-                axis.text(rank + 0.42, line + 0.5, "\N{CHECK MARK}", color="white", ha="center", va="center")
+                axis.text(rank + 0.42, line + 0.5, "\N{CHECK MARK}", color="white",
+                          ha="center", va="center")
         ranks = ranks_of(order)
         values = [cmc([order], 1), step_ap(ranks), trapezoid_ap(ranks), inp(ranks)]
         axis.text(-0.3, line + 0.5, name, ha="right", va="center", weight="bold")
         for column, value in enumerate(values):
-            axis.text(11.2 + 2.2 * column, line + 0.5, f"{value:.2f}", ha="center", va="center")
+            axis.text(11.2 + 2.2 * column, line + 0.5, f"{value:.2f}", ha="center",
+                      va="center")
     for column, heading in enumerate(headings):
-        axis.text(11.2 + 2.2 * column, -0.25, heading, ha="center", va="center", fontsize=9)
+        axis.text(11.2 + 2.2 * column, -0.25, heading, ha="center", va="center",
+                  fontsize=9)
     for rank in range(10):
-        axis.text(rank + 0.42, -0.25, str(rank + 1), ha="center", va="center", fontsize=8, color=GREY)
+        axis.text(rank + 0.42, -0.25, str(rank + 1), ha="center", va="center",
+                  fontsize=8, color=GREY)
     axis.set(xlim=(-0.8, 19), ylim=(4.1, -0.6))
     axis.axis("off")
     return figure
@@ -244,14 +264,16 @@ four_lists()
 # neither help nor take up a place (ledger 30).
 
 # %%
-people = torch.tensor([7, -1, 7, 0, 7, 3, 7])  # nearest first; -1 junk, 0 a distractor
+# nearest first; -1 junk, 0 a distractor
+people = torch.tensor([7, -1, 7, 0, 7, 3, 7])
 cameras = torch.tensor([1, 2, 4, 2, 1, 3, 2])
 query_person, query_camera = 7, 1
 
 kept = [(p, c) for p, c in zip(people.tolist(), cameras.tolist())
         if p != -1 and not (p == query_person and c == query_camera)]
 order = [int(p == query_person) for p, c in kept]
-library = evaluate_distances(torch.arange(7.0)[None], [query_person], people, [query_camera], cameras)
+library = evaluate_distances(torch.arange(7.0)[None], [query_person], people,
+                             [query_camera], cameras)
 torch.testing.assert_close(step_ap(ranks_of(order)), library.map_step)
 print("what is left of seven:", order, "ranks of the right ones:", ranks_of(order))
 
@@ -267,15 +289,19 @@ print("what is left of seven:", order, "ranks of the right ones:", ranks_of(orde
 
 # %%
 def first_rank(distances, right, wrong_first):
-    """Rank of the first right image; among equal distances the wrong ones come first, or the right ones."""
+    """Rank of the first right image; among equal distances the wrong ones come
+    first, or the right ones."""
     nearest = min(d for d, hit in zip(distances, right) if hit)
-    ahead = [d < nearest or (wrong_first and d == nearest) for d, hit in zip(distances, right) if not hit]
+    ahead = [d < nearest or (wrong_first and d == nearest)
+             for d, hit in zip(distances, right) if not hit]
     return 1 + sum(ahead)
 
 
 distances, right = [0.5, 0.5, 0.5, 0.9], [0, 1, 0, 1]
-library = evaluate_distances(torch.tensor([distances]), [1], torch.tensor(right), [1], torch.full((4,), 2))
-assert library.per_query["first_rank"].item() == first_rank(distances, right, wrong_first=True) == 3
+library = evaluate_distances(torch.tensor([distances]), [1], torch.tensor(right),
+                             [1], torch.full((4,), 2))
+assert (library.per_query["first_rank"].item()
+        == first_rank(distances, right, wrong_first=True) == 3)
 assert first_rank(distances, right, wrong_first=False) == 1
 
 # %% [markdown]
@@ -293,27 +319,34 @@ LEVELS = 4
 
 
 def colour_stripes(images, count=6):
-    """Root colour histograms of `count` stripes side by side: [n, 3, H, W] -> [n, count * 64]."""
+    """Root colour histograms of `count` stripes side by side:
+    [n, 3, H, W] -> [n, count * 64]."""
     width = images.shape[-1]
-    red, green, blue = (images[..., width // 4: width - width // 4].long() * LEVELS // 256).unbind(1)
+    middle = images[..., width // 4: width - width // 4].long()
+    red, green, blue = (middle * LEVELS // 256).unbind(1)
     bins = ((red * LEVELS + green) * LEVELS + blue).flatten(1)
     shares = []
     for stripe in bins.chunk(count, 1):
         counts = torch.zeros(len(images), LEVELS**3, dtype=torch.float64)
-        shares.append(counts.scatter_add_(1, stripe, torch.ones(stripe.shape, dtype=torch.float64)) / stripe.shape[1])
+        ones = torch.ones(stripe.shape, dtype=torch.float64)
+        shares.append(counts.scatter_add_(1, stripe, ones) / stripe.shape[1])
     return torch.cat(shares, 1).sqrt()
 
 
 dataset = ReidDataset.load(Path(data_dir) / PROFILES[profile].folders[target])
 name_here = f"{target_name(target, profile)}, profile {profile}"
 query, gallery = dataset.split("query"), dataset.split("gallery")
-query_images, gallery_images = (load_images(split, (96, 48)) for split in (query, gallery))
-query_ids, gallery_ids = (torch.tensor(split.person_ids) for split in (query, gallery))
-query_cams, gallery_cams = (torch.tensor(split.camera_ids) for split in (query, gallery))
+query_images, gallery_images = (load_images(split, (96, 48))
+                                for split in (query, gallery))
+query_ids, gallery_ids = (torch.tensor(split.person_ids)
+                          for split in (query, gallery))
+query_cams, gallery_cams = (torch.tensor(split.camera_ids)
+                            for split in (query, gallery))
 
 
 def score(describe):
-    return evaluate(describe(query_images), query_ids, query_cams, describe(gallery_images), gallery_ids, gallery_cams)
+    return evaluate(describe(query_images), query_ids, query_cams,
+                    describe(gallery_images), gallery_ids, gallery_cams)
 
 
 # %%
@@ -326,7 +359,8 @@ descriptors = {
 }
 scores = {name: score(describe) for name, describe in descriptors.items()}
 shown = ["rank1", "rank5", "rank10", "map_step", "map_trapezoid", "minp"]
-table = pd.DataFrame({name: metrics.percent() for name, metrics in scores.items()}).T[shown]
+table = pd.DataFrame({name: metrics.percent()
+                      for name, metrics in scores.items()}).T[shown]
 table.style.format("{:.1f} %").set_caption(name_here)
 
 # %% [markdown]
@@ -339,13 +373,18 @@ table.style.format("{:.1f} %").set_caption(name_here)
 
 # %%
 stripes = scores["colours of 6 stripes"]
-by_ap = stripes.per_query.sort_values("ap_step", ascending=False)["query"].to_numpy()
-picked = torch.tensor(by_ap[[len(by_ap) // 50, len(by_ap) // 4, len(by_ap) // 2, -1]].copy())
-order = torch.cdist(colour_stripes(query_images[picked]), colour_stripes(gallery_images)).argsort(1)[:, :11]
+by_ap = stripes.per_query.sort_values("ap_step", ascending=False)
+by_ap = by_ap["query"].to_numpy()
+picked = [len(by_ap) // 50, len(by_ap) // 4, len(by_ap) // 2, -1]
+picked = torch.tensor(by_ap[picked].copy())
+order = torch.cdist(colour_stripes(query_images[picked]),
+                    colour_stripes(gallery_images)).argsort(1)[:, :11]
 same = gallery_ids[order] == query_ids[picked, None]
-skipped = (same & (gallery_cams[order] == query_cams[picked, None])) | (gallery_ids[order] == -1)
+skipped = ((same & (gallery_cams[order] == query_cams[picked, None]))
+           | (gallery_ids[order] == -1))
 aps = stripes.per_query.set_index("query").loc[picked.tolist(), "ap_step"]
-ranked_list(query_images[picked], gallery_images[order], same & ~skipped, skipped, [f"AP {ap:.2f}" for ap in aps])
+ranked_list(query_images[picked], gallery_images[order], same & ~skipped, skipped,
+            [f"AP {ap:.2f}" for ap in aps])
 
 # %% [markdown]
 # **You should see** right images framed green and ticked, wrong ones red and crossed. Where colours fail, look at what
@@ -357,17 +396,21 @@ ranked_list(query_images[picked], gallery_images[order], same & ~skipped, skippe
 
 # %%
 def score_under(query_cameras=query_cams, ids=gallery_ids, rows=slice(None)):
-    return evaluate(colour_stripes(query_images), query_ids, query_cameras, colour_stripes(gallery_images)[rows],
-                    ids[rows], gallery_cams[rows]).percent()
+    return evaluate(colour_stripes(query_images), query_ids, query_cameras,
+                    colour_stripes(gallery_images)[rows], ids[rows],
+                    gallery_cams[rows]).percent()
 
 
 rules = {
     "the protocol": score_under(),
-    "own camera counts as right": score_under(query_cameras=torch.full_like(query_cams, -1)),
-    "junk counts as wrong": score_under(ids=torch.where(gallery_ids == -1, 0, gallery_ids)),
+    "own camera counts as right": score_under(
+        query_cameras=torch.full_like(query_cams, -1)),
+    "junk counts as wrong": score_under(
+        ids=torch.where(gallery_ids == -1, 0, gallery_ids)),
     "distractors dropped": score_under(rows=gallery_ids != 0),
 }
-pd.DataFrame(rules).T[["rank1", "map_step", "map_trapezoid"]].style.format("{:.1f} %").set_caption(name_here)
+under = pd.DataFrame(rules).T[["rank1", "map_step", "map_trapezoid"]]
+under.style.format("{:.1f} %").set_caption(name_here)
 
 # %% [markdown]
 # **You should see** the second line far above all others. Finding a person again in the pictures that the same camera
@@ -391,23 +434,28 @@ per_query_ap({name: scores[name].per_query["ap_step"] for name in list(scores)[2
 # %%
 def right_ranks(query_row):
     """Ranks of all right images of one query, left-out images not counted."""
-    distances = torch.cdist(colour_stripes(query_images[[query_row]]), colour_stripes(gallery_images))[0]
+    distances = torch.cdist(colour_stripes(query_images[[query_row]]),
+                            colour_stripes(gallery_images))[0]
     own = gallery_ids == query_ids[query_row]
     kept = (gallery_ids != -1) & ~(own & (gallery_cams == query_cams[query_row]))
     return ranks_of(own[kept][distances[kept].argsort()].tolist())
 
 
-hits = stripes.per_query.query("first_rank == 1 and positives >= 3").sort_values("ap_step")
-extremes = hits.iloc[[-1, 0]] if len(hits) > 1 else stripes.per_query.sort_values("ap_step").iloc[[-1, 0]]
+hits = stripes.per_query.query("first_rank == 1 and positives >= 3").sort_values(
+    "ap_step")
+extremes = (hits.iloc[[-1, 0]] if len(hits) > 1
+            else stripes.per_query.sort_values("ap_step").iloc[[-1, 0]])
 
 
 @drawn
 def barcodes():
     figure, axes = plt.subplots(2, 1, figsize=(9, 2.2), sharex=True)
     for axis, (_, line) in zip(axes, extremes.iterrows()):
-        axis.vlines(right_ranks(int(line["query"])), 0, 1, color=GREEN, linewidth=2.5)
+        axis.vlines(right_ranks(int(line["query"])), 0, 1, color=GREEN,
+                    linewidth=2.5)
         axis.set(yticks=[], xlim=(0, len(gallery)))
-        axis.set_title(f"first rank {line['first_rank']:.0f}, AP {line['ap_step']:.2f}")
+        axis.set_title(f"first rank {line['first_rank']:.0f}, "
+                       f"AP {line['ap_step']:.2f}")
         axis.spines["left"].set_visible(False)
     axes[1].set_xlabel("rank in the gallery")
     return figure
@@ -418,7 +466,8 @@ barcodes()
 # %%
 right_first = stripes.per_query["first_rank"] == 1
 weak = (stripes.per_query["ap_step"] < 0.5)[right_first].mean()
-display(Markdown(f"Of the {right_first.sum()} queries with a right first image, {weak:.0%} have a step AP below 0.5."))
+display(Markdown(f"Of the {right_first.sum()} queries with a right first image, "
+                 f"{weak:.0%} have a step AP below 0.5."))
 
 # %% [markdown]
 # **The size of the gallery.** The first place is won against everybody in the gallery. Keep only a share of the wrong
@@ -426,26 +475,36 @@ display(Markdown(f"Of the {right_first.sum()} queries with a right first image, 
 
 # %%
 def thinned(share, seed):
-    """Scores when only a share of the people, drawn at random, takes part in queries and gallery."""
+    """Scores when only a share of the people, drawn at random, takes part in
+    queries and gallery."""
     everybody = gallery_ids.unique()
     everybody = everybody[everybody > 0]
     generator = torch.Generator().manual_seed(seed)
-    present = everybody[torch.randperm(len(everybody), generator=generator)[: max(2, round(share * len(everybody)))]]
+    count = max(2, round(share * len(everybody)))
+    present = everybody[torch.randperm(len(everybody), generator=generator)[:count]]
     q, g = torch.isin(query_ids, present), torch.isin(gallery_ids, present)
     x, y = colour_stripes(query_images[q]), colour_stripes(gallery_images[g])
-    return len(present), evaluate(x, query_ids[q], query_cams[q], y, gallery_ids[g], gallery_cams[g]).percent()
+    metrics = evaluate(x, query_ids[q], query_cams[q],
+                       y, gallery_ids[g], gallery_cams[g])
+    return len(present), metrics.percent()
 
 
 @drawn
 def by_size():
     figure, axis = plt.subplots(figsize=(7, 3.2))
-    for metric, colour, label in (("rank1", BLUE, "Rank-1"), ("map_step", ORANGE, "mAP, step")):
-        points = [[(people, scores[metric]) for people, scores in (thinned(share, seed) for seed in range(5))]
-                  for share in (0.1, 0.2, 0.35, 0.6, 1.0)]
+    for metric, colour, label in (("rank1", BLUE, "Rank-1"),
+                                  ("map_step", ORANGE, "mAP, step")):
+        points = []
+        for share in (0.1, 0.2, 0.35, 0.6, 1.0):
+            draws = [thinned(share, seed) for seed in range(5)]
+            points.append([(people, scores[metric]) for people, scores in draws])
         points = np.array(points)  # [shares, draws, (people, value)]
-        axis.plot(points[:, 0, 0], points[..., 1].mean(1), "o-", color=colour, label=label)
-        axis.fill_between(points[:, 0, 0], points[..., 1].min(1), points[..., 1].max(1), color=colour, alpha=0.15)
-    axis.set(xlabel="people in query and gallery", ylabel="%", ylim=(0, None), title=f"five draws each; {name_here}")
+        axis.plot(points[:, 0, 0], points[..., 1].mean(1), "o-", color=colour,
+                  label=label)
+        axis.fill_between(points[:, 0, 0], points[..., 1].min(1),
+                          points[..., 1].max(1), color=colour, alpha=0.15)
+    axis.set(xlabel="people in query and gallery", ylabel="%", ylim=(0, None),
+             title=f"five draws each; {name_here}")
     axis.legend()
     return figure
 
@@ -468,18 +527,23 @@ by_size()
 
 # %%
 def bootstrap(values, groups, draws=2000, seed=0):
-    """Means of resampled groups: values [n], groups [n] (who belongs together) -> [draws]."""
+    """Means of resampled groups: values [n], groups [n] (who belongs together) ->
+    [draws]."""
     _, group = np.unique(groups, return_inverse=True)
     total, size = np.bincount(group, weights=values), np.bincount(group)
-    drawn_groups = np.random.default_rng(seed).integers(len(total), size=(draws, len(total)))
+    rng = np.random.default_rng(seed)
+    drawn_groups = rng.integers(len(total), size=(draws, len(total)))
     return total[drawn_groups].sum(1) / size[drawn_groups].sum(1)
 
 
 hit = (stripes.per_query["first_rank"] == 1).to_numpy(float)
-each_query, person = np.arange(len(hit)), query_ids[stripes.per_query["query"].to_numpy(copy=True)].numpy()
+each_query = np.arange(len(hit))
+person = query_ids[stripes.per_query["query"].to_numpy(copy=True)].numpy()
 p, n = hit.mean(), len(hit)
-torch.testing.assert_close(bootstrap(hit, each_query).std(), (p * (1 - p) / n) ** 0.5, rtol=0.1, atol=0)
-print("over single queries, the bootstrap of Rank-1 agrees with the binomial's standard error")
+torch.testing.assert_close(bootstrap(hit, each_query).std(),
+                           (p * (1 - p) / n) ** 0.5, rtol=0.1, atol=0)
+print("over single queries, the bootstrap of Rank-1 agrees with the "
+      "binomial's standard error")
 
 # %% [markdown]
 # **How much did *this* training differ from another?** Nothing in a test set can tell; only training again with another
@@ -494,19 +558,25 @@ def middle(values):
 
 six = 100 * stripes.per_query["ap_step"].to_numpy()
 whole = 100 * scores["colours of the whole image"].per_query["ap_step"].to_numpy()
-apart = bootstrap(six, person, seed=1) - bootstrap(whole, person, seed=2)  # as if of two different sets of people
+# as if of two different sets of people
+apart = bootstrap(six, person, seed=1) - bootstrap(whole, person, seed=2)
 rows = {
     "6 stripes, over queries": (six.mean(), middle(bootstrap(six, each_query))),
     "6 stripes, over people": (six.mean(), middle(bootstrap(six, person))),
     "6 stripes minus whole image, unpaired": ((six - whole).mean(), middle(apart)),
-    "6 stripes minus whole image, paired": ((six - whole).mean(), middle(bootstrap(six - whole, person))),
+    "6 stripes minus whole image, paired": (
+        (six - whole).mean(), middle(bootstrap(six - whole, person))),
 }
-runs = [run for run in read_records(results_dir, profile) if run["row"] == "paul" and run["target"] == target]
+runs = [run for run in read_records(results_dir, profile)
+        if run["row"] == "paul" and run["target"] == target]
 if len(runs) > 1:
     over_seeds = mean_interval([run["metrics"]["map_step"] for run in runs])
-    rows[f"PAUL, over {over_seeds.n} source seeds"] = (over_seeds.mean, (over_seeds.low, over_seeds.high))
-intervals = pd.DataFrame([(value, *ends) for value, ends in rows.values()], rows, columns=["mAP", "low", "high"])
-intervals.style.format("{:.1f}").set_caption(f"step mAP in points, 95 % intervals; {name_here}")
+    ends = over_seeds.low, over_seeds.high
+    rows[f"PAUL, over {over_seeds.n} source seeds"] = over_seeds.mean, ends
+intervals = pd.DataFrame([(value, *ends) for value, ends in rows.values()], rows,
+                         columns=["mAP", "low", "high"])
+intervals.style.format("{:.1f}").set_caption(
+    f"step mAP in points, 95 % intervals; {name_here}")
 
 
 # %%
@@ -514,10 +584,13 @@ intervals.style.format("{:.1f}").set_caption(f"step mAP in points, 95 % interval
 def how_sure():
     figure, axis = plt.subplots(figsize=(8, 0.5 * len(intervals) + 1))
     places = np.arange(len(intervals))
-    errors = np.abs(intervals[["low", "high"]].T.to_numpy() - intervals["mAP"].to_numpy())
-    axis.errorbar(intervals["mAP"], places, xerr=errors, fmt="o", color=BLUE, capsize=4)
+    ends = intervals[["low", "high"]].T.to_numpy()
+    errors = np.abs(ends - intervals["mAP"].to_numpy())
+    axis.errorbar(intervals["mAP"], places, xerr=errors, fmt="o", color=BLUE,
+                  capsize=4)
     axis.axvline(0, color=GREY, linewidth=0.8)
-    axis.set(yticks=places, yticklabels=intervals.index, xlabel="mAP, or a difference of two, in points")
+    axis.set(yticks=places, yticklabels=intervals.index,
+             xlabel="mAP, or a difference of two, in points")
     axis.set_ylim(len(intervals) - 0.5, -0.5)
     return figure
 

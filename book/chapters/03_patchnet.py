@@ -28,22 +28,40 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import display
-from torch.nn import functional as F
-
-from paul.datasets import ReidDataset
-from paul.experiments import source_model
-from paul.rows import Places, Spec
-from paul.images import load_images, normalize, unit_range
-from paul.patches import PatchGenerator, RandomPatches, pool_patches, sample_patches, stripes
+from paul.data.datasets import ReidDataset
+from paul.data.pixels import load_images
+from paul.data.transforms import normalize, unit_range
+from paul.experiments.profiles import PROFILES
+from paul.experiments.runner import source_model
+from paul.experiments.specs import Places, Spec
+from paul.patches import (
+    PatchGenerator,
+    RandomPatches,
+    pool_patches,
+    sample_patches,
+    stripes,
+)
 from paul.patchnet import PatchNet
-from paul.plots import BLUE, COLOURS, GREY, ORANGE, RED, STYLE, add_patch, draw_on, image_grid, patches_on_people
-from paul.profiles import PROFILES
+from paul.plots import (
+    BLUE,
+    COLOURS,
+    GREY,
+    ORANGE,
+    RED,
+    STYLE,
+    add_patch,
+    draw_on,
+    image_grid,
+    patches_on_people,
+)
+from torch.nn import functional as F
 
 plt.rcParams.update(STYLE)
 torch.manual_seed(seed)
 chosen = PROFILES[profile]
 M = chosen.network.num_patches
-print(f"profile {profile}: backbone {chosen.network.backbone}, M = {M} patches of {chosen.network.dim} numbers each")
+print(f"profile {profile}: backbone {chosen.network.backbone}, "
+      f"M = {M} patches of {chosen.network.dim} numbers each")
 
 # %% [markdown]
 # The people of this chapter are the target's *validation* people. Where this chapter measures something that only the
@@ -52,12 +70,14 @@ print(f"profile {profile}: backbone {chosen.network.backbone}, M = {M} patches o
 
 # %%
 people = ReidDataset.load(Path(data_dir) / chosen.folders[target])
-names = [name for name in ("val_query", "val_gallery") if name in people.splits] or ["train"]
+names = ([name for name in ("val_query", "val_gallery") if name in people.splits]
+         or ["train"])
 splits = [people.split(name) for name in names]
 frame = pd.concat([split.frame for split in splits], ignore_index=True)
 images = torch.cat([load_images(split, chosen.image_size) for split in splits])
 truth_known = "box_dy" in frame  # a real set doesn't come with it
-print(f"{len(images)} images of {frame['person_id'].nunique()} people, {images.shape[2]} x {images.shape[3]} pixels")
+print(f"{len(images)} images of {frame['person_id'].nunique()} people, "
+      f"{images.shape[2]} x {images.shape[3]} pixels")
 
 # %% [markdown]
 # ## A patch is six numbers
@@ -78,17 +98,21 @@ print(f"{len(images)} images of {frame['person_id'].nunique()} people, {images.s
 # These stripes matter, because the PGN starts from them.
 
 # %%
-equal = torch.tensor([[[1, 0, 0], [0, 1 / M, -1 + (2 * m + 1) / M]] for m in range(M)])
+equal = torch.tensor([[[1, 0, 0], [0, 1 / M, -1 + (2 * m + 1) / M]]
+                      for m in range(M)])
 torch.testing.assert_close(equal, stripes(M))
-print("first stripe:\n", equal[0].numpy().round(3), "\nlast stripe:\n", equal[-1].numpy().round(3))
+print("first stripe:\n", equal[0].numpy().round(3), "\nlast stripe:\n",
+      equal[-1].numpy().round(3))
 
 # %% [markdown]
 # What else six numbers can say is easiest seen on an image. Above, where each matrix looks; below, what it cuts out,
 # stretched to the size of the whole map, as every patch is.
 
 # %%
-person = int((frame[["box_dx", "box_dy"]].abs().sum(axis=1) + (frame["box_scale"] - 1).abs()).argmin()) if truth_known \
-    else 0  # somebody who stands in the middle
+person = 0
+if truth_known:  # somebody who stands in the middle
+    off = frame[["box_dx", "box_dy"]].abs().sum(axis=1)
+    person = int((off + (frame["box_scale"] - 1).abs()).argmin())
 by_hand = {
     "a stripe": equal[1],
     "moved down": equal[1] + torch.tensor([[0, 0, 0], [0, 0, 0.25]]),
@@ -134,7 +158,7 @@ def read(U, x, y):
 
 
 def cut_patch(U, theta):
-    """A patch as large as the map, pixel by pixel: U [H, W], theta [2, 3] -> [H, W]."""
+    """A patch as large as the map, by pixels: U [H, W], theta [2, 3] -> [H, W]."""
     H, W = U.shape
     patch = torch.empty(H, W, dtype=U.dtype)
     for i, v in enumerate(torch.linspace(-1, 1, H, dtype=U.dtype)):
@@ -152,25 +176,31 @@ torch.testing.assert_close(ours, library[:, 0, 0])
 print(f"{ours.numel()} points of {len(hand)} patches agree with the library")
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.2), width_ratios=[1, 1.2])
+figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.2),
+                                     width_ratios=[1, 1.2])
 x, y = 2.3, 1.6
 columns, rows = np.meshgrid(np.arange(5), np.arange(4))
-weights = np.clip(1 - abs(x - columns), 0, None) * np.clip(1 - abs(y - rows), 0, None)
+weights = (np.clip(1 - abs(x - columns), 0, None)
+           * np.clip(1 - abs(y - rows), 0, None))
 left.scatter(columns, rows, s=18, color="0.75")
 left.scatter(columns, rows, s=900 * weights, color=BLUE, alpha=0.55, marker="s")
 for i, j in zip(*np.nonzero(weights)):
     side, anchor = (-1, "right") if j < x else (1, "left")
-    left.annotate(f"{weights[i, j]:.2f}", (j, i), (16 * side, 0), textcoords="offset points", ha=anchor, va="center")
+    left.annotate(f"{weights[i, j]:.2f}", (j, i), (16 * side, 0),
+                  textcoords="offset points", ha=anchor, va="center")
 left.plot(x, y, "x", color=RED, markersize=11, markeredgewidth=2.5)
-left.set(title=f"the point ({x}, {y}) and its four pixels", xticks=range(5), yticks=range(4), xlabel="column $j$",
-         ylabel="row $i$", xlim=(-0.5, 4.5), ylim=(3.6, -0.6), aspect="equal")  # fmt: skip
+left.set(title=f"the point ({x}, {y}) and its four pixels", xticks=range(5),
+         yticks=range(4), xlabel="column $j$", ylabel="row $i$", xlim=(-0.5, 4.5),
+         ylim=(3.6, -0.6), aspect="equal")
 positions = np.linspace(-0.5, 4.5, 500)
 for j in range(5):
-    right.plot(positions, np.clip(1 - abs(positions - j), 0, None), color=COLOURS[j])
+    right.plot(positions, np.clip(1 - abs(positions - j), 0, None),
+               color=COLOURS[j])
 right.axvline(x, color=RED, linestyle="--", linewidth=1.2)
 for j in (2, 3):
     right.plot(x, 1 - abs(x - j), "o", color=COLOURS[j])
-right.set(title="the tents of five columns", xlabel="$x$ in pixels", ylabel="weight of the column", ylim=(0, 1.05))
+right.set(title="the tents of five columns", xlabel="$x$ in pixels",
+          ylabel="weight of the column", ylim=(0, 1.05))
 plt.show()
 
 # %% [markdown]
@@ -200,8 +230,10 @@ ones = torch.ones(M, 1, H, W)
 shares = {}
 for align in (True, False):
     grid = F.affine_grid(equal, [M, 1, H, W], align_corners=align)
-    shares[align] = F.grid_sample(ones, grid, align_corners=align)[:, 0]  # [M, H, W]: weight that falls on the map
-torch.testing.assert_close(shares[True], sample_patches(ones[:1], equal[None])[:, 0, 0])
+    # [M, H, W]: weight that falls on the map
+    shares[align] = F.grid_sample(ones, grid, align_corners=align)[:, 0]
+torch.testing.assert_close(shares[True],
+                           sample_patches(ones[:1], equal[None])[:, 0, 0])
 
 figure = plt.figure(figsize=(9.4, 3.4))
 left, right = figure.subfigures(1, 2, width_ratios=[1, 1.5])
@@ -213,17 +245,20 @@ for column, (align, colour) in enumerate([(True, BLUE), (False, RED)]):
     y = (y + 1) * (H - 1) / 2 if align else ((y + 1) * H - 1) / 2
     axis.scatter([column] * H, y, marker="_", s=500, color=colour)
 axis.scatter([-0.7] * 4, range(4), color="0.55", s=25)
-axis.set(title="where the first stripe reads", xlim=(-1.1, 1.5), ylim=(3.4, -0.9), xticks=[-0.7, 0, 1], yticks=range(4))
+axis.set(title="where the first stripe reads", xlim=(-1.1, 1.5), ylim=(3.4, -0.9),
+         xticks=[-0.7, 0, 1], yticks=range(4))
 axis.set_xticklabels(["pixel\ncentres", "True", "False"])
 axis.set_ylabel("row of the map (the map is grey)")
 panels = right.subplots(2, M)
 for line, align in zip(panels, (True, False)):
     for m, panel in enumerate(line):
-        shown = panel.imshow(shares[align][m], vmin=0.5, vmax=1, cmap="cividis", aspect="auto")
+        shown = panel.imshow(shares[align][m], vmin=0.5, vmax=1, cmap="cividis",
+                             aspect="auto")
         panel.set(xticks=[], yticks=[])
         panel.set_xlabel(f"{float(shares[align][m].mean()):.2%}", fontsize=8)
     line[0].set_ylabel(str(align))
-right.suptitle(f"how much of each of the {M} patches lies on the map; below: the mean", fontsize=10)
+right.suptitle(f"how much of each of the {M} patches lies on the map; below: "
+               "the mean", fontsize=10)
 right.colorbar(shown, ax=panels, shrink=0.7, pad=0.02)
 plt.show()
 
@@ -251,20 +286,26 @@ plt.show()
 
 # %%
 def weight_map(theta, H, W):
-    """A [H, W]: how much each pixel of the map counts in the mean of the patch theta [2, 3]."""
-    v, u = torch.meshgrid(torch.linspace(-1, 1, H), torch.linspace(-1, 1, W), indexing="ij")
+    """A [H, W]: how much each pixel of the map counts in a patch's mean."""
+    v, u = torch.meshgrid(torch.linspace(-1, 1, H), torch.linspace(-1, 1, W),
+                          indexing="ij")
     x, y = theta @ torch.stack([u.flatten(), v.flatten(), torch.ones(H * W)])
-    across = (1 - ((x[:, None] + 1) * (W - 1) / 2 - torch.arange(W)).abs()).clamp(min=0)  # [P, W]
-    down = (1 - ((y[:, None] + 1) * (H - 1) / 2 - torch.arange(H)).abs()).clamp(min=0)  # [P, H]
+    x, y = (x[:, None] + 1) * (W - 1) / 2, (y[:, None] + 1) * (H - 1) / 2
+    across = (1 - (x - torch.arange(W)).abs()).clamp(min=0)  # [P, W]
+    down = (1 - (y - torch.arange(H)).abs()).clamp(min=0)  # [P, H]
     return down.T @ across / (H * W)
 
 
-feature_map, matrices = torch.rand(8, 16, 12, 6), hand.repeat(8, 1, 1, 1) + 0.05 * torch.randn(8, len(hand), 2, 3)
-A = torch.stack([torch.stack([weight_map(theta, 12, 6) for theta in image]) for image in matrices])
+feature_map = torch.rand(8, 16, 12, 6)
+matrices = hand.repeat(8, 1, 1, 1) + 0.05 * torch.randn(8, len(hand), 2, 3)
+A = torch.stack([torch.stack([weight_map(theta, 12, 6) for theta in image])
+                 for image in matrices])
 pooled = torch.einsum("bchw,bmhw->mbc", feature_map, A)
-torch.testing.assert_close(pooled, sample_patches(feature_map, matrices).mean((3, 4)))
+torch.testing.assert_close(pooled,
+                           sample_patches(feature_map, matrices).mean((3, 4)))
 torch.testing.assert_close(pooled, pool_patches(feature_map, matrices))
-print("weighted sums, the means of real patches and the library's pool_patches agree")
+print("weighted sums, the means of real patches and the library's "
+      "pool_patches agree")
 
 # %% [markdown]
 # They agree in what they pass back as well, which is what $\theta$ learns from:
@@ -282,7 +323,8 @@ for axis, (name, theta) in zip(axes[0], by_hand.items()):
     draw_on(axis, images[person], title=name)
     weight = weight_map(theta, 12, 6)
     area = (0, images.shape[3], images.shape[2], 0)
-    axis.imshow(weight / weight.max(), cmap="magma", alpha=0.62, vmin=0, vmax=1, extent=area)
+    axis.imshow(weight / weight.max(), cmap="magma", alpha=0.62, vmin=0, vmax=1,
+                extent=area)
     add_patch(axis, images[person], theta, "white", linewidth=1.2)
 plt.show()
 
@@ -294,15 +336,16 @@ plt.show()
 # What that saves, in numbers to be held at once in one step of the paper's network:
 
 # %%
-batch, channels, rows, columns = 80, 2048, 24, 8  # the paper's step: 40 images, 40 surrogates, ResNet-50 at 384 x 128
+# the paper's step: 40 images, 40 surrogates, ResNet-50 at 384 x 128
+batch, channels, rows, columns = 80, 2048, 24, 8
 held = {
     "the map": batch * channels * rows * columns,
     f"{M} patches, cut": M * batch * channels * rows * columns,
     f"{M} weight maps": M * batch * rows * columns,
 }
-pd.DataFrame({"numbers": held, "MB in float32": {name: 4 * count / 1e6 for name, count in held.items()}}).style.format(
-    {"numbers": "{:,}", "MB in float32": "{:,.1f}"}
-)
+megabytes = {name: 4 * count / 1e6 for name, count in held.items()}
+held = pd.DataFrame({"numbers": held, "MB in float32": megabytes})
+held.style.format({"numbers": "{:,}", "MB in float32": "{:,.1f}"})
 
 # %% [markdown]
 # ## The localisation network
@@ -315,13 +358,15 @@ pd.DataFrame({"numbers": held, "MB in float32": {name: 4 * count / 1e6 for name,
 # places is what the two layers see. From scratch, with the library's weights:
 
 # %%
-generator = PatchGenerator(in_channels=16, num_patches=M, channels=32, hidden=8).eval()
+generator = PatchGenerator(in_channels=16, num_patches=M, channels=32,
+                           hidden=8).eval()
 feature_map = torch.rand(4, 16, 12, 6)
 convolution, norm = generator.localization[0], generator.localization[1]
 first, last = generator.fc_loc[0], generator.fc_loc[2]
 
 z = F.conv2d(feature_map, convolution.weight, convolution.bias)  # 3x3
-z = (z - norm.running_mean[:, None, None]) / (norm.running_var[:, None, None] + norm.eps).sqrt()
+deviation = (norm.running_var[:, None, None] + norm.eps).sqrt()
+z = (z - norm.running_mean[:, None, None]) / deviation
 z = z * norm.weight[:, None, None] + norm.bias[:, None, None]
 z = F.max_pool2d(z.relu(), 3, stride=2, padding=1).mean((2, 3))
 z = (z @ first.weight.T + first.bias).relu()
@@ -329,7 +374,8 @@ theta = (z @ last.weight.T + last.bias).view(-1, M, 2, 3)
 
 torch.testing.assert_close(theta, generator(feature_map))
 torch.testing.assert_close(theta, equal.expand(4, -1, -1, -1))
-print("the PGN agrees, and before any training it cuts equal stripes whatever the image")
+print("the PGN agrees, and before any training it cuts equal stripes "
+      "whatever the image")
 
 # %% [markdown]
 # The second check holds because the last layer's weight starts at zero: the bias alone decides. It is also why the
@@ -342,20 +388,24 @@ print("the PGN agrees, and before any training it cuts equal stripes whatever th
 def count(options, people):
     """Parameters of a PatchNet by part."""
     with torch.device("meta"):
-        network = PatchNet(**options, num_classes=people)
+        network = PatchNet(options, num_classes=people)
     parts = {"backbone": [network.backbone], "PGN": [network.generator],
-             "branches": [network.branch, network.branch_norm], "embeddings": [network.embedding],
-             "classifiers": [network.classifier]}  # fmt: skip
-    return {name: sum(p.numel() for part in modules for p in part.parameters()) for name, modules in parts.items()}
+             "branches": [network.branch, network.branch_norm],
+             "embeddings": [network.embedding], "classifiers": [network.classifier]}
+    return {name: sum(p.numel() for part in modules for p in part.parameters())
+            for name, modules in parts.items()}
 
 
-paper = vars(PROFILES["paper"].network)
-here = vars(chosen.network)
-source_people = ReidDataset.load(Path(data_dir) / chosen.folders["source"]).split("train").frame["person_id"].nunique()
-counts = pd.DataFrame({"paper (ResNet-50)": count(paper, 4101), f"{profile}": count(here, source_people)})
+paper, here = PROFILES["paper"].network, chosen.network
+source = ReidDataset.load(Path(data_dir) / chosen.folders["source"])
+source_people = source.split("train").frame["person_id"].nunique()
+counts = pd.DataFrame({"paper (ResNet-50)": count(paper, 4101),
+                       f"{profile}": count(here, source_people)})
 
-C, P, Q = 2048, paper["pgn_channels"], paper["pgn_hidden"]  # weights, biases and the batch norm's two
-assert counts.loc["PGN", "paper (ResNet-50)"] == (9 * C * P + P) + 2 * P + (P * Q + Q) + (Q * 6 * M + 6 * M)
+# weights, biases and the batch norm's two
+C, P, Q = 2048, paper.pgn_channels, paper.pgn_hidden
+assert (counts.loc["PGN", "paper (ResNet-50)"]
+        == (9 * C * P + P) + 2 * P + (P * Q + Q) + (Q * 6 * M + 6 * M))
 table = counts.copy()
 table.loc["all"] = counts.sum()
 table.style.format("{:,}")
@@ -368,14 +418,17 @@ for part, colour in zip(share.index, COLOURS):
     axis.barh(share.columns, share.loc[part], left=start, color=colour, label=part)
     for place, width in enumerate(share.loc[part]):
         if width > 0.04:
-            axis.text(start[place] + width / 2, place, f"{width:.0%}", ha="center", va="center", color="white")
+            axis.text(start[place] + width / 2, place, f"{width:.0%}", ha="center",
+                      va="center", color="white")
     start += share.loc[part].to_numpy()
 axis.set(xlim=(0, 1), xlabel="share of all parameters")
 axis.invert_yaxis()
 axis.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=9)
 plt.show()
-print(f"in the paper's network the PGN has {share.loc['PGN', 'paper (ResNet-50)']:.0%} of all parameters; "
-      f"{9 * C * P / counts.loc['PGN', 'paper (ResNet-50)']:.1%} of the PGN is one convolution")  # fmt: skip
+print("in the paper's network the PGN has "
+      f"{share.loc['PGN', 'paper (ResNet-50)']:.0%} of all parameters; "
+      f"{9 * C * P / counts.loc['PGN', 'paper (ResNet-50)']:.1%} of the PGN "
+      "is one convolution")
 
 # %% [markdown]
 # **You should see** the PGN take the larger part of the paper's network, two to four times what the backbone has. It
@@ -399,7 +452,7 @@ print(f"in the paper's network the PGN has {share.loc['PGN', 'paper (ResNet-50)'
 # On the target there is no ReLU: a unit vector may point anywhere, not only into the positive corner of the space.
 
 # %%
-network = chosen.network.build(num_classes=7).eval()
+network = PatchNet(chosen.network, num_classes=7).eval()
 x = normalize(unit_range(images[:5]))
 with torch.no_grad():
     feature_map = network.backbone(x)
@@ -407,19 +460,22 @@ with torch.no_grad():
     norm, dim = network.branch_norm, chosen.network.dim
     parts = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
     mean, variance, scale, shift = (part.view(M, 1, dim) for part in parts)
-    y = torch.stack([z[m] @ network.branch.weight[m].T + network.branch.bias[m] for m in range(M)])
+    y = torch.stack([z[m] @ network.branch.weight[m].T + network.branch.bias[m]
+                     for m in range(M)])
     y = (y - mean) / (variance + norm.eps).sqrt() * scale + shift
 
     source = network(x)
     torch.testing.assert_close(source.features, y.relu())
     classifier = network.classifier
-    torch.testing.assert_close(source.logits[2], y[2].relu() @ classifier.weight[2].T + classifier.bias[2])
+    torch.testing.assert_close(
+        source.logits[2], y[2].relu() @ classifier.weight[2].T + classifier.bias[2])
     on_target = network.to_target()(x)
     features = y / y.norm(dim=-1, keepdim=True)
     torch.testing.assert_close(on_target.features, features)
     torch.testing.assert_close(on_target.embeddings[1], F.cosine_similarity(
-        features[1][:, None], network.embedding.weight[1][None], dim=-1))  # fmt: skip
-print("features [M, B, D]", tuple(on_target.features.shape), " embeddings [M, B, E]", tuple(on_target.embeddings.shape))
+        features[1][:, None], network.embedding.weight[1][None], dim=-1))
+print("features [M, B, D]", tuple(on_target.features.shape),
+      " embeddings [M, B, E]", tuple(on_target.embeddings.shape))
 
 # %% [markdown]
 # ## The descriptor, and the image-level twin
@@ -435,12 +491,14 @@ with torch.no_grad():
     f = network.describe(x)
 torch.testing.assert_close(f, torch.cat(list(features), dim=1))
 cosines = torch.stack([features[m] @ features[m].T for m in range(M)])
-torch.testing.assert_close((f[:, None] - f[None]).square().sum(-1), 2 * M - 2 * cosines.sum(0), atol=1e-5, rtol=1e-4)
+torch.testing.assert_close((f[:, None] - f[None]).square().sum(-1),
+                           2 * M - 2 * cosines.sum(0), atol=1e-5, rtol=1e-4)
 
 twin = chosen.network.image_level()
 z = pool_patches(feature_map, stripes(1).expand(5, -1, -1, -1))[0]
 torch.testing.assert_close(z, feature_map.mean((2, 3)))
-print(f"PatchNet describes an image by {M} x {dim} = {f.shape[1]} numbers, its twin by one vector of {twin.dim}")
+print(f"PatchNet describes an image by {M} x {dim} = {f.shape[1]} numbers, "
+      f"its twin by one vector of {twin.dim}")
 
 # %% [markdown]
 # Table 3 needs a network that sees whole images. Its *twin* has the same backbone and a descriptor just as wide, but
@@ -456,19 +514,22 @@ print(f"PatchNet describes an image by {M} x {dim} = {f.shape[1]} numbers, its t
 
 # %%
 places = Places(data_dir, models=models_dir)
-trained = source_model(Spec("paul", target, seed, profile), places).eval()
-untrained = chosen.network.build()  # for the stripes that it starts from
+trained, _ = source_model(Spec("paul", target, seed, profile), places)
+trained.eval()
+untrained = PatchNet(chosen.network)  # for the stripes that it starts from
 
 
 @torch.no_grad()
 def look(network, images):
     """Where the network's patches lie: theta [N, M, 2, 3]."""
     device = next(network.parameters()).device
-    parts = [network.theta(normalize(unit_range(part.to(device)))) for part in images.split(256)]
+    parts = [network.theta(normalize(unit_range(part.to(device))))
+             for part in images.split(256)]
     return torch.cat(parts).cpu()
 
 
-trained_theta, start_theta = look(trained, images), equal.expand(len(images), -1, -1, -1)
+trained_theta, start_theta = (look(trained, images),
+                              equal.expand(len(images), -1, -1, -1))
 torch.testing.assert_close(look(untrained.eval(), images[:8]), start_theta[:8])
 
 # %% [markdown]
@@ -481,7 +542,8 @@ if truth_known:
     shown = order[np.linspace(0.02 * len(order), 0.98 * len(order), 8).astype(int)]
 else:
     shown = np.arange(8)
-titles = [f"{100 * dy:+.0f} %" for dy in frame.loc[shown, "box_dy"]] if truth_known else None
+titles = ([f"{100 * dy:+.0f} %" for dy in frame.loc[shown, "box_dy"]]
+          if truth_known else None)
 random_theta = RandomPatches(M).eval()(images)
 patches_on_people(images[shown], start_theta[shown], titles)
 
@@ -505,13 +567,17 @@ patches_on_people(images[shown], random_theta[shown], titles)
 one = shown[len(shown) // 2]
 figure, axes = image_grid(2, M, images[0], scale=1.1)
 rows, columns = images.shape[2:]
-grid = torch.stack(torch.meshgrid(torch.linspace(-1, 1, columns), torch.linspace(-1, 1, rows), indexing="xy"))
-for line, (name, thetas) in zip(axes, {"before": start_theta, "after": trained_theta}.items()):
+grid = torch.stack(torch.meshgrid(torch.linspace(-1, 1, columns),
+                                  torch.linspace(-1, 1, rows), indexing="xy"))
+states = {"before": start_theta, "after": trained_theta}
+for line, (name, thetas) in zip(axes, states.items()):
     for m, axis in enumerate(line):
         theta = thetas[one, m]
-        inside = torch.linalg.solve(theta[:, :2], grid.flatten(1) - theta[:, 2:]).abs().amax(0) <= 1
+        place = torch.linalg.solve(theta[:, :2], grid.flatten(1) - theta[:, 2:])
+        inside = place.abs().amax(0) <= 1
         picture = unit_range(images[one])
-        picture = torch.where(inside.view(rows, columns), picture, 0.75 + 0.25 * picture)
+        picture = torch.where(inside.view(rows, columns), picture,
+                              0.75 + 0.25 * picture)
         draw_on(axis, picture, title=f"patch {m + 1}, {name}")
         add_patch(axis, picture, theta, COLOURS[m % len(COLOURS)])
 plt.show()
@@ -523,10 +589,14 @@ plt.show()
 # images:
 
 # %%
-pieces = {"height $d$": trained_theta[:, :, 1, 1], "width $a$": trained_theta[:, :, 0, 0],
-          "tilt $b$": trained_theta[:, :, 0, 1], "tilt $c$": trained_theta[:, :, 1, 0],
-          "centre $t_x$": trained_theta[:, :, 0, 2], "centre $t_y$": trained_theta[:, :, 1, 2]}  # fmt: skip
-start = {"height $d$": 1 / M, "width $a$": 1, "tilt $b$": 0, "tilt $c$": 0, "centre $t_x$": 0, "centre $t_y$": None}
+pieces = {"height $d$": trained_theta[:, :, 1, 1],
+          "width $a$": trained_theta[:, :, 0, 0],
+          "tilt $b$": trained_theta[:, :, 0, 1],
+          "tilt $c$": trained_theta[:, :, 1, 0],
+          "centre $t_x$": trained_theta[:, :, 0, 2],
+          "centre $t_y$": trained_theta[:, :, 1, 2]}
+start = {"height $d$": 1 / M, "width $a$": 1, "tilt $b$": 0, "tilt $c$": 0,
+         "centre $t_x$": 0, "centre $t_y$": None}
 figure, axes = plt.subplots(1, 6, figsize=(10, 2.6))
 for axis, (name, values) in zip(axes, pieces.items()):
     parts = axis.violinplot(values.T.tolist(), showmedians=True, widths=0.9)
@@ -534,11 +604,13 @@ for axis, (name, values) in zip(axes, pieces.items()):
         body.set(facecolor=COLOURS[m % len(COLOURS)], alpha=0.75)
     for line in ("cmedians", "cmins", "cmaxes", "cbars"):
         parts[line].set(color="0.3", linewidth=0.8)
-    begin = equal[:, 1, 2] if start[name] is None else torch.full((M,), float(start[name]))
+    begin = (equal[:, 1, 2] if start[name] is None
+             else torch.full((M,), float(start[name])))
     axis.plot(range(1, M + 1), begin, "k_", markersize=9, markeredgewidth=2)
     axis.set_title(name)
     axis.set(xticks=range(1, M + 1), xlabel="patch $m$")
-figure.suptitle("the six numbers of every patch over all images; black: where they started", fontsize=10)
+figure.suptitle("the six numbers of every patch over all images; black: "
+                "where they started", fontsize=10)
 plt.show()
 
 # %% [markdown]
@@ -551,18 +623,21 @@ plt.show()
 # PGN that follows the person fully would lie on the diagonal.
 
 # %%
-held_still = trained_theta.mean(0).expand_as(trained_theta)  # the same patches, not allowed to move
-schemes = {"PGN, trained": trained_theta, "PGN, held at its mean": held_still, "equal stripes": start_theta,
-           "random": random_theta}  # fmt: skip
+# the same patches, not allowed to move
+held_still = trained_theta.mean(0).expand_as(trained_theta)
+schemes = {"PGN, trained": trained_theta, "PGN, held at its mean": held_still,
+           "equal stripes": start_theta, "random": random_theta}
 axes_of = {"across": ("box_dx", 0), "down": ("box_dy", 1)}
 
 
 def correlation(a, b):
-    """Pearson's, and its 95 % interval by Fisher's transform; nothing for what doesn't move."""
+    """Pearson's, and its 95 % interval by Fisher's transform; None for what doesn't
+    move."""
     if np.std(a) < 1e-6:
         return None
     r = np.corrcoef(a, b)[0, 1]
-    low, high = np.tanh(np.arctanh(r) + np.array([-1.96, 1.96]) / np.sqrt(len(a) - 3))
+    half = 1.96 / np.sqrt(len(a) - 3)
+    low, high = np.tanh(np.arctanh(r) + np.array([-half, half]))
     return r, low, high
 
 
@@ -571,17 +646,24 @@ if truth_known:
     lines = []
     for axis, (way, (column, row)) in zip(axes, axes_of.items()):
         true = 2 * frame[column].to_numpy()
-        centre = {name: theta[:, :, row, 2].mean(1).numpy() for name, theta in schemes.items()}
-        axis.plot([-0.4, 0.4], [-0.4, 0.4], color="0.6", linestyle="--", linewidth=1)
-        for (name, values), colour in zip(centre.items(), (BLUE, RED, ORANGE, GREY)):
+        centre = {name: theta[:, :, row, 2].mean(1).numpy()
+                  for name, theta in schemes.items()}
+        axis.plot([-0.4, 0.4], [-0.4, 0.4], color="0.6", linestyle="--",
+                  linewidth=1)
+        for (name, values), colour in zip(centre.items(),
+                                          (BLUE, RED, ORANGE, GREY)):
             if name in ("PGN, trained", "equal stripes"):
-                axis.scatter(true, values, s=7, color=colour, alpha=0.5, linewidths=0, label=name)
+                axis.scatter(true, values, s=7, color=colour, alpha=0.5,
+                             linewidths=0, label=name)
             measured = correlation(values, true)
             slope = np.polyfit(true, values, 1)[0]
-            text = "{:+.2f}  [{:+.2f}, {:+.2f}]".format(*measured) if measured else "doesn't move"
-            lines.append({"direction": way, "patches": name, "slope": slope, "correlation": text})
-        axis.set(xlabel=f"true place of the person, {way}", ylabel="mean centre of its patches",
-                 xlim=(-0.42, 0.42), ylim=(-0.42, 0.42), aspect="equal", title=way)  # fmt: skip
+            text = ("{:+.2f}  [{:+.2f}, {:+.2f}]".format(*measured)
+                    if measured else "doesn't move")
+            lines.append({"direction": way, "patches": name, "slope": slope,
+                          "correlation": text})
+        axis.set(xlabel=f"true place of the person, {way}",
+                 ylabel="mean centre of its patches", xlim=(-0.42, 0.42),
+                 ylim=(-0.42, 0.42), aspect="equal", title=way)
     axes[0].legend(loc="upper left", markerscale=2.5, fontsize=9)
     plt.show()
     followed = pd.DataFrame(lines).pivot(index="patches", columns="direction")
@@ -602,25 +684,30 @@ if truth_known:
 
 # %%
 if truth_known:
-    dy, size = frame["box_dy"].to_numpy()[:, None], frame["box_scale"].to_numpy()[:, None]
-    on_body = {name: (theta[:, :, 1, 2].numpy() / 2 - dy) / size for name, theta in schemes.items()}
+    dy, size = (frame["box_dy"].to_numpy()[:, None],
+                frame["box_scale"].to_numpy()[:, None])
+    on_body = {name: (theta[:, :, 1, 2].numpy() / 2 - dy) / size
+               for name, theta in schemes.items()}
     figure, axes = plt.subplots(1, 4, figsize=(10, 3.1), sharey=True)
     for axis, (name, heights) in zip(axes, on_body.items()):
         parts = axis.violinplot(heights, showextrema=False, widths=0.95)
         for m, body in enumerate(parts["bodies"]):
             body.set(facecolor=COLOURS[m % len(COLOURS)], alpha=0.8)
         axis.set(title=name, xticks=range(1, M + 1), xlabel="patch $m$")
-    axes[0].set_ylabel("place of its centre on the body\n(0: its middle; down is down)")
+    axes[0].set_ylabel("place of its centre on the body\n(0: its middle; "
+                       "down is down)")
     axes[0].invert_yaxis()
     plt.show()
-    spread = pd.DataFrame({name: heights.std(0) for name, heights in on_body.items()})
+    spread = pd.DataFrame({name: heights.std(0)
+                           for name, heights in on_body.items()})
     spread.index = [f"patch {m + 1}" for m in range(M)]
     spread.loc["mean"] = spread.mean()
     print("standard deviation of that place over images, in body heights:")
     display(spread.style.format(precision=3))
     for other in ("equal stripes", "PGN, held at its mean"):
         gain = 1 - spread.loc["mean", "PGN, trained"] / spread.loc["mean", other]
-        print(f"a trained PGN's patches wander {gain:.0%} less over the body than: {other}")
+        print(f"a trained PGN's patches wander {gain:.0%} less over the body than: "
+              f"{other}")
 
 # %% [markdown]
 # **You should see**, at `mini`, the narrowest violins on the left: the PGN's patches stay at one place of the body,

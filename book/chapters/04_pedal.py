@@ -28,26 +28,35 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-from torch.nn import functional as F
-
-from paul.augment import random_flip, random_shift
-from paul.datasets import ReidDataset
-from paul.experiments import source_model
-from paul.rows import Places, Spec
-from paul.images import load_images, normalize, unit_range
+from paul.data.datasets import ReidDataset
+from paul.data.pixels import load_images
+from paul.data.transforms import normalize, random_flip, random_shift, unit_range
+from paul.experiments.profiles import PROFILES
+from paul.experiments.runner import source_model
+from paul.experiments.specs import Places, Spec
 from paul.losses import pedal_loss, pull_loss
 from paul.memory import PatchMemory
-from paul.plots import BLUE, COLOURS, GREEN, GREY, ORANGE, RED, STYLE, nearest_patches
-from paul.profiles import PROFILES
-from paul.runs import target_name
+from paul.plots import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    STYLE,
+    nearest_patches,
+)
+from paul.report.frames import target_name
+from torch.nn import functional as F
 
 plt.rcParams.update(STYLE)
 torch.manual_seed(seed)
 chosen, paper = PROFILES[profile], PROFILES["paper"]
 options = chosen.adapt_options(target)
 theirs = {name: paper.adapt_options(name).s for name in ("market", "duke")}
-print(f"profile {profile}: s = {options.s}, k = {options.k}, l = {options.rate}; the paper's s: "
-      f"{theirs['market']} on Market-1501, {theirs['duke']} on DukeMTMC-reID")  # fmt: skip
+print(f"profile {profile}: s = {options.s}, k = {options.k}, l = {options.rate}; "
+      f"the paper's s: {theirs['market']} on Market-1501, "
+      f"{theirs['duke']} on DukeMTMC-reID")
 
 # %% [markdown]
 # The features of this chapter come from a PatchNet that was trained on the source people and has seen nothing of the
@@ -56,27 +65,34 @@ print(f"profile {profile}: s = {options.s}, k = {options.k}, l = {options.rate};
 
 # %%
 people = ReidDataset.load(Path(data_dir) / chosen.folders[target])
-names = [name for name in ("val_query", "val_gallery") if name in people.splits] or ["train"]
+names = ([name for name in ("val_query", "val_gallery") if name in people.splits]
+         or ["train"])
 splits = [people.split(name) for name in names]
 frame = pd.concat([split.frame for split in splits], ignore_index=True)
 images = torch.cat([load_images(split, chosen.image_size) for split in splits])
-person_ids, camera_ids = (torch.tensor(frame[column].to_numpy()) for column in ("person_id", "camera_id"))
+person_ids, camera_ids = (torch.tensor(frame[column].to_numpy())
+                          for column in ("person_id", "camera_id"))
 
-model = source_model(Spec("paul", target, seed, profile), Places(data_dir, models=models_dir)).to_target().eval()
+model, _ = source_model(Spec("paul", target, seed, profile),
+                        Places(data_dir, models=models_dir))
+model.to_target().eval()
 device = next(model.parameters()).device
 
 
 @torch.no_grad()
 def features_of(pictures):
     """Unit patch features [M, N, D] of pictures [N, 3, H, W] in [0, 1]."""
-    return torch.cat([model(normalize(part.to(device))).features.cpu() for part in pictures.split(256)], dim=1)
+    return torch.cat([model(normalize(part.to(device))).features.cpu()
+                      for part in pictures.split(256)], dim=1)
 
 
 features = features_of(unit_range(images))
 with torch.no_grad():
-    theta = torch.cat([model.theta(normalize(unit_range(part).to(device))).cpu() for part in images.split(256)])
+    theta = torch.cat([model.theta(normalize(unit_range(part).to(device))).cpu()
+                       for part in images.split(256)])
 M, N, D = features.shape
-print(f"{target_name(target, profile)}: {N} images of {len(set(person_ids.tolist()))} people, M = {M}, D = {D}")
+print(f"{target_name(target, profile)}: {N} images of "
+      f"{len(set(person_ids.tolist()))} people, M = {M}, D = {D}")
 
 # %% [markdown]
 # ## A memory for every patch
@@ -110,7 +126,8 @@ for index in ([0, 3, 5], [3, 3, 1], [5, 0, 3]):  # image 3 comes twice in one ba
     visit(ours, seen, index, x)
     library.update(index, x)
     torch.testing.assert_close(library.bank, ours)
-print("the bank agrees after every batch; images seen:", library.filled.int().tolist())
+print("the bank agrees after every batch; images seen:",
+      library.filled.int().tolist())
 
 # %% [markdown]
 # ### Entries get shorter (ledger 6)
@@ -125,15 +142,19 @@ generator = torch.Generator().manual_seed(seed)
 memory, index = PatchMemory(len(some), M, D, options.rate), torch.arange(len(some))
 lengths = []
 for _ in range(12):
-    memory.update(index, features_of(random_shift(random_flip(some, generator), generator, 0.06)))
+    seen_anew = random_shift(random_flip(some, generator), generator, 0.06)
+    memory.update(index, features_of(seen_anew))
     lengths.append(memory.bank.norm(dim=2).flatten())
 lengths = torch.stack(lengths)
 
 figure, axis = plt.subplots(figsize=(6.4, 2.8))
 low, middle, high = lengths.quantile(torch.tensor([0.05, 0.5, 0.95]), dim=1)
-axis.fill_between(range(1, 13), low, high, color=BLUE, alpha=0.2, linewidth=0, label="5 to 95 % of entries")
-axis.plot(range(1, 13), middle, color=BLUE, marker="o", markersize=4, label="median")
-axis.set(xlabel="visit", ylabel="length of an entry", title="a mean of unit vectors", ylim=(None, 1.005))
+axis.fill_between(range(1, 13), low, high, color=BLUE, alpha=0.2, linewidth=0,
+                  label="5 to 95 % of entries")
+axis.plot(range(1, 13), middle, color=BLUE, marker="o", markersize=4,
+          label="median")
+axis.set(xlabel="visit", ylabel="length of an entry",
+         title="a mean of unit vectors", ylim=(None, 1.005))
 axis.legend()
 plt.show()
 
@@ -148,17 +169,19 @@ plt.show()
 
 # %%
 def cost(name, M, N, D, B):
-    return {"training set": name, "bank, MB": 4 * M * N * D / 1e6, "products per step, millions": M * B * N * D / 1e6}
+    return {"training set": name, "bank, MB": 4 * M * N * D / 1e6,
+            "products per step, millions": M * B * N * D / 1e6}
 
 
 paper_M, paper_D = paper.network.num_patches, paper.network.dim
 here_N = len(people.split("train"))
 table = pd.DataFrame([
-    cost(f"{target_name(target, profile)} ({profile})", M, here_N, D, options.batch),
+    cost(f"{target_name(target, profile)} ({profile})", M, here_N, D,
+         options.batch),
     cost("Market-1501", paper_M, 12936, paper_D, 40),
     cost("DukeMTMC-reID", paper_M, 16522, paper_D, 40),
     cost("a million images", paper_M, 1_000_000, paper_D, 40),
-])  # fmt: skip
+])
 table.style.hide(axis="index").format(precision=1, thousands=",")
 
 # %% [markdown]
@@ -188,25 +211,34 @@ distances = (bank[patch] - features[patch, anchor]).norm(dim=1)
 distances[anchor] = float("inf")
 nearest = distances.argsort()[: options.k]
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.9), sharex=True, sharey=True)
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.9), sharex=True,
+                                     sharey=True)
 left.scatter(*flat.T, s=8, color="0.8", linewidths=0)
 for place, person in enumerate(per_person.index[:8]):
     mine = (frame["person_id"] == person).to_numpy()
-    left.scatter(*flat[mine].T, s=34, color=COLOURS[place], marker="osD^v<>P"[place], label=person)
+    left.scatter(*flat[mine].T, s=34, color=COLOURS[place],
+                 marker="osD^v<>P"[place], label=person)
 for j in nearest.tolist():
     left.plot(*flat[[anchor, j]].T, color="black", linewidth=0.8)
 left.plot(*flat[anchor], "*", color="black", markersize=15)
-left.legend(title="person", fontsize=8, title_fontsize=8, loc="best", ncols=2, handletextpad=0.2, columnspacing=0.8)
-left.set_title(f"patch {patch + 1}: eight people; an anchor and its {options.k} nearest")
-drawn = []
-for j in torch.randperm(N, generator=generator).tolist():  # thumbnails, as many as find room
-    if len(drawn) < 70 and all((np.abs(flat[j] - flat[i]) > np.ptp(flat, axis=0) / [14, 9]).any() for i in drawn):
+left.legend(title="person", fontsize=8, title_fontsize=8, loc="best", ncols=2,
+            handletextpad=0.2, columnspacing=0.8)
+left.set_title(f"patch {patch + 1}: eight people; "
+               f"an anchor and its {options.k} nearest")
+drawn, room = [], np.ptp(flat, axis=0) / [14, 9]  # thumbnails, as many as find room
+for j in torch.randperm(N, generator=generator).tolist():
+    if len(drawn) == 70:
+        break
+    if all((np.abs(flat[j] - flat[i]) > room).any() for i in drawn):
         drawn.append(j)
-        picture = OffsetImage(images[j].permute(1, 2, 0).numpy(), zoom=28 / images.shape[2])
-        right.add_artist(AnnotationBbox(picture, flat[j].tolist(), frameon=False, pad=0))
+        picture = OffsetImage(images[j].permute(1, 2, 0).numpy(),
+                              zoom=28 / images.shape[2])
+        right.add_artist(AnnotationBbox(picture, flat[j].tolist(), frameon=False,
+                                        pad=0))
 right.set_title("who is where")
 for axis in (left, right):
-    axis.set(xlabel="first direction", ylabel="second direction" if axis is left else "", xticks=[], yticks=[])
+    axis.set(xlabel="first direction", xticks=[], yticks=[],
+             ylabel="second direction" if axis is left else "")
 plt.show()
 print(f"the two directions hold {explained:.0%} of the variance")
 
@@ -249,7 +281,8 @@ x = features[:, batch].double().requires_grad_()
 ours = pedal(x, bank.double(), batch, options.s, options.k)
 library = pedal_loss(x, bank.double(), batch, s=options.s, k=options.k)
 torch.testing.assert_close(library, ours)
-print(f"L_c of {len(batch)} images: {ours.item():.6f} from scratch, {library.item():.6f} from the library")
+print(f"L_c of {len(batch)} images: {ours.item():.6f} from scratch, "
+      f"{library.item():.6f} from the library")
 
 # %% [markdown]
 # ### The same as a softmax
@@ -262,25 +295,32 @@ print(f"L_c of {len(batch)} images: {ours.item():.6f} from scratch, {library.ite
 def softmax_over_bank(x, bank, index, s):
     """q [M, B, N], zero at the own entry."""
     scores = -s / 2 * torch.cdist(x, bank).square()
-    return scores.scatter(2, index.view(1, -1, 1).expand(len(x), -1, 1), -torch.inf).softmax(2)
+    return scores.scatter(2, index.view(1, -1, 1).expand(len(x), -1, 1),
+                          -torch.inf).softmax(2)
 
 
 q = softmax_over_bank(x.detach(), bank.double(), batch, options.s)
-torch.testing.assert_close(-q.topk(options.k, dim=2).values.sum(2).log().mean(), ours.detach())
+torch.testing.assert_close(-q.topk(options.k, dim=2).values.sum(2).log().mean(),
+                           ours.detach())
 
 scales = sorted({options.s, *theirs.values()})
 order = distances.argsort()[: min(N - 1, 60)]
 mates = (person_ids[order] == person_ids[anchor]).numpy()
 figure, axes = plt.subplots(1, 1 + len(scales), figsize=(10.4, 2.7))
 places = np.arange(1, len(order) + 1)
-axes[0].scatter(places[~mates], distances[order][~mates], s=14, color=GREY, label="someone else")
-axes[0].scatter(places[mates], distances[order][mates], s=22, color=GREEN, marker="D", label="same person")
-axes[0].set(title="one patch's neighbours", ylabel="distance", xlabel="rank in the bank")
+axes[0].scatter(places[~mates], distances[order][~mates], s=14, color=GREY,
+                label="someone else")
+axes[0].scatter(places[mates], distances[order][mates], s=22, color=GREEN,
+                marker="D", label="same person")
+axes[0].set(title="one patch's neighbours", ylabel="distance",
+            xlabel="rank in the bank")
 axes[0].legend(fontsize=8, loc="lower right")
 for axis, s in zip(axes[1:], scales):
-    mass = softmax_over_bank(features[:, [anchor]], bank, torch.tensor([anchor]), s)[patch, 0, order].numpy()
+    mass = softmax_over_bank(features[:, [anchor]], bank, torch.tensor([anchor]),
+                             s)[patch, 0, order].numpy()
     axis.bar(places, mass, color=np.where(mates, GREEN, GREY), width=1)
-    axis.set_title(f"$q$ at $s$ = {s:g}: {mass[: options.k].sum():.0%} on $K$", fontsize=10)
+    axis.set_title(f"$q$ at $s$ = {s:g}: {mass[: options.k].sum():.0%} on $K$",
+                   fontsize=10)
     axis.set_xlabel("rank in the bank")
 for axis in axes:
     axis.axvline(options.k + 0.5, color="black", linewidth=0.9, linestyle="--")
@@ -314,7 +354,8 @@ by_formula = options.s * (q @ bank.double() - p @ bank.double()) / (M * len(batc
 (by_library,) = torch.autograd.grad(library, x)
 torch.testing.assert_close(by_formula, by_autograd)
 torch.testing.assert_close(by_library, by_autograd)
-print("the formula, autograd through the loops and the library's hand-written backward agree")
+print("the formula, autograd through the loops and the library's "
+      "hand-written backward agree")
 
 # %% [markdown]
 # ## What the scale does
@@ -334,21 +375,25 @@ for s in sweep:
         "mass on the $k$ nearest": mass.sum(2).mean().item(),
         "entries that share $q$": torch.special.entr(q).sum(2).exp().mean().item(),
         "length of the gradient": (s * (q - p) @ bank).norm(dim=2).mean().item(),
-    })  # fmt: skip
+    })
 measured = pd.DataFrame(measured, index=sweep)
 
 figure, axes = plt.subplots(1, 3, figsize=(10.2, 2.9))
-for axis, (name, values), colour in zip(axes, measured.items(), (BLUE, ORANGE, RED)):
+for axis, (name, values), colour in zip(axes, measured.items(),
+                                        (BLUE, ORANGE, RED)):
     axis.plot(sweep, values, color=colour, marker="o", markersize=3.5)
     axis.set(xscale="log", title=name, xlabel="scale $s$", ylim=(0, None))
     for s in scales:
-        axis.axvline(s, color="0.55", linewidth=0.9, linestyle="-" if s == options.s else ":")
+        axis.axvline(s, color="0.55", linewidth=0.9,
+                     linestyle="-" if s == options.s else ":")
 axes[1].set(yscale="log", ylim=(0.9, None))
-axes[2].text(options.s, 0, f" $s$ = {options.s:g} here", rotation=90, va="bottom", fontsize=8, color="0.4")
+axes[2].text(options.s, 0, f" $s$ = {options.s:g} here", rotation=90, va="bottom",
+             fontsize=8, color="0.4")
 plt.show()
 strongest = measured["length of the gradient"].idxmax()
-print(f"the gradient is strongest near s = {strongest:.1f}; at s = {options.s:g} the {options.k} nearest hold "
-      f"{np.interp(options.s, sweep, measured.iloc[:, 0]):.0%} of the probability")  # fmt: skip
+print(f"the gradient is strongest near s = {strongest:.1f}; "
+      f"at s = {options.s:g} the {options.k} nearest hold "
+      f"{np.interp(options.s, sweep, measured.iloc[:, 0]):.0%} of the probability")
 
 # %% [markdown]
 # **You should see** the mass rise from almost nothing to almost all, and the gradient rise and fall with a peak in
@@ -371,17 +416,21 @@ own = (1 - options.rate) * bank[:, rows] + options.rate * mirrored
 taken = {}
 for s in sweep:
     others = (-s / 2 * torch.cdist(mirrored, bank).square()).scatter(
-        2, rows.view(1, -1, 1).expand(M, -1, 1), -torch.inf).logsumexp(2)  # fmt: skip
+        2, rows.view(1, -1, 1).expand(M, -1, 1), -torch.inf).logsumexp(2)
     mine = -s / 2 * (mirrored - own).square().sum(2)
     taken[s] = (mine - torch.logaddexp(mine, others)).exp().flatten()
-low, middle, high = torch.stack(list(taken.values())).quantile(torch.tensor([0.1, 0.5, 0.9]), dim=1)
+low, middle, high = torch.stack(list(taken.values())).quantile(
+    torch.tensor([0.1, 0.5, 0.9]), dim=1)
 
 figure, axis = plt.subplots(figsize=(6.4, 2.8))
-axis.fill_between(sweep, low, high, color=RED, alpha=0.18, linewidth=0, label="10 to 90 % of patches")
+axis.fill_between(sweep, low, high, color=RED, alpha=0.18, linewidth=0,
+                  label="10 to 90 % of patches")
 axis.plot(sweep, middle, color=RED, label="median")
 for s in scales:
-    axis.axvline(s, color="0.55", linewidth=0.9, linestyle="-" if s == options.s else ":")
-axis.set(xscale="log", xlabel="scale $s$", ylabel="share of the probability", ylim=(0, 1))
+    axis.axvline(s, color="0.55", linewidth=0.9,
+                 linestyle="-" if s == options.s else ":")
+axis.set(xscale="log", xlabel="scale $s$", ylabel="share of the probability",
+         ylim=(0, 1))
 axis.set_title("what the own entry would take")
 axis.legend(loc="upper left")
 plt.show()
@@ -403,8 +452,10 @@ def on_circle(angle):
 
 
 def let_move(x, loss, steps, s, k, rate=0.1, lr=0.5):
-    """Unit vectors x [M, N, D] after each step of gradient descent on the loss: [steps + 1, M, N, D]."""
-    memory, index, path = PatchMemory(x.shape[1], len(x), x.shape[2], rate), torch.arange(x.shape[1]), [x]
+    """Unit vectors x [M, N, D] after each step of gradient descent on the loss:
+    [steps + 1, M, N, D]."""
+    memory = PatchMemory(x.shape[1], len(x), x.shape[2], rate)
+    index, path = torch.arange(x.shape[1]), [x]
     for _ in range(steps):
         memory.update(index, x)
         free = x.clone().requires_grad_()
@@ -419,14 +470,16 @@ generator = torch.Generator().manual_seed(0)
 who = torch.arange(5).repeat_interleave(6)
 angle = 2 * torch.pi * who / 5 + 0.3 * torch.randn(len(who), generator=generator)
 paths = {name: let_move(on_circle(angle)[None], loss, steps=400, s=5.0, k=8)[:, 0]
-         for name, loss in (("pull only", pull_loss), ("PEDAL", pedal_loss))}  # fmt: skip
+         for name, loss in (("pull only", pull_loss), ("PEDAL", pedal_loss))}
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True)
 for axis, (name, path) in zip(axes, paths.items()):
     turned = np.unwrap(torch.atan2(path[..., 1], path[..., 0]).numpy(), axis=0)
-    turned = np.degrees(turned) - 360 * np.round((np.degrees(turned[0]) - np.degrees(angle.numpy())) / 360)
+    turned = np.degrees(turned)
+    turned = turned - 360 * np.round((turned[0] - np.degrees(angle.numpy())) / 360)
     for i, person in enumerate(who.tolist()):
-        axis.plot(np.arange(len(path)) + 1, turned[:, i], color=COLOURS[person], linewidth=1, alpha=0.85)
+        axis.plot(np.arange(len(path)) + 1, turned[:, i], color=COLOURS[person],
+                  linewidth=1, alpha=0.85)
     axis.set(xscale="log", xlabel="step", title=name)
 axes[0].set(ylabel="place on the circle, degrees")
 plt.show()
@@ -440,7 +493,8 @@ def places_taken(x, gap=0.1):
 
 for name, path in paths.items():
     wide = [torch.cdist(x[who == 0], x[who == 0]).mean() for x in path[[0, -1]]]
-    print(f"{name}: {places_taken(path[-1])} places taken; first person's mean distance {wide[0]:.2f} -> {wide[1]:.3f}")
+    print(f"{name}: {places_taken(path[-1])} places taken; "
+          f"first person's mean distance {wide[0]:.2f} -> {wide[1]:.3f}")
 
 # %% [markdown]
 # **You should see** lines of one colour, a person, run together in both panels. With pulling alone they end in three to
@@ -463,9 +517,11 @@ for name, path in paths.items():
 
 # %%
 generator = torch.Generator().manual_seed(1)
-outfits = torch.cartesian_prod(*[torch.arange(3)] * 3)[torch.randperm(27, generator=generator)[:9]]
+outfits = torch.cartesian_prod(*[torch.arange(3)] * 3)
+outfits = outfits[torch.randperm(27, generator=generator)[:9]]
 who = torch.arange(9).repeat_interleave(4)
-patches = on_circle(2 * torch.pi * outfits[who].T / 3 + 0.4 * torch.randn(3, len(who), generator=generator))
+patches = on_circle(2 * torch.pi * outfits[who].T / 3
+                    + 0.4 * torch.randn(3, len(who), generator=generator))
 
 
 def as_image(x):
@@ -475,30 +531,37 @@ def as_image(x):
 
 pulled_patches = let_move(patches, pull_loss, steps=200, s=10.0, k=8)[-1]
 pulled_images = let_move(as_image(patches), pull_loss, steps=200, s=10.0, k=8)[-1]
-outcomes = {"at the start": as_image(patches)[0], "patches pulled": as_image(pulled_patches)[0],
-            "images pulled": pulled_images[0]}  # fmt: skip
+outcomes = {"at the start": as_image(patches)[0],
+            "patches pulled": as_image(pulled_patches)[0],
+            "images pulled": pulled_images[0]}
 
 
 def own_neighbours(x, who, count=3):
     """Share of each image's nearest that show the same person."""
     distance = torch.cdist(x, x).fill_diagonal_(torch.inf)
-    return (who[distance.topk(count, largest=False).indices] == who[:, None]).float().mean().item()
+    return (who[distance.topk(count, largest=False).indices]
+            == who[:, None]).float().mean().item()
 
 
-figure, axes = plt.subplots(1, 6, figsize=(11, 2.5), width_ratios=[1, 1, 1, 1.35, 1.35, 1.35])
+figure, axes = plt.subplots(1, 6, figsize=(11, 2.5),
+                            width_ratios=[1, 1, 1, 1.35, 1.35, 1.35])
 for m, (axis, name) in enumerate(zip(axes, ("head", "top", "legs"))):
     axis.add_patch(plt.Circle((0, 0), 1, fill=False, color="0.85"))
     for person in range(9):
         style = {"color": plt.cm.tab10(person), "s": 16, "linewidths": 0}
         axis.scatter(*(0.72 * patches[m, who == person]).T, alpha=0.45, **style)
         axis.scatter(*pulled_patches[m, who == person].T, **style)
-    axis.set(aspect="equal", xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), xticks=[], yticks=[], title=f"{name} patches")
+    axis.set(aspect="equal", xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), xticks=[],
+             yticks=[], title=f"{name} patches")
     axis.spines[:].set_visible(False)
 base = outcomes["at the start"].mean(0)
-plane = torch.linalg.svd(outcomes["at the start"] - base, full_matrices=False).Vh[:2]
+plane = torch.linalg.svd(outcomes["at the start"] - base,
+                         full_matrices=False).Vh[:2]
 for axis, (name, x) in zip(axes[3:], outcomes.items()):
-    axis.scatter(*((x - base) @ plane.T).T, c=who, cmap="tab10", vmin=0, vmax=9, s=20, linewidths=0)
-    axis.set(xticks=[], yticks=[], xlabel=f"{own_neighbours(x, who):.0%} own neighbours", title=name)
+    axis.scatter(*((x - base) @ plane.T).T, c=who, cmap="tab10", vmin=0, vmax=9,
+                 s=20, linewidths=0)
+    axis.set(xticks=[], yticks=[],
+             xlabel=f"{own_neighbours(x, who):.0%} own neighbours", title=name)
 plt.show()
 
 # %% [markdown]
@@ -519,10 +582,12 @@ plt.show()
 # %%
 three = per_person.index[[0, len(per_person) // 3, -1]]
 several = [int(np.flatnonzero(frame["person_id"] == person)[0]) for person in three]
-nearest_patches(images, theta, features, several, patch=1, count=8, person_ids=person_ids)
+nearest_patches(images, theta, features, several, patch=1, count=8,
+                person_ids=person_ids)
 
 # %%
-nearest_patches(images, theta, features, several, patch=M - 1, count=8, person_ids=person_ids)
+nearest_patches(images, theta, features, several, patch=M - 1, count=8,
+                person_ids=person_ids)
 
 # %% [markdown]
 # **You should see**, at `mini`, ticks on a third to three quarters of the images, and others in clothes of the same
@@ -534,37 +599,50 @@ nearest_patches(images, theta, features, several, patch=M - 1, count=8, person_i
 
 # %%
 def labels(*columns):
-    return torch.tensor(np.unique(frame[list(columns)].agg(" ".join, axis=1), return_inverse=True)[1])
+    return torch.tensor(np.unique(frame[list(columns)].agg(" ".join, axis=1),
+                                  return_inverse=True)[1])
 
 
 truths = {"same person": person_ids}
 if "top_colour" in frame:  # only the renderer knows
-    truths |= {"same top": labels("top", "top_colour"), "same bottom": labels("bottom", "bottom_colour")}
+    truths |= {"same top": labels("top", "top_colour"),
+               "same bottom": labels("bottom", "bottom_colour")}
 easy = (person_ids[:, None] == person_ids) & (camera_ids[:, None] == camera_ids)
-spaces = {f"patch {m + 1}": features[m] for m in range(M)} | {"all patches": features.transpose(0, 1).flatten(1)}
+spaces = ({f"patch {m + 1}": features[m] for m in range(M)}
+          | {"all patches": features.transpose(0, 1).flatten(1)})
 agreement, of_others = {}, {}
 for name, x in spaces.items():
-    neighbours = torch.cdist(x, x).masked_fill(easy, torch.inf).topk(min(options.k, N - 1), largest=False).indices
-    alike = {truth: label[neighbours] == label[:, None] for truth, label in truths.items()}
-    agreement[name] = {truth: hit.float().mean().item() for truth, hit in alike.items()}
-    of_others[name] = {truth: hit[~alike["same person"]].float().mean().item() for truth, hit in alike.items()}
+    distance = torch.cdist(x, x).masked_fill(easy, torch.inf)
+    neighbours = distance.topk(min(options.k, N - 1), largest=False).indices
+    alike = {truth: label[neighbours] == label[:, None]
+             for truth, label in truths.items()}
+    agreement[name] = {truth: hit.float().mean().item()
+                       for truth, hit in alike.items()}
+    of_others[name] = {truth: hit[~alike["same person"]].float().mean().item()
+                       for truth, hit in alike.items()}
 other = person_ids[:, None] != person_ids
 chance, chance_of_others = (
-    {truth: (label[:, None] == label)[pairs].float().mean().item() for truth, label in truths.items()}
-    for pairs in (~easy, other))  # fmt: skip
-agreement, of_others = pd.DataFrame(agreement).T, pd.DataFrame(of_others).T.drop(columns="same person")
+    {truth: (label[:, None] == label)[pairs].float().mean().item()
+     for truth, label in truths.items()}
+    for pairs in (~easy, other))
+agreement, of_others = (pd.DataFrame(agreement).T,
+                        pd.DataFrame(of_others).T.drop(columns="same person"))
 
 panels = [(agreement, chance, f"all {options.k} nearest")]
 if len(truths) > 1:
-    panels.append((of_others, chance_of_others, "only those nearest that show somebody else"))
-figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.3), sharey=True, squeeze=False)
+    panels.append((of_others, chance_of_others,
+                   "only those nearest that show somebody else"))
+figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.3),
+                            sharey=True, squeeze=False)
 for axis, (values, expected, title) in zip(axes[0], panels):
     for place, truth in enumerate(values):
         colour = dict(zip(truths, (GREEN, BLUE, ORANGE)))[truth]
         middle = np.arange(len(values)) + 0.27 * (place - (values.shape[1] - 1) / 2)
         axis.bar(middle, values[truth], width=0.25, color=colour, label=truth)
-        axis.plot(middle, [expected[truth]] * len(values), "_", color="black", markersize=8)
-    axis.set_xticks(range(len(values)), [name.removeprefix("patch ") for name in values.index])
+        axis.plot(middle, [expected[truth]] * len(values), "_", color="black",
+                  markersize=8)
+    axis.set_xticks(range(len(values)),
+                    [name.removeprefix("patch ") for name in values.index])
     axis.set(xlabel="patch", title=title)
 axes[0, 0].set_ylabel("share of neighbours")
 axes[0, 0].legend(ncols=3, fontsize=8, loc="upper left", handlelength=1)

@@ -27,26 +27,43 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.patches import Polygon
-from torch.nn import functional as F
-
-from paul.augment import rotation_and_crop, surrogates
-from paul.datasets import ReidDataset
-from paul.experiments import source_model
-from paul.rows import Places, Spec
-from paul.images import load_images, normalize, unit_range
+from paul.data.datasets import ReidDataset
+from paul.data.pixels import load_images
+from paul.data.transforms import (
+    normalize,
+    rotation_and_crop,
+    surrogates,
+    unit_range,
+)
+from paul.experiments.profiles import PROFILES
+from paul.experiments.runner import source_model
+from paul.experiments.specs import Places, Spec
 from paul.losses import cyclic_ranking, ipfl_loss
 from paul.memory import ImageCenters
 from paul.patchnet import concatenate
-from paul.plots import BLUE, COLOURS, GREEN, GREY, ORANGE, RED, STYLE, cyclic_walk, draw_on, image_grid, quadrilateral
-from paul.profiles import PROFILES
-from paul.runs import target_name
+from paul.plots import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    STYLE,
+    cyclic_walk,
+    draw_on,
+    image_grid,
+    quadrilateral,
+)
+from paul.report.frames import target_name
+from torch.nn import functional as F
 
 plt.rcParams.update(STYLE)
 torch.manual_seed(seed)
 chosen, paper = PROFILES[profile], PROFILES["paper"].adapt
 options = chosen.adapt_options(target)
-print(f"profile {profile}: margin {options.margin}, r = {options.r}, batch {options.batch}, surrogates "
-      f"{options.surrogate!r}, jitter {options.jitter}; the paper: margin {paper.margin}, r = {paper.r}")  # fmt: skip
+print(f"profile {profile}: margin {options.margin}, r = {options.r}, "
+      f"batch {options.batch}, surrogates {options.surrogate!r}, "
+      f"jitter {options.jitter}; the paper: margin {paper.margin}, r = {paper.r}")
 
 # %% [markdown]
 # As in chapter 04, the network is a PatchNet fresh from the source, and the people are the target's *validation*
@@ -54,13 +71,15 @@ print(f"profile {profile}: margin {options.margin}, r = {options.r}, batch {opti
 
 # %%
 people = ReidDataset.load(Path(data_dir) / chosen.folders[target])
-names = [name for name in ("val_query", "val_gallery") if name in people.splits] or ["train"]
+names = ([name for name in ("val_query", "val_gallery") if name in people.splits]
+         or ["train"])
 splits = [people.split(name) for name in names]
 frame = pd.concat([split.frame for split in splits], ignore_index=True)
 images = torch.cat([load_images(split, chosen.image_size) for split in splits])
 person_ids = torch.tensor(frame["person_id"].to_numpy())
 N = len(images)
-print(f"{target_name(target, profile)}: {N} images of {frame['person_id'].nunique()} people")
+print(f"{target_name(target, profile)}: {N} images of "
+      f"{frame['person_id'].nunique()} people")
 
 # %% [markdown]
 # ## Surrogates
@@ -74,13 +93,17 @@ print(f"{target_name(target, profile)}: {N} images of {frame['person_id'].nuniqu
 # second the code's `"all"`, at the strengths of this profile:
 
 # %%
-strengths = dict(jitter=options.jitter, hue_turn=options.hue_turn, degrees=options.degrees, area=options.crop_area,
-                 padding=options.padding)  # fmt: skip
-two = [int(np.flatnonzero(frame["person_id"] == person)[0]) for person in frame["person_id"].unique()[[0, -1]]]
+strengths = dict(jitter=options.jitter, hue_turn=options.hue_turn,
+                 degrees=options.degrees, area=options.crop_area,
+                 padding=options.padding)
+two = [int(np.flatnonzero(frame["person_id"] == person)[0])
+       for person in frame["person_id"].unique()[[0, -1]]]
 figure, axes = image_grid(4, 9, images[0], scale=0.95, gap=0.12)
-for line, (row, mode) in zip(axes, [(row, mode) for row in two for mode in ("one", "all")]):
+both = [(row, mode) for row in two for mode in ("one", "all")]
+for line, (row, mode) in zip(axes, both):
     generator = torch.Generator().manual_seed(seed)
-    changed = surrogates(unit_range(images[[row] * 8]), generator, mode=mode, **strengths)
+    changed = surrogates(unit_range(images[[row] * 8]), generator, mode=mode,
+                         **strengths)
     draw_on(line[0], images[row], "black", f"image, \"{mode}\"")
     for axis, picture in zip(line[1:], changed):
         draw_on(axis, picture.clamp(0, 1))
@@ -99,27 +122,36 @@ plt.show()
 # %%
 generator = torch.Generator().manual_seed(seed)
 height, width = images.shape[2:]
-looks = rotation_and_crop(2000, height, width, generator, degrees=options.degrees, area=options.crop_area)
+looks = rotation_and_crop(2000, height, width, generator, degrees=options.degrees,
+                          area=options.crop_area)
 area = looks[:, 0, 0] * looks[:, 1, 1] - looks[:, 0, 1] * looks[:, 1, 0]
 low, high = options.crop_area
 assert low - 1e-5 <= area.min() and area.max() <= high + 1e-5
-corners = torch.tensor(np.array([quadrilateral(theta, height, width) for theta in looks.numpy()]))
-measured = 0.5 * (corners * corners.roll(-1, 1).flip(2)).diff(dim=2).sum(dim=(1, 2)).abs() / (height * width)
-torch.testing.assert_close(measured.float(), area, atol=1e-4, rtol=1e-4)  # the shoelace formula agrees
+corners = torch.tensor(np.array([quadrilateral(theta, height, width)
+                                 for theta in looks.numpy()]))
+# the shoelace formula agrees
+crossed = (corners * corners.roll(-1, 1).flip(2)).diff(dim=2)
+measured = 0.5 * crossed.sum(dim=(1, 2)).abs() / (height * width)
+torch.testing.assert_close(measured.float(), area, atol=1e-4, rtol=1e-4)
 
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9.6, 3.0), width_ratios=[0.7, 1, 1])
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9.6, 3.0),
+                                             width_ratios=[0.7, 1, 1])
 draw_on(left, images[0])
 for place, corner in enumerate(corners[:6]):
-    left.add_patch(Polygon(corner, fill=False, edgecolor=COLOURS[place], linewidth=1.5, clip_on=False))
+    left.add_patch(Polygon(corner, fill=False, edgecolor=COLOURS[place],
+                           linewidth=1.5, clip_on=False))
 left.set_title("six of them")
 middle.hist(area, bins=30, color=BLUE)
-middle.set(title="share of the image that is seen", xlabel="determinant of $\\theta$", yticks=[])
-sides = [(corners[:, 1] - corners[:, 0]).norm(dim=1) / width, (corners[:, 3] - corners[:, 0]).norm(dim=1) / height]
+middle.set(title="share of the image that is seen",
+           xlabel="determinant of $\\theta$", yticks=[])
+sides = [(corners[:, 1] - corners[:, 0]).norm(dim=1) / width,
+         (corners[:, 3] - corners[:, 0]).norm(dim=1) / height]
 right.scatter(*sides, s=3, color=BLUE, alpha=0.5, linewidths=0)
 for share in (low, high):
     across = np.linspace(share, 1, 50)
     right.plot(across, share / across, color="black", linewidth=1)
-right.set(title="free aspect", xlabel="width of the crop", ylabel="height of the crop")
+right.set(title="free aspect", xlabel="width of the crop",
+          ylabel="height of the crop")
 plt.show()
 
 # %% [markdown]
@@ -141,29 +173,35 @@ plt.show()
 # $$
 
 # %%
-model = source_model(Spec("paul", target, seed, profile), Places(data_dir, models=models_dir)).to_target().eval()
+model, _ = source_model(Spec("paul", target, seed, profile),
+                        Places(data_dir, models=models_dir))
+model.to_target().eval()
 device = next(model.parameters()).device
 
 
 @torch.no_grad()
 def describe(pictures):
-    """Patch features [M, N, D] and embeddings [M, N, E] of pictures [N, 3, H, W] in [0, 1]."""
+    """Patch features [M, N, D] and embeddings [M, N, E] of [N, 3, H, W]."""
     outputs = [model(normalize(part.to(device))) for part in pictures.split(256)]
-    return [torch.cat([getattr(o, name).cpu() for o in outputs], dim=1) for name in ("features", "embeddings")]
+    return [torch.cat([getattr(o, name).cpu() for o in outputs], dim=1)
+            for name in ("features", "embeddings")]
 
 
 plain = unit_range(images)
 generator = torch.Generator().manual_seed(seed)
-changed = torch.cat([surrogates(part, generator, mode=options.surrogate, **strengths) for part in plain.split(256)])
+changed = torch.cat([surrogates(part, generator, mode=options.surrogate,
+                                **strengths) for part in plain.split(256)])
 features, embeddings = describe(plain)
 _, changed_embeddings = describe(changed)
 
 u = F.normalize(model.embedding.weight.detach().cpu(), dim=2)  # [M, E, D]
-by_hand = torch.stack([torch.stack([features[m] @ row for row in u[m]], dim=1) for m in range(len(u))])
+by_hand = torch.stack([torch.stack([features[m] @ row for row in u[m]], dim=1)
+                       for m in range(len(u))])
 torch.testing.assert_close(by_hand, embeddings, atol=1e-5, rtol=1e-4)
 f, f_changed = concatenate(embeddings), concatenate(changed_embeddings)
 x = concatenate(features)
-print(f"an image: {x.shape[1]} numbers as patch features (the paper), {f.shape[1]} as embeddings (the code)")
+print(f"an image: {x.shape[1]} numbers as patch features (the paper), "
+      f"{f.shape[1]} as embeddings (the code)")
 
 # %%
 rows = torch.randperm(N, generator=generator)[:300]
@@ -174,17 +212,20 @@ spaces = {"patch features": x, "embeddings": f}
 for axis, (name, space) in zip(axes, spaces.items()):
     distance = torch.cdist(space[rows], space[rows])
     bins = np.linspace(0, distance[upper].max(), 40)
-    axis.hist(distance[upper & ~same], bins=bins, density=True, color=GREY, alpha=0.75, label="two people")
-    axis.hist(distance[upper & same], bins=bins, density=True, color=GREEN, alpha=0.65, label="one person")
+    axis.hist(distance[upper & ~same], bins=bins, density=True, color=GREY,
+              alpha=0.75, label="two people")
+    axis.hist(distance[upper & same], bins=bins, density=True, color=GREEN,
+              alpha=0.65, label="one person")
 
     axis.set(title=name, xlabel="distance of two images", yticks=[])
 axes[0].legend()
 plt.show()
-better = {name: (torch.cdist(space[rows], space[rows])[upper & same][:, None]
-                 < torch.cdist(space[rows], space[rows])[upper & ~same][None]).float().mean().item()
-          for name, space in spaces.items()}  # fmt: skip
-for name, share in better.items():
-    print(f"{name}: two images of one person are nearer than two of different people in {share:.1%} of all cases")
+for name, space in spaces.items():
+    distance = torch.cdist(space[rows], space[rows])
+    nearer = distance[upper & same][:, None] < distance[upper & ~same][None]
+    share = nearer.float().mean().item()
+    print(f"{name}: two images of one person are nearer than two of different "
+          f"people in {share:.1%} of all cases")
 
 # %% [markdown]
 # **You should see** two pairs of hills whose feet overlap. At `mini` the overlap looks small, but there are many more
@@ -214,10 +255,12 @@ library = ImageCenters(num_images=6, dim=f.shape[1], rate=options.rate)
 for visit in ([0, 2, 5], [2, 4, 0], [5, 2, 2]):
     for j in visit:
         mean = (f[j] + f_changed[j]) / 2
-        centers[j] = mean if j not in seen else (1 - options.rate) * centers[j] + options.rate * mean
+        centers[j] = (mean if j not in seen
+                      else (1 - options.rate) * centers[j] + options.rate * mean)
         seen.add(j)
     index = torch.tensor(visit)
-    returned = library.update(index, torch.stack([f[index], f_changed[index]], dim=1))
+    returned = library.update(index,
+                              torch.stack([f[index], f_changed[index]], dim=1))
     torch.testing.assert_close(returned, centers[index])
 torch.testing.assert_close(library.centers, centers)
 print("centres agree after every batch")
@@ -236,13 +279,17 @@ print("centres agree after every batch")
 
 # %%
 def ask_back(features, centers, owner, r=3, max_candidates=15):
-    """For each anchor the position of its negative in centers, or -1: features [A, D], centers [n, D], owner [A]."""
+    """For each anchor the position of its negative in centers, or -1.
+
+    features [A, D], centers [n, D], owner [A].
+    """
     negatives = []
     for f, i in zip(features, owner.tolist()):
         walk = [j for j in (centers - f).norm(dim=1).argsort().tolist() if j != i]
         chosen = -1
         for j in walk[:max_candidates]:
-            its_nearest = (centers - centers[j]).norm(dim=1).argsort()[:r].tolist()  # j itself comes first
+            # j itself comes first
+            its_nearest = (centers - centers[j]).norm(dim=1).argsort()[:r].tolist()
             if i not in its_nearest:
                 chosen = j
                 break
@@ -256,25 +303,29 @@ def ask_back(features, centers, owner, r=3, max_candidates=15):
 
 # %%
 generator = torch.Generator().manual_seed(3)
-spots = torch.tensor([[0.0, 0.0], [0.45, 0.15], [0.2, 0.5], [1.05, 0.1], [1.35, 0.35], [1.45, -0.1], [-1.0, 0.4],
-                      [-1.3, 0.1], [-0.9, -0.9], [0.4, -1.2], [0.7, -1.35], [1.6, 1.0]])  # fmt: skip
+spots = torch.tensor([[0.0, 0.0], [0.45, 0.15], [0.2, 0.5], [1.05, 0.1],
+                      [1.35, 0.35], [1.45, -0.1], [-1.0, 0.4], [-1.3, 0.1],
+                      [-0.9, -0.9], [0.4, -1.2], [0.7, -1.35], [1.6, 1.0]])
 owner = torch.tensor([0])
 picked = int(ask_back(spots[:1], spots, owner)[0])
 assert picked == int(cyclic_ranking(spots[:1], spots, owner)[0])
 
 walk = spots.norm(dim=1).argsort().tolist()[1:]
 walk = walk[: walk.index(picked) + 1]
-figure, axes = plt.subplots(1, len(walk), figsize=(3.3 * len(walk), 2.9), squeeze=False)
+figure, axes = plt.subplots(1, len(walk), figsize=(3.3 * len(walk), 2.9),
+                            squeeze=False)
 for step, (axis, candidate) in enumerate(zip(axes[0], walk), 1):
     near = (spots - spots[candidate]).norm(dim=1).argsort()[:3].tolist()
     axis.scatter(*spots.T, color="0.75", s=40)
     axis.plot(0, 0, "*", color=BLUE, markersize=17, zorder=4)
     for j in near:
-        axis.plot(*spots[[candidate, j]].T.numpy(), color=BLUE if j == 0 else "0.4", linewidth=1.8)
+        axis.plot(*spots[[candidate, j]].T.numpy(), color=BLUE if j == 0 else "0.4",
+                  linewidth=1.8)
     colour = RED if candidate == picked else ORANGE
     axis.scatter(*spots[candidate], color=colour, s=80, zorder=3)
     says = "lists the anchor: go on" if 0 in near else "doesn't: the negative"
-    axis.set_title(f"candidate {step} {says}", fontsize=10, color="black" if 0 in near else RED)
+    axis.set_title(f"candidate {step} {says}", fontsize=10,
+                   color="black" if 0 in near else RED)
     axis.set(xticks=[], yticks=[], aspect="equal")
 plt.show()
 
@@ -289,24 +340,30 @@ plt.show()
 
 # %%
 def draw_batch(generator):
-    """Positions of the images, then features of images and surrogates, their centres, and each anchor's own centre."""
+    """Positions of the images, then features of images and surrogates, their
+    centres, and each anchor's own centre."""
     rows = torch.randperm(N, generator=generator)[: options.batch]
     own = torch.arange(len(rows)).repeat(2)
-    return rows, torch.cat([f[rows], f_changed[rows]]), (f[rows] + f_changed[rows]) / 2, own
+    return (rows, torch.cat([f[rows], f_changed[rows]]),
+            (f[rows] + f_changed[rows]) / 2, own)
 
 
 generator = torch.Generator().manual_seed(seed)
 rows, anchors, centers, owner = draw_batch(generator)
 picked = cyclic_ranking(anchors.double(), centers.double(), owner, r=options.r)
-assert torch.equal(picked, ask_back(anchors.double(), centers.double(), owner, r=options.r))
+assert torch.equal(picked,
+                   ask_back(anchors.double(), centers.double(), owner, r=options.r))
 print(f"{len(anchors)} anchors: loop and library pick the same negatives")
 
 to_center = torch.cdist(anchors, centers).scatter(1, owner[:, None], torch.inf)
 steps = (to_center < to_center.gather(1, picked.clamp(min=0)[:, None])).sum(1) + 1
-fooled = person_ids[rows][to_center.argmin(1)] == person_ids[rows][owner]  # the nearest is the same person
-saved = fooled & (picked >= 0) & (person_ids[rows][picked] != person_ids[rows][owner])
+# the nearest is the same person
+fooled = person_ids[rows][to_center.argmin(1)] == person_ids[rows][owner]
+saved = (fooled & (picked >= 0)
+         & (person_ids[rows][picked] != person_ids[rows][owner]))
 worth = torch.where(saved & (steps <= 4), steps, 0)
-cyclic_walk(images[rows], anchors, centers, owner, anchor=int(worth.argmax()), r=options.r, person_ids=person_ids[rows])
+cyclic_walk(images[rows], anchors, centers, owner, anchor=int(worth.argmax()),
+            r=options.r, person_ids=person_ids[rows])
 
 # %% [markdown]
 # **You should see** the anchor in blue, and one line for each candidate it met, nearest first. A candidate that lists
@@ -323,33 +380,41 @@ cyclic_walk(images[rows], anchors, centers, owner, anchor=int(worth.argmax()), r
 
 # %%
 def trust(pick, label=""):
-    """Means over batches: how often the negative is the same person, and where in the anchor's list it stood."""
+    """Means over batches: how often the negative is the same person, and where in
+    the anchor's list it stood."""
     generator, tally = torch.Generator().manual_seed(1), []
     for _ in range(30):
         rows, anchors, centers, owner = draw_batch(generator)
         person = person_ids[rows]
-        distance = torch.cdist(anchors, centers).scatter(1, owner[:, None], torch.inf)
+        distance = torch.cdist(anchors, centers)
+        distance = distance.scatter(1, owner[:, None], torch.inf)
         negative = pick(anchors, centers, owner, distance)
         has_mate = (person[:, None] == person).sum(1)[owner] > 1
         found = negative >= 0
         wrong = found & (person[negative.clamp(min=0)] == person[owner])
-        place = 1.0 + (distance < distance.gather(1, negative.clamp(min=0)[:, None])).sum(1)
+        its_distance = distance.gather(1, negative.clamp(min=0)[:, None])
+        place = 1.0 + (distance < its_distance).sum(1)
         mistakes = wrong.float().mean(), wrong[has_mate].float().mean()
         tally.append([*mistakes, (~found).float().mean(), place[found].mean()])
-    columns = ["same person, all anchors", "same person, if it could be", "none found", "place in the list"]
+    columns = ["same person, all anchors", "same person, if it could be",
+               "none found", "place in the list"]
     return pd.Series(torch.tensor(tally).nanmean(0).tolist(), columns, name=label)
 
 
 def cyclic(r, include_self=True):
     return lambda anchors, centers, owner, distance: cyclic_ranking(
-        anchors, centers, owner, r=r, include_self=include_self, max_candidates=options.max_candidates)  # fmt: skip
+        anchors, centers, owner, r=r, include_self=include_self,
+        max_candidates=options.max_candidates)
 
 
-naive = trust(lambda anchors, centers, owner, distance: distance.argmin(1), "the nearest")
+naive = trust(lambda anchors, centers, owner, distance: distance.argmin(1),
+              "the nearest")
 ours = trust(cyclic(options.r), f"cyclic, r = {options.r}")
-other_way = trust(cyclic(options.r, include_self=False), f"cyclic, r = {options.r}, itself not counted")
+other_way = trust(cyclic(options.r, include_self=False),
+                  f"cyclic, r = {options.r}, itself not counted")
 table = pd.DataFrame([naive, ours, other_way])
-table.style.format({name: "{:.1%}" for name in table.columns[:3]} | {"place in the list": "{:.1f}"})
+formats = dict.fromkeys(table.columns[:3], "{:.1%}")
+table.style.format(formats | {"place in the list": "{:.1f}"})
 
 # %% [markdown]
 # **You should see**, at `mini`, the nearest be the same person for more than a third of the anchors that can be fooled,
@@ -364,22 +429,32 @@ table.style.format({name: "{:.1%}" for name in table.columns[:3]} | {"place in t
 
 # %%
 lengths = [r for r in (1, 2, 3, 4, 5, 7, 10, 15, 20) if r < options.batch]
-swept = {counts: pd.DataFrame([trust(cyclic(r, counts)) for r in lengths], index=lengths) for counts in (True, False)}
+swept = {counts: pd.DataFrame([trust(cyclic(r, counts)) for r in lengths], lengths)
+         for counts in (True, False)}
 figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.0))
 for counts, style in ((True, "-o"), (False, "--s")):
     curves = swept[counts]
     label = "candidate counts itself (the code)" if counts else "it doesn't"
-    axes[0].plot(lengths, curves["same person, if it could be"], style, color=RED, markersize=4, label=label)
-    axes[1].plot(lengths, curves["place in the list"], style, color=BLUE, markersize=4, label=label)
-    axes[2].plot(lengths, curves["none found"], style, color=GREY, markersize=4, label=label)
-axes[0].axhline(naive["same person, if it could be"], color="black", linewidth=1, linestyle=":")
-axes[0].text(lengths[-1], naive["same person, if it could be"], "the nearest ", ha="right", va="bottom", fontsize=8)
-for axis, title in zip(axes, ("negative is the same person", "place of the negative in the list", "no negative found")):
+    axes[0].plot(lengths, curves["same person, if it could be"], style, color=RED,
+                 markersize=4, label=label)
+    axes[1].plot(lengths, curves["place in the list"], style, color=BLUE,
+                 markersize=4, label=label)
+    axes[2].plot(lengths, curves["none found"], style, color=GREY, markersize=4,
+                 label=label)
+axes[0].axhline(naive["same person, if it could be"], color="black", linewidth=1,
+                linestyle=":")
+axes[0].text(lengths[-1], naive["same person, if it could be"], "the nearest ",
+             ha="right", va="bottom", fontsize=8)
+titles = ("negative is the same person", "place of the negative in the list",
+          "no negative found")
+for axis, title in zip(axes, titles):
     axis.axvline(options.r, color="0.7", linewidth=0.9)
-    axis.set(title=title, xlabel="$r$", ylim=(0, None), xticks=[1, *range(5, lengths[-1] + 1, 5)])
+    axis.set(title=title, xlabel="$r$", ylim=(0, None),
+             xticks=[1, *range(5, lengths[-1] + 1, 5)])
 axes[1].legend(fontsize=8, loc="lower right")
 plt.show()
-assert (swept[True].loc[1] - naive).abs().max() < 1e-6  # a list of one that holds only the candidate itself
+# a list of one that holds only the candidate itself
+assert (swept[True].loc[1] - naive).abs().max() < 1e-6
 
 # %% [markdown]
 # **You should see** mistakes fall quickly for the first few $r$ and slowly after that, while the negative moves
@@ -416,10 +491,13 @@ def ipfl(features, centers, owner, margin, r):
 
 a = anchors.double().requires_grad_()
 by_hand = ipfl(a, centers.double(), owner, options.margin, options.r)
-by_library = ipfl_loss(a, centers.double(), owner, margin=options.margin, r=options.r)
+by_library = ipfl_loss(a, centers.double(), owner, margin=options.margin,
+                       r=options.r)
 torch.testing.assert_close(by_library, by_hand)
-torch.testing.assert_close(*(torch.autograd.grad(loss, a)[0] for loss in (by_library, by_hand)))
-print(f"L_v of this batch: {by_hand.item():.6f} from scratch, {by_library.item():.6f} from the library")
+torch.testing.assert_close(*(torch.autograd.grad(loss, a)[0]
+                             for loss in (by_library, by_hand)))
+print(f"L_v of this batch: {by_hand.item():.6f} from scratch, "
+      f"{by_library.item():.6f} from the library")
 
 # %%
 found = picked >= 0
@@ -427,22 +505,29 @@ positive = (anchors - centers[owner]).norm(dim=1)[found]
 negative = (anchors - centers[picked.clamp(min=0)]).norm(dim=1)[found]
 wrong = (person_ids[rows][picked] == person_ids[rows][owner])[found]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
-left.scatter(positive[~wrong], negative[~wrong], s=22, color=BLUE, label="another person", linewidths=0)
-left.scatter(positive[wrong], negative[wrong], s=30, color=RED, marker="X", label="the same person", linewidths=0)
+left.scatter(positive[~wrong], negative[~wrong], s=22, color=BLUE,
+             label="another person", linewidths=0)
+left.scatter(positive[wrong], negative[wrong], s=30, color=RED, marker="X",
+             label="the same person", linewidths=0)
 ends = np.array([0, 1.05 * float(positive.max())])
 margins = sorted({1.0, options.margin, paper.margin})
 for margin, style in zip(margins, ("--", "-", ":")):
     left.plot(ends, ends + margin, color="black", linewidth=1, linestyle=style)
-    left.text(ends[1], ends[1] + margin, f"m = {margin:g}", fontsize=8, ha="right", va="bottom")
+    left.text(ends[1], ends[1] + margin, f"m = {margin:g}", fontsize=8, ha="right",
+              va="bottom")
 left.set(xlabel="distance to the own centre", ylabel="distance to the negative",
          title="below a line: the hinge is open", xlim=(0, ends[1]),
-         ylim=(0, 1.12 * (ends[1] + margins[-1])))  # fmt: skip
-left.legend(title="the negative is", fontsize=8, title_fontsize=8, loc="lower right")
+         ylim=(0, 1.12 * (ends[1] + margins[-1])))
+left.legend(title="the negative is", fontsize=8, title_fontsize=8,
+            loc="lower right")
 at = np.linspace(0, 3, 61)
-right.plot(at, [(margin + positive - negative > 0).float().mean().item() for margin in at], color=BLUE)
+right.plot(at, [(margin + positive - negative > 0).float().mean().item()
+                for margin in at], color=BLUE)
 for margin in margins:
-    right.axvline(margin, color="0.6", linewidth=0.9, linestyle="-" if margin == options.margin else ":")
-right.set(title="share of anchors with an open hinge", xlabel="margin $m$", ylim=(0, 1.03))
+    right.axvline(margin, color="0.6", linewidth=0.9,
+                  linestyle="-" if margin == options.margin else ":")
+right.set(title="share of anchors with an open hinge", xlabel="margin $m$",
+          ylim=(0, 1.03))
 plt.show()
 
 # %% [markdown]
@@ -463,13 +548,14 @@ plt.show()
 # %%
 r_all = len(centers)
 assert (cyclic_ranking(anchors, centers, owner, r=r_all) == -1).all()
-values = {way: ipfl_loss(anchors, centers, owner, margin=options.margin, r=r_all, no_negative=way)
-          for way in ("zero", "skip")}  # fmt: skip
+values = {way: ipfl_loss(anchors, centers, owner, margin=options.margin, r=r_all,
+                         no_negative=way) for way in ("zero", "skip")}
 own_distance = (anchors - centers[owner]).norm(dim=1)
 torch.testing.assert_close(values["zero"], (options.margin + own_distance).mean())
 torch.testing.assert_close(values["skip"], torch.zeros(()))
-print({way: round(value.item(), 3) for way, value in values.items()}, f"at the profile's own r = {options.r} the walk "
-      f"gave up for {ours['none found']:.2%} of the anchors")  # fmt: skip
+print({way: round(value.item(), 3) for way, value in values.items()},
+      f"at the profile's own r = {options.r} the walk "
+      f"gave up for {ours['none found']:.2%} of the anchors")
 
 # %% [markdown]
 # ### A square root at zero (ledger 13)
@@ -482,8 +568,10 @@ print({way: round(value.item(), 3) for way, value in values.items()}, f"at the p
 tip = torch.zeros(3, requires_grad=True)
 (by_root,) = torch.autograd.grad(tip.square().sum().sqrt(), tip)
 still = centers.clone().requires_grad_()  # every anchor on its own centre
-(by_library,) = torch.autograd.grad(ipfl_loss(still, centers, torch.arange(len(centers)), margin=2.0), still)
-print("sqrt of the sum of squares:", by_root.tolist(), " library: all finite", by_library.isfinite().all().item())
+(by_library,) = torch.autograd.grad(
+    ipfl_loss(still, centers, torch.arange(len(centers)), margin=2.0), still)
+print("sqrt of the sum of squares:", by_root.tolist(), " library: all finite",
+      by_library.isfinite().all().item())
 assert by_root.isnan().all() and by_library.isfinite().all()
 
 # %% [markdown]

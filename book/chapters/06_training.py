@@ -33,34 +33,53 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
-from torch import nn
-from torch.nn import functional as F
-
-from paul import checkpoint
-from paul.adapt import PaulLoss
-from paul.augment import random_flip, surrogates
-from paul.datasets import ReidDataset
-from paul.engine import Run
-from paul.experiments import evaluate_model, source_model, trained_model
-from paul.features import extract, refresh_statistics
-from paul.rows import ROWS, Places, Spec
-from paul.images import load_images, normalize, unit_range
+from paul.data.datasets import ReidDataset
+from paul.data.passes import extract, refresh_statistics
+from paul.data.pixels import load_images
+from paul.data.transforms import normalize, random_flip, surrogates, unit_range
+from paul.engine.files import read
+from paul.engine.run import Run
+from paul.experiments.profiles import PROFILES
+from paul.experiments.records import read_records
+from paul.experiments.rows import ROWS
+from paul.experiments.runner import evaluate_model, source_model, trained
+from paul.experiments.specs import Places, Spec
 from paul.losses import ipfl_loss, pedal_loss, triplet_loss
 from paul.memory import ImageCenters, PatchMemory
-from paul.plots import BLUE, GREEN, GREY, ORANGE, RED, STYLE, draw_on, image_grid, per_query_ap, ranked_list
+from paul.objective import PaulLoss
+from paul.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    STYLE,
+    draw_on,
+    image_grid,
+    per_query_ap,
+    ranked_list,
+)
 from paul.pretrain import Partners, pretrain
-from paul.profiles import PROFILES
-from paul.runs import read_records, target_name
-from paul.schedules import cosine_learning_rates, source_learning_rates, target_learning_rates
+from paul.report.frames import target_name
+from paul.schedules import (
+    cosine_learning_rates,
+    source_learning_rates,
+    target_learning_rates,
+)
+from torch import nn
+from torch.nn import functional as F
 
 plt.rcParams.update(STYLE)
 chosen, paper = PROFILES[profile], PROFILES["paper"]
 options = chosen.adapt_options(target)
-sets = {name: ReidDataset.load(Path(data_dir) / chosen.folders[name]) for name in ("source", target)}
-images = {name: load_images(dataset.split("train"), chosen.image_size) for name, dataset in sets.items()}
+sets = {name: ReidDataset.load(Path(data_dir) / chosen.folders[name])
+        for name in ("source", target)}
+images = {name: load_images(dataset.split("train"), chosen.image_size)
+          for name, dataset in sets.items()}
 here = f"{target_name(target, profile)}, profile {profile}"
 M = chosen.network.num_patches
-print(f"source: {len(images['source'])} labelled images; {here}: {len(images[target])} images without labels")
+print(f"source: {len(images['source'])} labelled images; {here}: "
+      f"{len(images[target])} images without labels")
 
 # %% [markdown]
 # ## Two stages
@@ -95,7 +114,7 @@ print(f"source: {len(images['source'])} labelled images; {here}: {len(images[tar
 
 # %%
 def triplet_by_hand(e, person, margin=1.0):
-    """Mean hinge over the images that have a positive and a negative: e [B, E], person [B]."""
+    """Mean hinge where there are positive and negative: e [B, E], person [B]."""
     e = F.normalize(e, dim=1)
     hinges = []
     for i in range(len(e)):
@@ -104,17 +123,22 @@ def triplet_by_hand(e, person, margin=1.0):
         others = same.clone()
         others[i] = False
         if others.any() and not same.all():
-            hinges.append((margin + distance[others].min() - distance[~same].min()).clamp(min=0))
+            hinges.append((margin + distance[others].min()
+                           - distance[~same].min()).clamp(min=0))
     return torch.stack(hinges).mean()
 
 
 torch.manual_seed(seed)
-person, e = torch.tensor([1, 1, 2, 2, 2, 3]), torch.randn(6, 8, dtype=torch.float64)  # person 3 has no partner
-torch.testing.assert_close(triplet_by_hand(e, person), triplet_loss(e, person, positive="nearest"))
+person = torch.tensor([1, 1, 2, 2, 2, 3])  # person 3 has no partner
+e = torch.randn(6, 8, dtype=torch.float64)
+torch.testing.assert_close(triplet_by_hand(e, person),
+                           triplet_loss(e, person, positive="nearest"))
 
 logits = torch.randn(M, 6, 4, dtype=torch.float64)
-by_hand = sum(-logits[m].log_softmax(1)[torch.arange(6), person].mean() for m in range(M))
-torch.testing.assert_close(by_hand, sum(F.cross_entropy(patch, person) for patch in logits))
+by_hand = sum(-logits[m].log_softmax(1)[torch.arange(6), person].mean()
+              for m in range(M))
+torch.testing.assert_close(by_hand,
+                           sum(F.cross_entropy(patch, person) for patch in logits))
 
 # %% [markdown]
 # For the triplets to work, a batch must hold each person at least twice. So each image brings a *partner*: another
@@ -132,7 +156,8 @@ figure, axes = image_grid(2, len(rows), images["source"][0], scale=0.95, gap=0.0
 for column, pair in enumerate(zip(rows, drawn)):
     for axis, place in zip(axes[:, column], pair):
         draw_on(axis, images["source"][place])
-figure.suptitle("ten images of a source batch, their partners below", x=0.01, ha="left", fontsize=11)
+figure.suptitle("ten images of a source batch, their partners below", x=0.01,
+                ha="left", fontsize=11)
 plt.show()
 
 # %% [markdown]
@@ -147,14 +172,16 @@ plt.show()
 
 # %%
 def paper_rates(epoch):
-    """(backbone, new layers, PGN) in the source stage, then the target stage's rate."""
+    """(backbone, new layers, PGN) on the source, then the target stage's rate."""
     late = 0.1 if epoch >= 40 else 1.0
-    return 0.01 * late, 0.1 * late, 1e-5 if epoch in range(25, 40) else 0.0, 1e-4 if epoch < 50 else 1e-5
+    return (0.01 * late, 0.1 * late, 1e-5 if epoch in range(25, 40) else 0.0,
+            1e-4 if epoch < 50 else 1e-5)
 
 
 GROUPS = {"backbone": BLUE, "new": ORANGE, "patch_generator": GREEN}
 for epoch in range(60):
-    library = [source_learning_rates(epoch)[group] for group in GROUPS] + [target_learning_rates(epoch)["new"]]
+    library = ([source_learning_rates(epoch)[group] for group in GROUPS]
+               + [target_learning_rates(epoch)["new"]])
     torch.testing.assert_close(list(paper_rates(epoch)), library)
 
 # %% [markdown]
@@ -167,26 +194,34 @@ def profile_rates(options, points=1200):
     for step in range(points):
         progress = step / points
         if options.schedule == "paper":
-            yield progress * options.epochs, source_learning_rates(int(progress * options.epochs))
+            yield (progress * options.epochs,
+                   source_learning_rates(int(progress * options.epochs)))
         else:
-            yield progress * options.epochs, cosine_learning_rates(progress, options.peak_rate)
+            yield (progress * options.epochs,
+                   cosine_learning_rates(progress, options.peak_rate))
 
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 2.9))
 for axis, stage, name in zip(axes, (paper, chosen), ("paper", profile)):
     epochs, rates = zip(*profile_rates(stage.pretrain))
-    for (group, colour), dashes in zip(GROUPS.items(), ("-", "--", "-")):  # the first two may coincide
+    # the first two may coincide
+    for (group, colour), dashes in zip(GROUPS.items(), ("-", "--", "-")):
         values = np.array([rate[group] for rate in rates])
-        axis.plot(epochs, np.where(values > 0, values, np.nan), dashes, color=colour, label=group.replace("_", " "))
-    axis.set(yscale="log", ylim=(3e-6, 0.3), xlabel="epoch", title=f"source stage, {name}")
+        axis.plot(epochs, np.where(values > 0, values, np.nan), dashes,
+                  color=colour, label=group.replace("_", " "))
+    axis.set(yscale="log", ylim=(3e-6, 0.3), xlabel="epoch",
+             title=f"source stage, {name}")
 axes[0].set_ylabel("learning rate")
 axes[0].legend(fontsize=8, loc="center left")
 for stage, name, colour in ((paper, "paper", GREY), (chosen, profile, RED)):
     adapt = stage.adapt_options(target)
     epochs = np.arange(adapt.epochs + 1)
-    rates = [target_learning_rates(epoch, adapt.lr, adapt.decay_epoch)["new"] for epoch in epochs]
-    axes[2].step(epochs / adapt.epochs, rates, where="post", color=colour, label=f"{name}, {adapt.epochs} epochs")
-axes[2].set(yscale="log", ylim=(3e-6, 0.3), xlabel="share of the stage", title="target stage")
+    rates = [target_learning_rates(epoch, adapt.lr, adapt.decay_epoch)["new"]
+             for epoch in epochs]
+    axes[2].step(epochs / adapt.epochs, rates, where="post", color=colour,
+                 label=f"{name}, {adapt.epochs} epochs")
+axes[2].set(yscale="log", ylim=(3e-6, 0.3), xlabel="share of the stage",
+            title="target stage")
 axes[2].legend(fontsize=8)
 plt.show()
 
@@ -197,7 +232,8 @@ plt.show()
 # ### Everything that differs from the paper
 
 # %%
-differences = pd.DataFrame(chosen.differences(), columns=["option", "paper", "here", "reason"])
+differences = pd.DataFrame(chosen.differences(),
+                           columns=["option", "paper", "here", "reason"])
 print(f"profile {profile}: {len(differences)} options are not the paper's")
 differences.astype(str).style.hide(axis="index")
 
@@ -207,31 +243,39 @@ differences.astype(str).style.hide(axis="index")
 #
 # ## Train, or load
 #
-# A model is made once. Its folder's name is a hash of everything that decides it, the library's sources included, so
+# A model is made once. Its folder's name is a hash of everything that decides it: the options, the seed, the data, and
+# `NUMERICS`, a small integer of each stage that is raised when a change of the library moves what it computes. So
 # chapters that need the same model share it, and one that was interrupted goes on.
 
 # %%
-spec, places = Spec("paul", target, seed, profile), Places(data_dir, results_dir, models_dir)
-trained_source = source_model(spec, places)
-seconds = sum(line["seconds"] for line in trained_source.history)
-print(f"{len(trained_source.history)} epochs, {seconds:.0f} s of training")
+spec = Spec("paul", target, seed, profile)
+places = Places(data_dir, results_dir, models_dir)
+trained_source, source_history = source_model(spec, places)
+seconds = sum(line["seconds"] for line in source_history)
+print(f"{len(source_history)} epochs, {seconds:.0f} s of training")
 
 # %%
-history = pd.DataFrame(trained_source.history)
+history = pd.DataFrame(source_history)
 smoothing = chosen.pretrain.label_smoothing
 people = len(np.unique(person_ids))
 figure, axes = plt.subplots(1, 2, figsize=(9, 2.8))
 axes[0].plot(history["epoch"], history["identity"] / M, "o-", color=BLUE)
-axes[0].axhline(np.log(people), color=GREY, linestyle="--", linewidth=1, label=f"guessing among {people} people")
+axes[0].axhline(np.log(people), color=GREY, linestyle="--", linewidth=1,
+                label=f"guessing among {people} people")
 right = 1 - smoothing + smoothing / people
-floor = -right * np.log(right) - (people - 1) * (smoothing / people) * np.log(smoothing / people) if smoothing else 0
-axes[0].axhline(floor, color=GREY, linestyle=":", linewidth=1, label="all right, as sure as the smoothing allows")
+wrong = smoothing / people
+floor = (-right * np.log(right) - (people - 1) * wrong * np.log(wrong)
+         if smoothing else 0)
+axes[0].axhline(floor, color=GREY, linestyle=":", linewidth=1,
+                label="all right, as sure as the smoothing allows")
 axes[0].set(xlabel="epoch", title="cross-entropy of a patch")
 axes[0].set_ylim(0, 1.1 * max(np.log(people), history["identity"].max() / M))
 axes[0].legend(fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.88))
 axes[1].plot(history["epoch"], history["triplet"], "o-", color=ORANGE)
-axes[1].axhline(1, color=GREY, linestyle="--", linewidth=1, label="positive as far as negative")
-axes[1].set(xlabel="epoch", title="triplet loss", ylim=(0, 1.15 * max(1, history["triplet"].max())))
+axes[1].axhline(1, color=GREY, linestyle="--", linewidth=1,
+                label="positive as far as negative")
+axes[1].set(xlabel="epoch", title="triplet loss",
+            ylim=(0, 1.15 * max(1, history["triplet"].max())))
 axes[1].legend(fontsize=8)
 for axis in axes:
     axis.xaxis.get_major_locator().set_params(integer=True)
@@ -258,18 +302,21 @@ plt.show()
 
 # %%
 def norms_of(model):
-    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return [m for m in model.modules()
+            if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 def first_norm_by_hand(model, images, batches):
-    """Mean and variance [C] that reach the first batch norm, averaged over batches."""
+    """Mean and variance [C] that reach the first batch norm, means over batches."""
     seen = []
-    handle = norms_of(model)[0].register_forward_hook(lambda module, given, result: seen.append(given[0].detach()))
+    handle = norms_of(model)[0].register_forward_hook(
+        lambda module, given, result: seen.append(given[0].detach()))
     device = next(model.parameters()).device
     moments = []
     with torch.no_grad():
         for first in range(batches):
-            part = images[first::batches]  # spread over the set, whose neighbours often show one person
+            # spread over the set, whose neighbours often show one person
+            part = images[first::batches]
             model.backbone(normalize(unit_range(part.to(device))))
             x = seen.pop()
             moments.append(torch.stack([x.mean((0, 2, 3)), x.var((0, 2, 3))]))
@@ -278,11 +325,14 @@ def first_norm_by_hand(model, images, batches):
 
 
 some = images[target][:256]
-by_hand = first_norm_by_hand(trained_source.eval(), some, batches=-(-len(some) // 64))
+by_hand = first_norm_by_hand(trained_source.eval(), some,
+                             batches=-(-len(some) // 64))
 refreshed = copy.deepcopy(trained_source)
 refresh_statistics(refreshed, some, batch=64)
-library = torch.stack([norms_of(refreshed)[0].running_mean, norms_of(refreshed)[0].running_var])
-close = 3e-2 if by_hand.is_cuda else 1e-4  # a GPU's convolutions run in bfloat16 there
+library = torch.stack([norms_of(refreshed)[0].running_mean,
+                       norms_of(refreshed)[0].running_var])
+# a GPU's convolutions run in bfloat16 there
+close = 3e-2 if by_hand.is_cuda else 1e-4
 torch.testing.assert_close(by_hand, library, rtol=close, atol=close)
 
 # %% [markdown]
@@ -290,18 +340,25 @@ torch.testing.assert_close(by_hand, library, rtol=close, atol=close)
 
 # %%
 trio = {"direct": "patch_direct", "AdaBN": "patch_adabn", "PAUL": "paul"}
-models = {name: trained_model(row, target, seed, profile, data_dir, models_dir) for name, row in trio.items()}
+outcomes = {name: trained(row, target, seed, profile, data_dir, models_dir)
+            for name, row in trio.items()}
+models = {name: outcome.model for name, outcome in outcomes.items()}
 target_folder = Path(data_dir) / chosen.folders[target]
-scores = {name: evaluate_model(model, target_folder, chosen.image_size) for name, model in models.items()}
+scores = {name: evaluate_model(model, target_folder, chosen.image_size)
+          for name, model in models.items()}
 shown = ["rank1", "rank5", "rank10", "map_trapezoid", "map_step", "minp"]
-table = pd.DataFrame({ROWS[trio[name]].label: score.percent() for name, score in scores.items()}).T[shown]
-table.style.format("{:.1f} %").set_caption(f"{here}, seed {seed}: one seed, so no interval")
+table = pd.DataFrame({ROWS[trio[name]].label: score.percent()
+                      for name, score in scores.items()}).T[shown]
+table.style.format("{:.1f} %").set_caption(
+    f"{here}, seed {seed}: one seed, so no interval")
 
 # %%
-gain = {name: scores[name].map_trapezoid - scores["direct"].map_trapezoid for name in ("AdaBN", "PAUL")}
+gain = {name: scores[name].map_trapezoid - scores["direct"].map_trapezoid
+        for name in ("AdaBN", "PAUL")}
 if gain["PAUL"] > 0:
     share = gain["AdaBN"] / gain["PAUL"]
-    display(Markdown(f"Of PAUL's gain in mAP over direct transfer with this seed, AdaBN alone has {share:.0%}."))
+    display(Markdown("Of PAUL's gain in mAP over direct transfer with this seed, "
+                     f"AdaBN alone has {share:.0%}."))
 
 # %% [markdown]
 # **You should see** (at `mini`) two steps upwards, AdaBN's between a quarter and three quarters of the way. Without the
@@ -313,19 +370,24 @@ if gain["PAUL"] > 0:
 
 # %%
 def shift(model):
-    """Per batch norm: how far the channel means moved, root mean square over channels, in source deviations."""
+    """Per batch norm: how far the channel means moved, root mean square over
+    channels, in source deviations."""
     moved = []
     for before, after in zip(norms_of(models["direct"]), norms_of(model)):
         scale = before.running_var.clamp(min=1e-8).sqrt()
-        moved.append(((after.running_mean - before.running_mean) / scale).square().mean().sqrt().item())
+        step = (after.running_mean - before.running_mean) / scale
+        moved.append(step.square().mean().sqrt().item())
     return moved
 
 
-names = [name for name, m in models["direct"].named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+names = [name for name, m in models["direct"].named_modules()
+         if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 figure, axis = plt.subplots(figsize=(9, 3))
 for name, colour, marker in (("AdaBN", ORANGE, "o"), ("PAUL", BLUE, "s")):
-    axis.plot(shift(models[name]), color=colour, marker=marker, markersize=5, label=name)
-axis.set(ylabel="shift, source deviations", ylim=(0, None), title=f"batch-norm means on {here}, against the source")
+    axis.plot(shift(models[name]), color=colour, marker=marker, markersize=5,
+              label=name)
+axis.set(ylabel="shift, source deviations", ylim=(0, None),
+         title=f"batch-norm means on {here}, against the source")
 if len(names) <= 20:
     axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
 else:
@@ -356,14 +418,17 @@ plt.show()
 generator = torch.Generator().manual_seed(seed)
 index = torch.randperm(len(images[target]), generator=generator)[: options.batch]
 plain = unit_range(images[target][index])
-changed = surrogates(plain, generator, mode=options.surrogate, jitter=options.jitter, hue_turn=options.hue_turn,
-                     degrees=options.degrees, area=options.crop_area, padding=options.padding)
+changed = surrogates(plain, generator, mode=options.surrogate,
+                     jitter=options.jitter, hue_turn=options.hue_turn,
+                     degrees=options.degrees, area=options.crop_area,
+                     padding=options.padding)
 
 figure, axes = image_grid(2, 10, plain[0], scale=0.95, gap=0.05)
 for column in range(min(10, len(plain))):
     draw_on(axes[0, column], plain[column])
     draw_on(axes[1, column], changed[column].clamp(0, 1))
-figure.suptitle("ten images of a target batch, their surrogates below", x=0.01, ha="left", fontsize=11)
+figure.suptitle("ten images of a target batch, their surrogates below", x=0.01,
+                ha="left", fontsize=11)
 plt.show()
 
 # %% [markdown]
@@ -380,9 +445,11 @@ B = len(index)
 # the patch level: bank first, then the loss of the real images
 bank = PatchMemory(len(images[target]), M, output.features.shape[2], options.rate)
 bank.update(index, output.features[:, :B])
-loss_c = pedal_loss(output.features[:, :B], bank.bank, index, s=options.s, k=options.k)
+loss_c = pedal_loss(output.features[:, :B], bank.bank, index, s=options.s,
+                    k=options.k)
 
-# the image level: centres first, then the loss of real images and surrogates, each owned by its image's centre
+# the image level: centres first, then the loss of real images and surrogates, each
+# owned by its image's centre
 f = output.embeddings.transpose(0, 1).flatten(1)
 memory = ImageCenters(len(images[target]), f.shape[1], options.rate)
 centers = memory.update(index, torch.stack([f[:B], f[B:]], dim=1))
@@ -394,7 +461,8 @@ library = PaulLoss(model, len(images[target]), options)(output, index)
 torch.testing.assert_close(loss_v, library["loss_v"])
 torch.testing.assert_close(loss_c, library["loss_c"])
 torch.testing.assert_close(loss_v + options.lam * loss_c, library["loss"])
-print({name: round(value.item(), 3) for name, value in library.items()}, "lambda =", options.lam)
+print({name: round(value.item(), 3) for name, value in library.items()},
+      "lambda =", options.lam)
 
 # %% [markdown]
 # (For this one step the bank was nearly empty. The training fills it first, with one pass over all images; ledger 5.)
@@ -402,15 +470,17 @@ print({name: round(value.item(), 3) for name, value in library.items()}, "lambda
 # ## Loss curves
 
 # %%
-adapted = pd.DataFrame(models["PAUL"].history)
+adapted = pd.DataFrame(outcomes["PAUL"].history)
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.6))
-for axis, (column, title, colour) in zip(axes, (("loss_c", "$L_c$", GREEN), ("loss_v", "$L_v$", ORANGE),
-                                                ("loss", r"$L_v + \lambda L_c$", BLUE))):
+panels = (("loss_c", "$L_c$", GREEN), ("loss_v", "$L_v$", ORANGE),
+          ("loss", r"$L_v + \lambda L_c$", BLUE))
+for axis, (column, title, colour) in zip(axes, panels):
     axis.plot(adapted["epoch"], adapted[column], "o-", color=colour)
     axis.set(xlabel="epoch", title=title, ylim=(0, 1.15 * adapted[column].max()))
     axis.xaxis.get_major_locator().set_params(integer=True)
 plt.show()
-print(f"{len(adapted)} epochs, {adapted['seconds'].sum():.0f} s of training, on {here}")
+print(f"{len(adapted)} epochs, {adapted['seconds'].sum():.0f} s of training, "
+      f"on {here}")
 
 # %% [markdown]
 # **You should see** $L_c$ change by a few percent only, and $L_v$ *rise* after the first epoch. The rise is no
@@ -425,28 +495,36 @@ print(f"{len(adapted)} epochs, {adapted['seconds'].sum():.0f} s of training, on 
 
 # %%
 splits = {name: sets[target].split(name) for name in ("query", "gallery")}
-test_images = {name: load_images(split, chosen.image_size) for name, split in splits.items()}
+test_images = {name: load_images(split, chosen.image_size)
+               for name, split in splits.items()}
 ids = {name: torch.tensor(split.person_ids) for name, split in splits.items()}
 cams = {name: torch.tensor(split.camera_ids) for name, split in splits.items()}
-features = {name: {side: extract(model, part).float().cpu() for side, part in test_images.items()}
+features = {name: {side: extract(model, part).float().cpu()
+                   for side, part in test_images.items()}
             for name, model in models.items()}
-ap = pd.DataFrame({name: score.per_query.set_index("query")["ap_step"] for name, score in scores.items()})
+ap = pd.DataFrame({name: score.per_query.set_index("query")["ap_step"]
+                   for name, score in scores.items()})
 change = (ap["PAUL"] - ap["direct"]).sort_values()
-picked = [change.index[-1], change.index[-len(change) // 4], change.index[len(change) // 4], change.index[0]]
+picked = [change.index[-1], change.index[-len(change) // 4],
+          change.index[len(change) // 4], change.index[0]]
 
 
 def nearest(name, query, count=9):
-    """The first of one query's gallery: positions, which are right, which are left out."""
-    distance = torch.cdist(features[name]["query"][[query]], features[name]["gallery"])[0]
+    """The first of one query's gallery: positions, which are right or left out."""
+    distance = torch.cdist(features[name]["query"][[query]],
+                           features[name]["gallery"])[0]
     order = distance.argsort()[:count]
     same = ids["gallery"][order] == ids["query"][query]
-    left_out = same & (cams["gallery"][order] == cams["query"][query]) | (ids["gallery"][order] == -1)
+    left_out = (same & (cams["gallery"][order] == cams["query"][query])
+                | (ids["gallery"][order] == -1))
     return order, same & ~left_out, left_out
 
 
 lines = [(name, query) for query in picked for name in ("direct", "PAUL")]
-order, right, left_out = (torch.stack(parts) for parts in zip(*(nearest(*line) for line in lines)))
-ranked_list(test_images["query"][[query for _, query in lines]], test_images["gallery"][order], right, left_out,
+order, right, left_out = (torch.stack(parts)
+                          for parts in zip(*(nearest(*line) for line in lines)))
+ranked_list(test_images["query"][[query for _, query in lines]],
+            test_images["gallery"][order], right, left_out,
             [f"{name}: {ap.loc[query, name]:.2f}" for name, query in lines])
 
 # %% [markdown]
@@ -461,13 +539,15 @@ ranked_list(test_images["query"][[query for _, query in lines]], test_images["ga
 # %%
 figure, axis = plt.subplots(figsize=(4.6, 4.4))
 better = ap["PAUL"] > ap["direct"]
-for chosen_ones, colour, marker, name in ((better, GREEN, "o", "better"), (~better, RED, "x", "not better")):
+for chosen_ones, colour, marker, name in ((better, GREEN, "o", "better"),
+                                          (~better, RED, "x", "not better")):
     share = chosen_ones.mean()
-    axis.scatter(ap.loc[chosen_ones, "direct"], ap.loc[chosen_ones, "PAUL"], s=14, color=colour, marker=marker,
-                 alpha=0.6, linewidth=1, label=f"{name}: {share:.0%}")
+    axis.scatter(ap.loc[chosen_ones, "direct"], ap.loc[chosen_ones, "PAUL"], s=14,
+                 color=colour, marker=marker, alpha=0.6, linewidth=1,
+                 label=f"{name}: {share:.0%}")
 axis.plot([0, 1], [0, 1], color=GREY, linewidth=1)
-axis.set(xlabel="average precision, direct", ylabel="average precision, PAUL", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
-         aspect="equal")
+axis.set(xlabel="average precision, direct", ylabel="average precision, PAUL",
+         xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
 axis.legend(loc="lower right")
 plt.show()
 
@@ -490,14 +570,16 @@ per_query_ap({name: score.per_query["ap_step"] for name, score in scores.items()
 
 # %%
 def separation(same, different):
-    """A in O(n log n): the mean share of `different` that lies above each of `same`."""
-    below = torch.searchsorted(different.sort().values, same)  # strictly nearer than this pair of the same person
+    """A in O(n log n): the mean share of `different` that lies above a `same`."""
+    # strictly nearer than this pair of the same person
+    below = torch.searchsorted(different.sort().values, same)
     upto = torch.searchsorted(different.sort().values, same, right=True)
     return 1 - (below + upto).double().mean().item() / (2 * len(different))
 
 
 a, b = torch.rand(40), torch.rand(70) + 0.3
-pairwise = (a[:, None] < b).double().mean() + 0.5 * (a[:, None] == b).double().mean()
+pairwise = ((a[:, None] < b).double().mean()
+            + 0.5 * (a[:, None] == b).double().mean())
 torch.testing.assert_close(separation(a, b), pairwise.item())
 
 other_camera = cams["query"][:, None] != cams["gallery"]
@@ -507,14 +589,19 @@ different = (ids["query"][:, None] != ids["gallery"]) & other_camera & real_peop
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 2.8), sharey=True)
 for axis, (name, parts) in zip(axes, features.items()):
-    distance = torch.cdist(parts["query"], parts["gallery"]) / M**0.5  # per patch, between 0 and 2
+    # per patch, between 0 and 2
+    distance = torch.cdist(parts["query"], parts["gallery"]) / M**0.5
     bins = np.linspace(0, distance.max().item(), 60)
-    axis.hist(distance[different], bins=bins, density=True, color=RED, alpha=0.5, label="two people")
-    axis.hist(distance[same], bins=bins, density=True, color=GREEN, alpha=0.5, label="same person")
-    axis.set(xlabel="distance", title=f"{name}: A = {separation(distance[same], distance[different]):.3f}", yticks=[])
+    axis.hist(distance[different], bins=bins, density=True, color=RED, alpha=0.5,
+              label="two people")
+    axis.hist(distance[same], bins=bins, density=True, color=GREEN, alpha=0.5,
+              label="same person")
+    apart = separation(distance[same], distance[different])
+    axis.set(xlabel="distance", title=f"{name}: A = {apart:.3f}", yticks=[])
 axes[0].legend()
 plt.show()
-print(f"{different.sum() / same.sum():.0f} pairs of two people for each pair of the same person")
+print(f"{different.sum() / same.sum():.0f} pairs of two people for each pair "
+      "of the same person")
 
 # %% [markdown]
 # **You should see** (at `mini`) two hills far apart, a little farther from left to right, and an $A$ that looks almost
@@ -525,13 +612,14 @@ print(f"{different.sum() / same.sum():.0f} pairs of two people for each pair of 
 #
 # A training that takes days will be interrupted. Going on *exactly* where it was takes more than the weights: SGD has a
 # momentum, the two memories are averages over all that was seen, and order and augmentation hang on the state of the
-# random generator. The authors' code keeps neither memory (ledger 7). Ours writes all of it after each epoch, and within
-# an epoch as often as costs two percent of the time, into a new file that takes the old one's place in one step. The
-# one before is kept, in case the last is damaged. Asked to stop, it finishes its step and saves first.
+# random generator. The authors' code keeps neither memory (ledger 7). Ours writes all of it after each epoch, and
+# within an epoch as often as costs two percent of the time, into a new file that takes the old one's place in one step.
+# The one before is kept, in case the last is damaged. Asked to stop, it finishes its step and saves first.
 
 # %%
-folder = max(Path(models_dir, profile).glob(f"{spec.name}--*"), key=lambda path: path.stat().st_mtime)
-state = checkpoint.read(folder / "checkpoint.pt")
+folder = max(Path(models_dir, profile).glob(f"{spec.name}--*"),
+             key=lambda path: path.stat().st_mtime)
+state = read(folder / "checkpoint.pt")
 
 
 def numbers(part):
@@ -543,12 +631,18 @@ def numbers(part):
     return sum(map(numbers, part)) if isinstance(part, (list, tuple)) else 0
 
 
-kept = {"model": "weights and batch-norm statistics", "optimizer": "momentum of each weight",
-        "memory": "the patch bank", "centers": "the image centres", "generator": "order, flips, surrogates",
+kept = {"model": "weights and batch-norm statistics",
+        "optimizer": "momentum of each weight",
+        "memory": "the patch bank",
+        "centers": "the image centres",
+        "generator": "order, flips, surrogates",
         "torch_rng": "torch's own generator"}
-sizes = {part: numbers(state["model"] if part == "model" else state["training"][part]) for part in kept}
-pd.DataFrame({"what it is": kept, "numbers": sizes}).style.format({"numbers": "{:,}"}).set_caption(
-    f"{folder.name[:-10]}: {len(json.loads(state['training']['history']))} epochs")
+whole = {**state["training"], **state}
+sizes = {part: numbers(whole[part]) for part in kept}
+epochs = len(json.loads(state["training"]["history"]))
+table = pd.DataFrame({"what it is": kept, "numbers": sizes})
+table.style.format({"numbers": "{:,}"}).set_caption(
+    f"{folder.name[:-10]}: {epochs} epochs")
 
 # %% [markdown]
 # Does it work? Here is a source training of two epochs on a few people, once in one go and once with the plug pulled
@@ -566,18 +660,20 @@ def save_then_unplug(run, save=Run.save):
 
 few = np.flatnonzero(np.isin(person_ids, np.unique(person_ids)[:12]))
 small = PROFILES["smoke"]
-settings = dict(images=images["source"][few], person_ids=person_ids[few], network=small.network,
-                options=small.pretrain, seed=seed, device="cpu")
+settings = dict(images=images["source"][few], person_ids=person_ids[few],
+                network=small.network, options=small.pretrain, seed=seed,
+                device="cpu")
 with tempfile.TemporaryDirectory() as scratch:
-    in_one_go = pretrain(folder=f"{scratch}/whole", **settings)
+    in_one_go, _ = pretrain(folder=f"{scratch}/whole", **settings)
     with mock.patch.object(Run, "save", save_then_unplug):
         try:
             pretrain(folder=f"{scratch}/unplugged", **settings)
         except Unplugged:
             print("unplugged after the first epoch")
-    resumed = pretrain(folder=f"{scratch}/unplugged", **settings)
+    resumed, _ = pretrain(folder=f"{scratch}/unplugged", **settings)
 weights, again = in_one_go.state_dict(), resumed.state_dict()
-assert all(torch.equal(weights[name], again[name]) for name in weights), "not the same weights"
+same_bits = [torch.equal(weights[name], again[name]) for name in weights]
+assert all(same_bits), "not the same weights"
 print(f"resumed: all {len(weights)} tensors are the same, bit for bit")
 
 # %% [markdown]
@@ -589,12 +685,14 @@ print(f"resumed: all {len(weights)} tensors are the same, bit for bit")
 # they left. That is why each table of this book runs several and pairs its rows by seed.
 
 # %%
-recorded = pd.DataFrame([{"row": name, "seed": run["seed"], "rank1": run["metrics"]["rank1"]}
-                         for name, row in trio.items() for run in read_records(results_dir, profile)
-                         if run["row"] == row and run["target"] == target])
+recorded = pd.DataFrame(
+    [{"row": name, "seed": run["seed"], "rank1": run["metrics"]["rank1"]}
+     for name, row in trio.items() for run in read_records(results_dir, profile)
+     if run["row"] == row and run["target"] == target])
 if len(recorded):
     figure, axis = plt.subplots(figsize=(6, 3))
-    for colour, (number, line) in zip((BLUE, ORANGE, GREEN, RED, GREY) * 9, recorded.groupby("seed")):
+    for colour, (number, line) in zip((BLUE, ORANGE, GREEN, RED, GREY) * 9,
+                                      recorded.groupby("seed")):
         line = line.set_index("row")["rank1"].reindex(trio)
         axis.plot(list(trio), line, "o-", color=colour, label=f"seed {number}")
     axis.set(ylabel="Rank-1, %", title=f"recorded runs, {here}")

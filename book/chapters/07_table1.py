@@ -26,23 +26,18 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
-
-from paul import bow, lomo
-from paul.augment import gray
-from paul.bow import BowOptions, Codebook
-from paul.claims import judge, load_claims, verdict_text
-from paul.datasets import ReidDataset
-from paul.experiments import run_table
-from paul.images import load_images, unit_range
-from paul.intervals import mean_interval, student_t_quantile
-from paul.lomo import LomoOptions
+from paul.data.datasets import ReidDataset
+from paul.data.pixels import load_images
+from paul.data.transforms import gray, unit_range
+from paul.experiments.profiles import profile as profile_named
+from paul.experiments.rows import ROWS
+from paul.experiments.runner import run_table
 from paul.plots import BLUE, COLOURS, drawn, show_image
-from paul.profiles import profile as profile_named
-from paul.published import published
-from paul.pul import reliable_labels
-from paul.rows import ROWS
-from paul.runs import METRICS, runs_frame, target_name, values_by_seed
-from paul.tables import (
+from paul.report.claims import judge, load_claims, verdict_text
+from paul.report.frames import METRICS, runs_frame, target_name, values_by_seed
+from paul.report.published import published
+from paul.report.statistics import mean_interval
+from paul.report.tables import (
     comparison_table,
     current_runs,
     is_stale,
@@ -51,8 +46,16 @@ from paul.tables import (
     places_text,
     readable,
 )
+from paul.rivals.bow import BowOptions
+from paul.rivals.bow import descriptor as bow
+from paul.rivals.bow.descriptor import Codebook
+from paul.rivals.lomo import LomoOptions
+from paul.rivals.lomo import descriptor as lomo
+from paul.rivals.pul.training import reliable_labels
+from scipy import stats
 
 target = "market"
+paper = "book/paper"  # the published tables
 here = target_name(target, profile)
 
 # %% [markdown]
@@ -64,7 +67,7 @@ here = target_name(target, profile)
 # The published figures, as they stand in `book/paper/`. An empty field is one that the paper leaves empty.
 
 # %%
-table = published("table1")
+table = published("table1", paper)
 table.style.format(precision=1, na_rep="").hide(axis="index")
 
 # %% [markdown]
@@ -96,11 +99,15 @@ def published_methods():
     figure, axis = plt.subplots(figsize=(8, 0.3 * len(ranked) + 0.9))
     for place, kind in enumerate(dict.fromkeys(ranked["kind"])):
         part = ranked[ranked["kind"] == kind]
-        axis.plot(part["rank1"], part.index, "os^Dv*P"[place], color=COLOURS[place], markersize=8, label=kind)
-        axis.plot(part["mAP"], part.index, "os^Dv*P"[place], color=COLOURS[place], markersize=8, fillstyle="none")
+        axis.plot(part["rank1"], part.index, "os^Dv*P"[place], color=COLOURS[place],
+                  markersize=8, label=kind)
+        axis.plot(part["mAP"], part.index, "os^Dv*P"[place], color=COLOURS[place],
+                  markersize=8, fillstyle="none")
     axis.hlines(ranked.index, 0, ranked["rank1"], color="0.9", zorder=0)
-    axis.set(yticks=ranked.index, xlim=(0, 100), xlabel="%", title="Market-1501, as published: Rank-1 filled, mAP open")
-    axis.set_yticklabels([f"{line.method} ({line.year})" for line in ranked.itertuples()])
+    axis.set(yticks=ranked.index, xlim=(0, 100), xlabel="%",
+             title="Market-1501, as published: Rank-1 filled, mAP open")
+    axis.set_yticklabels([f"{line.method} ({line.year})"
+                          for line in ranked.itertuples()])
     axis.legend(fontsize=8, loc="lower right")
     return figure
 
@@ -115,14 +122,14 @@ published_methods()
 # ## Three of them, run here
 #
 # Figures from different papers can be set beside each other only when data and protocol are the same. So three of the
-# methods were built again, each in a module of its own, and run on this profile's target: LOMO and BoW because they
+# methods were built again, each in a folder of its own, and run on this profile's target: LOMO and BoW because they
 # need nothing but the images, PUL because it is the simplest way to learn without labels. The others stay citations.
 #
 # ### LOMO: the most of everything along a strip
 #
-# LOMO (`paul/lomo.py`; Liao et al., CVPR 2015) slides a window of 10x10 pixels over the image in steps of 5. In each
-# window it counts colours (8 bins of hue, saturation and value each) and textures. All windows of equal height form a
-# strip, and of each count it keeps the largest in the strip:
+# LOMO (`paul/rivals/lomo/`; Liao et al., CVPR 2015) slides a window of 10x10 pixels over the image in steps of 5. In
+# each window it counts colours (8 bins of hue, saturation and value each) and textures. All windows of equal height
+# form a strip, and of each count it keeps the largest in the strip:
 #
 # $$
 # h_s(c) = \max_{w \in \text{strip } s} \#\{\text{pixels of } w \text{ with code } c\} .
@@ -133,42 +140,55 @@ published_methods()
 # pixel with its neighbours by *ratio*, so that multiplying the image by a number changes nothing.
 
 # %%
-gallery = ReidDataset.load(f"{data_dir}/{profile_named(profile).folders[target]}").split("gallery")
-first = {person: row for row, person in reversed(list(enumerate(gallery.person_ids))) if person > 0}
+folder = f"{data_dir}/{profile_named(profile).folders[target]}"
+gallery = ReidDataset.load(folder).split("gallery")
+first = {person: row
+         for row, person in reversed(list(enumerate(gallery.person_ids)))
+         if person > 0}
 people = gallery.take(sorted(first.values())[:4])
 
 
 def most_in_strip(codes, top, code, window=10, step=5):
     """LOMO's count of one code in the strip that begins at row `top`."""
     lefts = range(0, codes.shape[1] - window + 1, step)
-    return max(int((codes[top:top + window, left:left + window] == code).sum()) for left in lefts)
+    return max(int((codes[top:top + window, left:left + window] == code).sum())
+               for left in lefts)
 
 
 pictures = unit_range(load_images(people, LomoOptions().size))
 without_light = lomo.retinex(pictures, LomoOptions().surrounds)
 codes = lomo.colour_codes(without_light, 8)
 counts = lomo.maximal_occurrence(codes, 8**3, 10, 5)
-for strip, code in [(8, int(codes[0, 45, 24])), (15, int(codes[0, 80, 24])), (0, 0)]:
+for strip, code in [(8, int(codes[0, 45, 24])), (15, int(codes[0, 80, 24])),
+                    (0, 0)]:
     assert counts[0, strip, code] == most_in_strip(codes[0], 5 * strip, code)
 dark = gray(pictures).squeeze(1)
-assert torch.equal(lomo.siltp(dark / 2, 3, 0.3), lomo.siltp(dark, 3, 0.3))  # half the light, the same texture
+# half the light, the same texture
+assert torch.equal(lomo.siltp(dark / 2, 3, 0.3), lomo.siltp(dark, 3, 0.3))
 length = lomo.describe(load_images(people, LomoOptions().size)).shape[1]
-print(f"{counts.shape[1]} strips at the first of three scales; {length:,} numbers describe an image of 128x48")
+print(f"{counts.shape[1]} strips at the first of three scales; "
+      f"{length:,} numbers describe an image of 128x48")
 
 # %%
 @drawn
 def from_picture_to_strips():
-    figure, axes = plt.subplots(1, 7, figsize=(9, 2.9), gridspec_kw={"width_ratios": [1, 1, 1, 1, 1, 1, 2.6]})
+    figure, axes = plt.subplots(1, 7, figsize=(9, 2.9),
+                                width_ratios=[1, 1, 1, 1, 1, 1, 2.6])
     for person in range(3):
-        show_image(axes[2 * person], pictures[person], title="image" if person == 0 else "")
-        show_image(axes[2 * person + 1], without_light[person], title="Retinex" if person == 0 else "")
+        show_image(axes[2 * person], pictures[person],
+                   title="image" if person == 0 else "")
+        show_image(axes[2 * person + 1], without_light[person],
+                   title="Retinex" if person == 0 else "")
     for top in (40, 80):
-        axes[1].add_patch(plt.Rectangle((0, top), 48, 10, fill=False, edgecolor="white", linewidth=1.5))
+        axes[1].add_patch(plt.Rectangle((0, top), 48, 10, fill=False,
+                                        edgecolor="white", linewidth=1.5))
     for place, strip in enumerate((8, 16)):
         values, order = counts[0, strip].sort(descending=True)
-        axes[-1].bar(torch.arange(12) + 0.4 * place, values[:12], 0.4, color=COLOURS[place],
+        axes[-1].bar(torch.arange(12) + 0.4 * place, values[:12], 0.4,
+                     color=COLOURS[place],
                      label=f"rows {5 * strip} to {5 * strip + 9}")
-    axes[-1].set(xlabel="colours, most frequent first", title="pixels in the fullest window", xticks=[])
+    axes[-1].set(xlabel="colours, most frequent first",
+                 title="pixels in the fullest window", xticks=[])
     axes[-1].legend(fontsize=7)
     return figure
 
@@ -182,11 +202,11 @@ from_picture_to_strips()
 #
 # ### BoW: words of colour
 #
-# Bag of words (`paul/bow.py`; Zheng et al., ICCV 2015) borrows from text retrieval. A patch of 4x4 pixels is described
-# by how much of it is *black, blue, brown, ...*, eleven **colour names**. K-means over the patches of the unlabelled
-# training images makes a codebook of 350 words; each patch counts for its ten nearest words, weighted by a Gaussian
-# that trusts the middle of the image; each of 16 strips has a histogram of its own. Words that stand in every image
-# weigh little,
+# Bag of words (`paul/rivals/bow/`; Zheng et al., ICCV 2015) borrows from text retrieval. A patch of 4x4 pixels is
+# described by how much of it is *black, blue, brown, ...*, eleven **colour names**. K-means over the patches of the
+# unlabelled training images makes a codebook of 350 words; each patch counts for its ten nearest words, weighted by a
+# Gaussian that trusts the middle of the image; each of 16 strips has a histogram of its own. Words that stand in every
+# image weigh little,
 #
 # $$
 # \mathrm{idf}(w) = \log \frac{N}{\#\{\text{images with } w\}},
@@ -208,7 +228,8 @@ focal = torch.tensor(list(bow.COLOUR_NAMES.values())) / 255
 patch = small[0, :, 60:64, 28:32].reshape(3, -1).T
 level = (patch.long() * 32 // 256).tolist()
 table_of_names = bow.name_table(options.name_width)
-by_hand = sum(table_of_names[(r * 32 + g) * 32 + b] for r, g, b in level) / len(level)
+by_hand = [table_of_names[(r * 32 + g) * 32 + b] for r, g, b in level]
+by_hand = sum(by_hand) / len(level)
 torch.testing.assert_close(names[0, 15, 7], by_hand)
 
 book = Codebook(torch.eye(11), options)  # eleven words, each of them one pure name
@@ -221,7 +242,8 @@ def words_of_colour():
     for person in range(4):
         show_image(axes[2 * person], small[person])
         likeliest = focal[names[person].argmax(-1)].permute(2, 0, 1)
-        show_image(axes[2 * person + 1], likeliest.repeat_interleave(4, 1).repeat_interleave(4, 2))
+        show_image(axes[2 * person + 1],
+                   likeliest.repeat_interleave(4, 1).repeat_interleave(4, 2))
         for row in range(8, 128, 8):
             axes[2 * person + 1].axhline(row, color="white", linewidth=0.4)
     axes[-1].imshow(weight[0, ..., 0], cmap="Greys_r", extent=(0, 64, 128, 0))
@@ -233,14 +255,14 @@ words_of_colour()
 
 # %% [markdown]
 # **You should see** each image reduced to the likeliest name of every patch, cut into 16 strips, and on the right how
-# much a patch counts: the middle most, the corners least. What is left is what a witness might say, and as unsure: cloth
-# in the shade is often called black or brown, whatever it is in the sun.
+# much a patch counts: the middle most, the corners least. What is left is what a witness might say, and as unsure:
+# cloth in the shade is often called black or brown, whatever it is in the sun.
 #
 # ### PUL: believe what lies near the centre
 #
-# PUL (`paul/pul.py`; Fan et al., TOMM 2018) starts where PAUL's image-level baseline starts, with a network trained on
-# the source. Each round clusters the unit features $x_i$ of the target's images by k-means, takes as centre $c_k$ the
-# image nearest to the cluster's mean, and trusts an image when it is near its own centre:
+# PUL (`paul/rivals/pul/`; Fan et al., TOMM 2018) starts where PAUL's image-level baseline starts, with a network
+# trained on the source. Each round clusters the unit features $x_i$ of the target's images by k-means, takes as centre
+# $c_k$ the image nearest to the cluster's mean, and trusts an image when it is near its own centre:
 #
 # $$
 # v_i = \big[\, x_i^\top c_{k(i)} > \lambda \,\big], \qquad \lambda = 0.85 .
@@ -251,12 +273,15 @@ words_of_colour()
 
 # %%
 generator = torch.Generator().manual_seed(0)
-x = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0]]) + 0.5 * torch.randn(40, 2, generator=generator), dim=1)
+x = torch.tensor([[1.0, 0.0]]) + 0.5 * torch.randn(40, 2, generator=generator)
+x = torch.nn.functional.normalize(x, dim=1)
 mean = x.mean(0, keepdim=True)
 centre = x[((x - mean) ** 2).sum(1).argmin()]
 trusted = [float(x_i @ centre) > 0.85 for x_i in x]
-assert (reliable_labels(x, mean, torch.zeros(40, dtype=torch.long), 0.85) >= 0).tolist() == trusted
-print(f"{sum(trusted)} of 40 points lie within {math.degrees(math.acos(0.85)):.0f} degrees of their cluster's centre")
+labels = reliable_labels(x, mean, torch.zeros(40, dtype=torch.long), 0.85)
+assert (labels >= 0).tolist() == trusted
+print(f"{sum(trusted)} of 40 points lie within {math.degrees(math.acos(0.85)):.0f} "
+      "degrees of their cluster's centre")
 
 # %% [markdown]
 # ## Ours: load or run
@@ -267,14 +292,18 @@ print(f"{sum(trusted)} of 40 points lie within {math.degrees(math.acos(0.85)):.0
 # missing is computed.
 
 # %%
-records = run_table("table1", profile=profile, seeds=seeds, targets=[target], data_dir=data_dir,
-                    results_dir=results_dir, workers=workers)
+records = run_table("table1", profile=profile, seeds=seeds, targets=[target],
+                    data_dir=data_dir, results_dir=results_dir, workers=workers)
 runs = runs_frame(records, is_stale)
-runs[["row", "target", "seed", "rank1", "rank5", "rank10", "map_trapezoid", "map_step", "run_seconds", "stale"]]
+runs[["row", "target", "seed", "rank1", "rank5", "rank10", "map_trapezoid",
+      "map_step", "run_seconds", "stale"]]
 
 # %% [markdown]
-# `stale` marks a run that was made by another version of the library's sources than the one at hand. It is shown and
-# used, and never passed over in silence.
+# `stale` marks a run whose options or arithmetic are no longer those at hand. The numbers of tiny trainings of each
+# method are kept, and `python -m tests.goldens` repeats them. When a change of the library moves such a golden
+# trajectory, the method's `NUMERICS`, a small integer that every record carries, is raised by one, and the records from
+# before are outdated. The hash of the sources, which a record holds as well, says where a figure comes from, and no
+# more. A stale run is shown and used, and never passed over in silence.
 #
 # ### How much PUL trusts
 #
@@ -292,7 +321,8 @@ def kept_by_round():
     for seed in kept:
         axis.plot(kept.index, 100 * kept[seed], "o-", color=BLUE, alpha=0.5)
     axis.plot(kept.index, 100 * kept.mean(axis=1), color="black")
-    axis.set(xticks=kept.index, ylim=(0, 100), xlabel="round", ylabel="reliable images, %")
+    axis.set(xticks=kept.index, ylim=(0, 100), xlabel="round",
+             ylabel="reliable images, %")
     axis.set_title(f"PUL on {here}, profile {profile}: seeds and mean")
     return figure
 
@@ -301,8 +331,10 @@ kept_by_round()
 
 # %%
 change = kept.iloc[-1] - kept.iloc[0]
-grows = "more in each seed" if (change > 0).all() else "fewer in each seed" if (change < 0).all() else "seeds differ"
-print(f"from the first round to the last: {100 * kept.iloc[0].mean():.0f} % to {100 * kept.iloc[-1].mean():.0f} % "
+grows = ("more in each seed" if (change > 0).all()
+         else "fewer in each seed" if (change < 0).all() else "seeds differ")
+print(f"from the first round to the last: {100 * kept.iloc[0].mean():.0f} % to "
+      f"{100 * kept.iloc[-1].mean():.0f} % "
       f"({grows})")
 
 # %% [markdown]
@@ -337,8 +369,10 @@ def interval_from_scratch(values):
 
 three = [52.0, 55.0, 53.5]  # any three numbers will do
 library = mean_interval(three)
-torch.testing.assert_close(torch.tensor(interval_from_scratch(three)), torch.tensor([library.low, library.high]))
-pd.Series({n: student_t_quantile(0.95, n - 1) for n in (2, 3, 4, 5, 10, 30)}, name="t for n seeds").round(2)
+torch.testing.assert_close(torch.tensor(interval_from_scratch(three)),
+                           torch.tensor([library.low, library.high]))
+quantiles = {n: stats.t.ppf(0.975, n - 1) for n in (2, 3, 4, 5, 10, 30)}
+pd.Series(quantiles, name="t for n seeds").round(2)
 
 # %% [markdown]
 # **You should see** $t$ fall from above 12 at two seeds to about 2 at thirty. Two seeds say nearly nothing; the step
@@ -347,16 +381,19 @@ pd.Series({n: student_t_quantile(0.95, n - 1) for n in (2, 3, 4, 5, 10, 30)}, na
 # ## The table, ours beside the published rows
 
 # %%
-ours = comparison_table("table1", runs, profile)
+ours = comparison_table("table1", runs, profile, paper)
 readable(ours, profile).style.hide(axis="index")
 
 # %%
 if profile == "paper":
-    text = "Ours was trained and tested on the paper's own sets: its values may be compared. It is sorted in by Rank-1."
+    text = ("Ours was trained and tested on the paper's own sets: its values may "
+            "be compared. It is sorted in by Rank-1.")
 else:
-    text = ("The rows marked *run here* are **not rivals of the cited rows above them**. They were trained and tested "
-            f"on rendered people (profile `{profile}`, {here}), whose difficulty has nothing to do with Market-1501's. "
-            "Among themselves they may be compared in every digit: same images, same queries, same protocol.")
+    text = ("The rows marked *run here* are **not rivals of the cited rows above "
+            "them**. They were trained and tested on rendered people "
+            f"(profile `{profile}`, {here}), whose difficulty has nothing to do "
+            "with Market-1501's. Among themselves they may be compared in every "
+            "digit: same images, same queries, same protocol.")
 display(Markdown(text))
 
 # %% [markdown]
@@ -365,14 +402,16 @@ display(Markdown(text))
 # What can be compared across data sets is the order of methods: which one is above which.
 
 # %%
-display(Markdown(places_text("table1", runs)))
+display(Markdown(places_text("table1", runs, paper)))
 
 # %%
-order = places_of_methods("table1", runs).sort_values("place_here_rank1")
+order = places_of_methods("table1", runs, paper).sort_values("place_here_rank1")
 means = runs.groupby("row")["rank1"].mean()
 ahead = means["paul"] - means.drop("paul").max()
-print(f"By Rank-1 here: {', '.join(order['method'])}. PAUL is {abs(ahead):.1f} points "
-      f"{'ahead of' if ahead > 0 else 'behind'} the best of the others, {ROWS[means.drop('paul').idxmax()].label}.")
+best = ROWS[means.drop("paul").idxmax()].label
+where = "ahead of" if ahead > 0 else "behind"
+print(f"By Rank-1 here: {', '.join(order['method'])}. "
+      f"PAUL is {abs(ahead):.1f} points {where} the best of the others, {best}.")
 
 # %% [markdown]
 # Two things are unlike the paper's comparison, and both matter. The images are rendered: clothes have clean colours and
@@ -388,7 +427,8 @@ print(f"By Rank-1 here: {', '.join(order['method'])}. PAUL is {abs(ahead):.1f} p
 # How much the choice is worth on our runs:
 
 # %%
-step, trapezoid = (values_by_seed(runs, "paul", target, metric) for metric in ("map_step", "map_trapezoid"))
+step, trapezoid = (values_by_seed(runs, "paul", target, metric)
+                   for metric in ("map_step", "map_trapezoid"))
 gap = mean_interval(step - trapezoid)
 assert (step >= trapezoid).all()
 interval = f"95 % interval [{gap.low:+.2f}, {gap.high:+.2f}], n = {gap.n}"
@@ -402,7 +442,8 @@ print(f"step - trapezoid, profile {profile}: {gap.mean:+.2f} points, {interval}"
 
 # %%
 @drawn
-def seed_by_seed(metrics=("rank1", "rank5", "rank10", "map_trapezoid", "map_step", "minp")):
+def seed_by_seed(metrics=("rank1", "rank5", "rank10",
+                          "map_trapezoid", "map_step", "minp")):
     figure, axis = plt.subplots(figsize=(8, 2.8))
     for place, metric in enumerate(metrics):
         values = values_by_seed(runs, "paul", target, metric)
@@ -410,7 +451,8 @@ def seed_by_seed(metrics=("rank1", "rank5", "rank10", "map_trapezoid", "map_step
         axis.plot([place] * len(values), values, "o", color=BLUE, alpha=0.45)
         axis.plot([place - 0.15, place + 0.15], [around.mean] * 2, color="black")
         if not np.isnan(around.low):
-            axis.plot([place] * 2, [around.low, around.high], color="black", linewidth=1)
+            axis.plot([place] * 2, [around.low, around.high], color="black",
+                      linewidth=1)
     axis.set(xticks=range(len(metrics)), ylabel="%")
     axis.set_title(f"PAUL on {here}, profile {profile}: seeds, mean, 95 % interval")
     axis.set_xticklabels([METRICS[metric] for metric in metrics])
@@ -423,8 +465,8 @@ seed_by_seed()
 # ## The verdict on C1
 
 # %%
-claim = next(claim for claim in load_claims() if claim.id == "C1")
-verdict = judge(claim, current_runs(results_dir, profile), profile)
+claim = next(claim for claim in load_claims("book/claims.toml") if claim.id == "C1")
+verdict = judge(claim, current_runs(results_dir, profile), profile, paper)
 display(Markdown(verdict_text(verdict)))
 
 # %% [markdown]
@@ -444,7 +486,7 @@ display(Markdown(verdict_text(verdict)))
 # Records of profile `paper` are shown here where the results folder holds them, whatever the profile of this page.
 
 # %%
-text, on_their_sets = on_the_papers_sets("table1", results_dir, profile)
+text, on_their_sets = on_the_papers_sets("table1", results_dir, profile, paper)
 display(Markdown(text))
 if on_their_sets is not None:
     display(on_their_sets.style.hide(axis="index"))

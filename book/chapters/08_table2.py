@@ -24,23 +24,23 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
-
-from paul.claims import judge, load_claims, verdict_text
-from paul.experiments import run_table
+from paul.experiments.runner import run_table
 from paul.plots import BLUE, COLOURS, drawn
-from paul.published import published
-from paul.runs import runs_frame, target_name, values_by_seed
-from paul.tables import (
+from paul.report.claims import judge, load_claims, verdict_text
+from paul.report.frames import runs_frame, target_name, values_by_seed
+from paul.report.published import published
+from paul.report.statistics import kendall_tau
+from paul.report.tables import (
     comparison_table,
     current_runs,
     is_stale,
-    kendall_tau,
     on_the_papers_sets,
     places_text,
     readable,
 )
 
 target = "duke"
+paper = "book/paper"  # the published tables
 here = target_name(target, profile)
 
 # %% [markdown]
@@ -50,7 +50,7 @@ here = target_name(target, profile)
 # > every method it is compared with, and by more.
 
 # %%
-table = published("table2")
+table = published("table2", paper)
 table.style.format(precision=1, na_rep="").hide(axis="index")
 
 # %% [markdown]
@@ -81,22 +81,28 @@ def tau_from_scratch(a, b):
     return (same - (len(pairs) - same)) / len(pairs)
 
 
-both = published("table1").merge(table, on="method", suffixes=("_market", "_duke"))
+both = published("table1", paper).merge(table, on="method",
+                                        suffixes=("_market", "_duke"))
 a, b = both["rank1_market"].tolist(), both["rank1_duke"].tolist()
 torch.testing.assert_close(tau_from_scratch(a, b), kendall_tau(a, b))
-print(f"{len(both)} methods are in both tables; tau of their Rank-1: {kendall_tau(a, b):.2f}")
+print(f"{len(both)} methods are in both tables; tau of their Rank-1: "
+      f"{kendall_tau(a, b):.2f}")
 
 # %%
 @drawn
 def set_against_set():
     places = both[["rank1_market", "rank1_duke"]].rank(ascending=False)
     figure, axis = plt.subplots(figsize=(8, 3.6))
-    for number, (method, (left, right)) in enumerate(zip(both["method"], places.to_numpy())):
+    lines = zip(both["method"], places.to_numpy())
+    for number, (method, (left, right)) in enumerate(lines):
         values = both.loc[number, ["rank1_market", "rank1_duke"]]
         axis.plot([0, 1], [left, right], "o-", color=COLOURS[number % len(COLOURS)])
-        axis.text(-0.04, left, f"{method}  {values.iloc[0]:.1f}", ha="right", va="center", fontsize=9)
-        axis.text(1.04, right, f"{values.iloc[1]:.1f}  {method}", ha="left", va="center", fontsize=9)
-    axis.set(xlim=(-0.6, 1.6), ylim=(len(both) + 0.5, 0.5), xticks=[0, 1], yticks=[])
+        axis.text(-0.04, left, f"{method}  {values.iloc[0]:.1f}", ha="right",
+                  va="center", fontsize=9)
+        axis.text(1.04, right, f"{values.iloc[1]:.1f}  {method}", ha="left",
+                  va="center", fontsize=9)
+    axis.set(xlim=(-0.6, 1.6), ylim=(len(both) + 0.5, 0.5), xticks=[0, 1],
+             yticks=[])
     axis.set_title("Rank-1, best first, as published")
     axis.set_xticklabels(["Market-1501", "DukeMTMC-reID"])
     axis.spines[["left", "bottom"]].set_visible(False)
@@ -108,7 +114,8 @@ set_against_set()
 # %%
 harder = both["rank1_duke"] < both["rank1_market"]
 others = ", ".join(both["method"][~harder])
-print(f"DukeMTMC-reID is harder for {harder.sum()} of {len(both)} methods; not for {others}")
+print(f"DukeMTMC-reID is harder for {harder.sum()} of {len(both)} methods; "
+      f"not for {others}")
 
 # %% [markdown]
 # **You should see** a tau near 1, and as many crossings as there are pairs in opposite order. The second set is harder
@@ -118,18 +125,21 @@ print(f"DukeMTMC-reID is harder for {harder.sum()} of {len(both)} methods; not f
 # ## Ours: load or run
 
 # %%
-records = run_table("table2", profile=profile, seeds=seeds, targets=[target], data_dir=data_dir,
-                    results_dir=results_dir, workers=workers)
+records = run_table("table2", profile=profile, seeds=seeds, targets=[target],
+                    data_dir=data_dir, results_dir=results_dir, workers=workers)
 runs = runs_frame(records, is_stale)
-ours = comparison_table("table2", runs, profile)
+ours = comparison_table("table2", runs, profile, paper)
 readable(ours, profile).style.hide(axis="index")
 
 # %%
 if profile == "paper":
-    text = "Ours was trained and tested on the paper's own sets: its values may be compared. It is sorted in by Rank-1."
+    text = ("Ours was trained and tested on the paper's own sets: its values may "
+            "be compared. It is sorted in by Rank-1.")
 else:
-    text = (f"The rows marked *run here* were measured on rendered people (profile `{profile}`, {here}) and are **not "
-            "rivals of the cited rows above them**. Among themselves they share images, queries and protocol.")
+    text = ("The rows marked *run here* were measured on rendered people "
+            f"(profile `{profile}`, {here}) and are **not rivals of the cited rows "
+            "above them**. Among themselves they share images, queries and "
+            "protocol.")
 display(Markdown(text))
 
 # %% [markdown]
@@ -139,7 +149,7 @@ display(Markdown(text))
 # ### Their order here
 
 # %%
-display(Markdown(places_text("table2", runs)))
+display(Markdown(places_text("table2", runs, paper)))
 
 # %% [markdown]
 # Does the order of these four survive a change of the target *here*, as it does in the paper? The same measure, on the
@@ -148,10 +158,13 @@ display(Markdown(places_text("table2", runs)))
 # %%
 rivals = ["lomo", "bow", "pul", "paul"]
 every = current_runs(results_dir, profile)
-ours_by_target = every[every["row"].isin(rivals)].pivot_table(index="row", columns="target", values="rank1")
-if ours_by_target.reindex(rivals).notna().all(axis=None) and ours_by_target.shape[1] == 2:
+ours_by_target = every[every["row"].isin(rivals)].pivot_table(
+    index="row", columns="target", values="rank1")
+complete = ours_by_target.reindex(rivals).notna().all(axis=None)
+if complete and ours_by_target.shape[1] == 2:
     tau = kendall_tau(ours_by_target["market"], ours_by_target["duke"])
-    print(f"tau between the two targets, {len(rivals)} methods, profile {profile}: {tau:.2f}")
+    print(f"tau between the two targets, {len(rivals)} methods, profile {profile}: "
+          f"{tau:.2f}")
 else:
     print("one of the targets has not been run yet: chapter 07 runs the other")
 
@@ -162,7 +175,8 @@ def methods_run_here():
     for place, row in enumerate(rivals):
         for shift, (name, marker) in enumerate((("market", "o"), ("duke", "s"))):
             values = values_by_seed(every, row, name, "rank1")
-            axis.plot([place + 0.2 * shift - 0.1] * len(values), values, marker, color=COLOURS[shift], alpha=0.7,
+            axis.plot([place + 0.2 * shift - 0.1] * len(values), values, marker,
+                      color=COLOURS[shift], alpha=0.7,
                       label=target_name(name, profile) if place == 0 else None)
     axis.set(xticks=range(len(rivals)), ylabel="Rank-1, %", ylim=(0, None))
     axis.set_xticklabels(["LOMO", "BoW", "PUL", "PAUL"])
@@ -187,7 +201,8 @@ methods_run_here()
 # %%
 everything = current_runs(results_dir, profile)
 pairs = pd.DataFrame({
-    target_name(name, profile): values_by_seed(everything, "paul", name, "rank1") for name in ("market", "duke")
+    target_name(name, profile): values_by_seed(everything, "paul", name, "rank1")
+    for name in ("market", "duke")
 }).dropna()
 pairs.assign(difference=pairs.iloc[:, 0] - pairs.iloc[:, 1]).round(1)
 
@@ -212,8 +227,8 @@ target_against_target()
 # ## The verdict on C2
 
 # %%
-claim = next(claim for claim in load_claims() if claim.id == "C2")
-verdict = judge(claim, everything, profile)
+claim = next(claim for claim in load_claims("book/claims.toml") if claim.id == "C2")
+verdict = judge(claim, everything, profile, paper)
 display(Markdown(verdict_text(verdict)))
 
 # %% [markdown]
@@ -225,7 +240,7 @@ display(Markdown(verdict_text(verdict)))
 # Records of profile `paper` are shown here where the results folder holds them, whatever the profile of this page.
 
 # %%
-text, on_their_sets = on_the_papers_sets("table2", results_dir, profile)
+text, on_their_sets = on_the_papers_sets("table2", results_dir, profile, paper)
 display(Markdown(text))
 if on_their_sets is not None:
     display(on_their_sets.style.hide(axis="index"))

@@ -31,26 +31,53 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
-
-from paul.adapt import PaulLoss, adapt, fill_bank
-from paul.augment import random_flip, surrogates
-from paul.claims import judge_all, load_claims, verdict_text
-from paul.datasets import ReidDataset
-from paul.device import one_thread, pick_device
-from paul.experiments import evaluate_model, run_table, trained_model
-from paul.features import extract
-from paul.rows import ROWS, seeds_of
-from paul.images import load_images, normalize, unit_range
-from paul.intervals import mean_interval
-from paul.plots import BLUE, COLOURS, ORANGE, claims_panel, curves, drawn, ordering_lines
-from paul.plots import per_query_ap, ranked_list, save, table_bars, words
-from paul.profiles import PROFILES
-from paul.published import published, published_value
-from paul.runs import METRICS, paired_differences, runs_frame, target_name, values_by_seed
-from paul.tables import ablation_table, is_stale, on_the_papers_sets, ordered_pairs, ordering, readable
+from paul.adapt import adapt, fill_bank
+from paul.data.datasets import ReidDataset
+from paul.data.passes import extract
+from paul.data.pixels import load_images
+from paul.data.transforms import normalize, random_flip, surrogates, unit_range
+from paul.engine.device import one_thread, pick_device
+from paul.experiments.profiles import PROFILES
+from paul.experiments.rows import ROWS
+from paul.experiments.runner import evaluate_model, run_table, trained_model
+from paul.experiments.specs import seeds_of
+from paul.objective import PaulLoss
+from paul.plots import (
+    BLUE,
+    COLOURS,
+    ORANGE,
+    claims_panel,
+    curves,
+    drawn,
+    ordering_lines,
+    per_query_ap,
+    ranked_list,
+    save,
+    table_bars,
+    words,
+)
+from paul.report.claims import judge_all, load_claims, verdict_text
+from paul.report.frames import (
+    METRICS,
+    paired_differences,
+    runs_frame,
+    target_name,
+    values_by_seed,
+)
+from paul.report.published import published, published_value
+from paul.report.statistics import mean_interval
+from paul.report.tables import (
+    ablation_table,
+    is_stale,
+    on_the_papers_sets,
+    ordered_pairs,
+    ordering,
+    readable,
+)
 
 chosen = PROFILES[profile]
 targets = chosen.targets
+paper = "book/paper"  # the published tables
 labels = {name: row.label for name, row in ROWS.items()}
 
 # %% [markdown]
@@ -61,7 +88,7 @@ labels = {name: row.label for name, row in ROWS.items()}
 # > helps as well, and the two together are better than either.
 
 # %%
-published("table3").style.format(precision=1).hide(axis="index")
+published("table3", paper).style.format(precision=1).hide(axis="index")
 
 # %% [markdown]
 # ## Rows that the paper doesn't have
@@ -77,16 +104,18 @@ published("table3").style.format(precision=1).hide(axis="index")
 # ## Ours: load or run
 
 # %%
-records = run_table("table3", profile=profile, seeds=seeds, targets=targets, data_dir=data_dir,
-                    results_dir=results_dir, workers=workers)
+records = run_table("table3", profile=profile, seeds=seeds, targets=targets,
+                    data_dir=data_dir, results_dir=results_dir, workers=workers)
 runs = runs_frame(records, is_stale)
-table = ablation_table("table3", runs, profile)
-print(f"{len(records)} runs: {runs['row'].nunique()} rows, {runs['target'].nunique()} targets, source seeds {seeds}")
+table = ablation_table("table3", runs, profile, paper)
+print(f"{len(records)} runs: {runs['row'].nunique()} rows, "
+      f"{runs['target'].nunique()} targets, source seeds {seeds}")
 
 # %%
 for target in targets:
     display(Markdown(f"### {target_name(target, profile)}"))
-    display(readable(table[table["target"] == target], profile).style.hide(axis="index"))
+    part = table[table["target"] == target]
+    display(readable(part, profile).style.hide(axis="index"))
 
 # %% [markdown]
 # Ours is a mean over source seeds with its 95 % interval; `seconds` counts adaptation and test of one run, and the
@@ -111,23 +140,30 @@ bars
 # %%
 def paired_from_scratch(a, b, target, metric="rank1"):
     """Differences of two rows at the seeds that both have, as a list."""
-    value = {(r["row"], r["seed"]): r["metrics"][metric] for r in records if r["target"] == target}
+    value = {(r["row"], r["seed"]): r["metrics"][metric]
+             for r in records if r["target"] == target}
     shared = sorted(seed for row, seed in value if row == a and (b, seed) in value)
     return [value[a, seed] - value[b, seed] for seed in shared]
 
 
 ours = torch.tensor(paired_from_scratch("paul", "patch_direct", targets[0]))
-library = torch.tensor(paired_differences(runs, "paul", "patch_direct", targets[0], "rank1").to_numpy())
+library = paired_differences(runs, "paul", "patch_direct", targets[0], "rank1")
+library = torch.tensor(library.to_numpy())
 torch.testing.assert_close(ours, library, check_dtype=False)
 
 # %%
 @drawn
-def seeds_across_rows(rows=("image_direct", "image_lc", "patch_direct", "patch_adabn", "patch_lc", "patch_lv", "paul")):
-    figure, axes = plt.subplots(1, len(targets), figsize=(4.6 * len(targets), 3.4), sharey=True, squeeze=False)
+def seeds_across_rows(rows=("image_direct", "image_lc", "patch_direct",
+                            "patch_adabn", "patch_lc", "patch_lv", "paul")):
+    figure, axes = plt.subplots(1, len(targets), figsize=(4.6 * len(targets), 3.4),
+                                sharey=True, squeeze=False)
     for axis, target in zip(axes[0], targets):
-        frame = pd.DataFrame({words(labels[row]): values_by_seed(runs, row, target, "rank1") for row in rows})
+        frame = {words(labels[row]): values_by_seed(runs, row, target, "rank1")
+                 for row in rows}
+        frame = pd.DataFrame(frame)
         for seed, values in frame.iterrows():
-            axis.plot(values.to_numpy(), "o-", linewidth=1, markersize=4, label=f"seed {seed}")
+            axis.plot(values.to_numpy(), "o-", linewidth=1, markersize=4,
+                      label=f"seed {seed}")
         axis.set(title=target_name(target, profile), xticks=range(len(rows)))
         axis.set_xticklabels(frame.columns, rotation=35, ha="right", fontsize=8)
     axes[0, 0].legend(fontsize=8)
@@ -148,7 +184,7 @@ seeds_across_rows()
 # means; `agrees` and `disagrees` ask the interval of the paired difference, and what it can't decide is `undecided`.
 
 # %%
-order = ordering("table3", runs)
+order = ordering("table3", runs, paper)
 order["target"] = [target_name(target, profile) for target in order["target"]]
 order["metric"] = order["metric"].map(METRICS)
 order.style.format({"kendall_tau": "{:.2f}"}).hide(axis="index")
@@ -157,7 +193,9 @@ order.style.format({"kendall_tau": "{:.2f}"}).hide(axis="index")
 ordering_lines(table, profile)
 
 # %%
-pairs = pd.concat([ordered_pairs("table3", runs, target, "rank1").assign(target=target) for target in targets])
+pairs = [ordered_pairs("table3", runs, target, "rank1", paper).assign(target=target)
+         for target in targets]
+pairs = pd.concat(pairs)
 pairs = pairs.replace({"a": labels, "b": labels})
 pairs[pairs["outcome"] != "agrees"].style.format(precision=1).hide(axis="index")
 
@@ -170,8 +208,9 @@ pairs[pairs["outcome"] != "agrees"].style.format(precision=1).hide(axis="index")
 # Each test stood in `book/claims.toml` before the runs were made.
 
 # %%
-claims = [claim for claim in load_claims() if claim.id in ("C3", "C4", "C5", "C6", "C7")]
-verdicts = judge_all(claims, runs, profile)
+claims = [claim for claim in load_claims("book/claims.toml")
+          if claim.id in ("C3", "C4", "C5", "C6", "C7")]
+verdicts = judge_all(claims, runs, profile, paper)
 claims_panel(verdicts, labels)
 
 # %%
@@ -193,32 +232,42 @@ for verdict in verdicts:
 
 # %%
 def gain_split(row, target, metric="rank1"):
-    """Gain of a row over direct transfer, AdaBN's part of it, and the rest, in points."""
+    """Gain of a row over direct transfer, AdaBN's part of it, and the rest."""
     level = ROWS[row].level
     total = paired_differences(runs, row, f"{level}_direct", target, metric)
-    by_adabn = paired_differences(runs, f"{level}_adabn", f"{level}_direct", target, metric)
+    by_adabn = paired_differences(runs, f"{level}_adabn", f"{level}_direct", target,
+                                  metric)
     by_loss = mean_interval(total - by_adabn)
-    return {"target": target_name(target, profile), "row": labels[row], "gain": total.mean(),
-            "AdaBN alone": by_adabn.mean(), "the loss adds": by_loss.mean, "low": by_loss.low, "high": by_loss.high,
-            "AdaBN's share": by_adabn.mean() / total.mean() if total.mean() > 0 else float("nan")}
+    share = by_adabn.mean() / total.mean() if total.mean() > 0 else float("nan")
+    return {"target": target_name(target, profile), "row": labels[row],
+            "gain": total.mean(), "AdaBN alone": by_adabn.mean(),
+            "the loss adds": by_loss.mean, "low": by_loss.low, "high": by_loss.high,
+            "AdaBN's share": share}
 
 
 trained = ("image_lc", "patch_lc", "patch_lv", "paul")
-split = pd.DataFrame(gain_split(row, target) for target in targets for row in trained)
-split.style.format({"AdaBN's share": "{:.0%}"}, precision=1, na_rep="-").hide(axis="index")
+split = pd.DataFrame(gain_split(row, target) for target in targets
+                     for row in trained)
+styled = split.style.format({"AdaBN's share": "{:.0%}"}, precision=1, na_rep="-")
+styled.hide(axis="index")
 
 # %%
 @drawn
 def gain_bars():
     size = (4.6 * len(targets), 2.6)
-    figure, axes = plt.subplots(1, len(targets), figsize=size, sharey=True, sharex=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(targets), figsize=size, sharey=True,
+                                sharex=True, squeeze=False)
     for axis, (name, part) in zip(axes[0], split.groupby("target", sort=False)):
         rows_shown = [words(row) for row in part["row"]]
-        axis.hlines(rows_shown, part["AdaBN alone"], part["gain"], color=BLUE, linewidth=3, label="the loss adds")
-        axis.plot(part["AdaBN alone"], rows_shown, "D", color=ORANGE, label="AdaBN alone")
-        axis.plot(part["gain"], rows_shown, "o", color=BLUE, markersize=8, label="the row")
+        axis.hlines(rows_shown, part["AdaBN alone"], part["gain"], color=BLUE,
+                    linewidth=3, label="the loss adds")
+        axis.plot(part["AdaBN alone"], rows_shown, "D", color=ORANGE,
+                  label="AdaBN alone")
+        axis.plot(part["gain"], rows_shown, "o", color=BLUE, markersize=8,
+                  label="the row")
         axis.axvline(0, color="black", linewidth=0.8)
-        axis.set(title=name, xlabel=f"points of Rank-1 over direct transfer ({profile})")
+        axis.set(title=name,
+                 xlabel=f"points of Rank-1 over direct transfer ({profile})")
     axes[0, 0].invert_yaxis()
     axes[0, -1].legend(fontsize=8)
     return figure
@@ -242,7 +291,7 @@ gain_bars()
 
 # %%
 def purity(features, person_ids, k=10):
-    """Share of the k nearest that show the same person, for features [M, N, D] -> [M]."""
+    """Share of the k nearest that show the same person: [M, N, D] -> [M]."""
     ids = torch.tensor(person_ids)
     shares = []
     for patch in features:
@@ -254,29 +303,35 @@ def purity(features, person_ids, k=10):
 
 def features_of(model, images):
     """Unit patch features [M, N, D] of uint8 images."""
-    return extract(model, images).cpu().unflatten(1, (model.options.num_patches, -1)).transpose(0, 1)
+    described = extract(model, images).cpu()
+    return described.unflatten(1, (model.options.num_patches, -1)).transpose(0, 1)
 
 
 target, model_seed = targets[0], seeds_of(seeds)[-1]
 dataset = ReidDataset.load(Path(data_dir) / chosen.folders[target])
-splits = [dataset.split(name) for name in ("val_query", "val_gallery") if name in dataset.splits]
+splits = [dataset.split(name)
+          for name in ("val_query", "val_gallery") if name in dataset.splits]
 images = torch.cat([load_images(split, chosen.image_size) for split in splits])
 people = np.concatenate([split.person_ids for split in splits])
-print(f"{target_name(target, profile)}: {len(images)} validation images of {len(np.unique(people))} people")
+print(f"{target_name(target, profile)}: {len(images)} validation images of "
+      f"{len(np.unique(people))} people")
 
 # %%
 rows = ("image_direct", "image_lc", "patch_direct", "patch_lc", "patch_lv", "paul")
-models = {row: trained_model(row, target, model_seed, profile, data_dir) for row in rows}
+models = {row: trained_model(row, target, model_seed, profile, data_dir)
+          for row in rows}
 features = {row: features_of(model, images) for row, model in models.items()}
 whole = {row: f.transpose(0, 1).flatten(1)[None] for row, f in features.items()}
 counts = np.unique(people, return_inverse=True)[1]
 chance = float((np.bincount(counts)[counts] - 1).mean() / (len(people) - 1))
 pure = {}
 for row in rows:
-    each = purity(features[row], people).tolist() if ROWS[row].level == "patch" else []
+    on_patches = ROWS[row].level == "patch"
+    each = purity(features[row], people).tolist() if on_patches else []
     pure[labels[row]] = {"whole descriptor": float(purity(whole[row], people))}
     pure[labels[row]] |= {f"patch {m}": value for m, value in enumerate(each, 1)}
-print(f"source seed {model_seed}, profile {profile}; of neighbours drawn at random {chance:.1%} would be right")
+print(f"source seed {model_seed}, profile {profile}; "
+      f"of neighbours drawn at random {chance:.1%} would be right")
 pd.DataFrame(pure).T.style.format("{:.0%}", na_rep="")
 
 # %%
@@ -286,7 +341,8 @@ def purity_by_k():
     sizes = [1, 2, 3, 5, 8, 10, 15, 20]
     for place, row in enumerate(rows):
         values = [float(purity(whole[row], people, k)) for k in sizes]
-        axis.plot(sizes, values, marker="o", markersize=4, color=COLOURS[place], label=words(labels[row]),
+        axis.plot(sizes, values, marker="o", markersize=4, color=COLOURS[place],
+                  label=words(labels[row]),
                   linestyle="--" if ROWS[row].level == "image" else "-")
     axis.axhline(chance, color="0.6", linewidth=0.8)
     axis.axvline(chosen.adapt.k, color="0.6", linewidth=0.8, linestyle=":")
@@ -313,11 +369,15 @@ for row in ("image_lc", "image_pull", "patch_lc", "patch_pull"):
     before = f"{ROWS[row].level}_direct"
     for name in targets:
         gain = mean_interval(paired_differences(runs, row, before, name, "rank1"))
-        left = values_by_seed(runs, row, name, "rank1").mean() / values_by_seed(runs, before, name, "rank1").mean()
-        printed = published_value("table3", row, name, "rank1") / published_value("table3", before, name, "rank1")
-        lines.append({"row": labels[row], "target": target_name(name, profile), "left": left, "left, paper": printed,
-                      "points": gain.mean, "low": gain.low, "high": gain.high})
-styled = pd.DataFrame(lines).style.format({"left": "{:.0%}", "left, paper": "{:.0%}"}, precision=1, na_rep="-")
+        left = (values_by_seed(runs, row, name, "rank1").mean()
+                / values_by_seed(runs, before, name, "rank1").mean())
+        printed = (published_value("table3", row, name, "rank1", paper)
+                   / published_value("table3", before, name, "rank1", paper))
+        lines.append({"row": labels[row], "target": target_name(name, profile),
+                      "left": left, "left, paper": printed, "points": gain.mean,
+                      "low": gain.low, "high": gain.high})
+styled = pd.DataFrame(lines).style.format(
+    {"left": "{:.0%}", "left, paper": "{:.0%}"}, precision=1, na_rep="-")
 styled.hide(axis="index")
 
 # %% [markdown]
@@ -341,21 +401,28 @@ training_images = load_images(dataset.split("train"), chosen.image_size)
 def validation_rank1(model):
     """Rank-1 on validation people, in per cent."""
     folder = Path(data_dir) / chosen.folders[target]
-    return 100 * evaluate_model(model.eval(), folder, chosen.image_size, "val_query", "val_gallery").rank(1)
+    return 100 * evaluate_model(model.eval(), folder, chosen.image_size,
+                                "val_query", "val_gallery").rank(1)
 
 
 def adapted_with(model, change):
     """A copy of a source model after the target stage with some options changed."""
     with tempfile.TemporaryDirectory() as scratch, one_thread(pick_device()):
-        return adapt(deepcopy(model), training_images, replace(patch_loss, **change), folder=scratch, seed=model_seed)
+        adapted, _ = adapt(deepcopy(model), training_images,
+                           replace(patch_loss, **change), folder=scratch,
+                           seed=model_seed)
+    return adapted
 
 
 lines = {}
 for before, after in (("image_direct", "image_lc"), ("patch_direct", "patch_lc")):
-    line = {"direct": validation_rank1(models[before]), "L_c as in the table": validation_rank1(models[after])}
-    line |= {f"L_c, {name}": validation_rank1(adapted_with(models[before], change)) for name, change in changes.items()}
+    line = {"direct": validation_rank1(models[before]),
+            "L_c as in the table": validation_rank1(models[after])}
+    line |= {f"L_c, {name}": validation_rank1(adapted_with(models[before], change))
+             for name, change in changes.items()}
     lines["whole images" if ROWS[before].level == "image" else "patches"] = line
-pd.DataFrame(lines).T.style.format("{:.1f}").set_caption(f"Rank-1, one source seed ({model_seed}), profile {profile}")
+pd.DataFrame(lines).T.style.format("{:.1f}").set_caption(
+    f"Rank-1, one source seed ({model_seed}), profile {profile}")
 
 # %% [markdown]
 # One seed, so read no more than large differences from it. A sharper softmax trusts fewer of the neighbours, and larger
@@ -372,15 +439,19 @@ pd.DataFrame(lines).T.style.format("{:.1f}").set_caption(f"Rank-1, one source se
 # %%
 length = len(dataset.split("train"))
 ceiling = math.log((length - 1) / chosen.adapt.k)
-shown = [record for record in records if record["target"] == target and record["row"] in trained]
+shown = [record for record in records if record["target"] == target
+         and record["row"] in trained]
 saturation = pd.DataFrame(
-    {"row": labels[record["row"]], "seed": record["seed"], "first epoch": record["curve"][0]["loss_c"] / ceiling,
+    {"row": labels[record["row"]], "seed": record["seed"],
+     "first epoch": record["curve"][0]["loss_c"] / ceiling,
      "last epoch": record["curve"][-1]["loss_c"] / ceiling}
     for record in shown if "loss_c" in record["curve"][0]
 )
 here = chosen.adapt_options(target)
-print(f"N = {length}, k = {here.k}, s = {here.s:g}: equal distances would give L_c = {ceiling:.2f}")
-saturation.groupby("row", sort=False)[["first epoch", "last epoch"]].mean().style.format("{:.0%} of it")
+print(f"N = {length}, k = {here.k}, s = {here.s:g}: "
+      f"equal distances would give L_c = {ceiling:.2f}")
+by_row = saturation.groupby("row", sort=False)[["first epoch", "last epoch"]]
+by_row.mean().style.format("{:.0%} of it")
 
 # %%
 curves(shown, labels=labels)
@@ -396,13 +467,17 @@ curves(shown, labels=labels)
 
 # %%
 folder = Path(data_dir) / chosen.folders[target]
-scores = {row: evaluate_model(models[row], folder, chosen.image_size).per_query.set_index("query")
+scores = {row: evaluate_model(models[row], folder,
+                              chosen.image_size).per_query.set_index("query")
           for row in ("patch_direct", "paul")}
-per_query_ap({words(labels[row]): frame["ap_trapezoid"] for row, frame in scores.items()})
+per_query_ap({words(labels[row]): frame["ap_trapezoid"]
+              for row, frame in scores.items()})
 
 # %%
-change = (scores["paul"]["ap_trapezoid"] - scores["patch_direct"]["ap_trapezoid"]).sort_values()
-print(f"average precision rises for {(change > 0).mean():.0%} of the queries, falls for {(change < 0).mean():.0%}")
+change = (scores["paul"]["ap_trapezoid"]
+          - scores["patch_direct"]["ap_trapezoid"]).sort_values()
+print(f"average precision rises for {(change > 0).mean():.0%} of the queries, "
+      f"falls for {(change < 0).mean():.0%}")
 
 # %% [markdown]
 # The query that lost most and the one that gained most, each before and after adaptation, by the ten nearest of the
@@ -411,7 +486,8 @@ print(f"average precision rises for {(change > 0).mean():.0%} of the queries, fa
 
 # %%
 query, gallery = dataset.split("query"), dataset.split("gallery")
-query_images, gallery_images = (load_images(split, chosen.image_size) for split in (query, gallery))
+query_images, gallery_images = (load_images(split, chosen.image_size)
+                                for split in (query, gallery))
 asked = {row: extract(models[row], query_images) for row in scores}
 offered = {row: extract(models[row], gallery_images) for row in scores}
 picked = [int(change.index[0]), int(change.index[-1])]
@@ -422,9 +498,11 @@ for q in picked:
         same = gallery.person_ids[near] == query.person_ids[q]
         ranked.append(gallery_images[near])
         right.append(same)
-        skipped.append((gallery.person_ids[near] == -1) | (same & (gallery.camera_ids[near] == query.camera_ids[q])))
+        skipped.append((gallery.person_ids[near] == -1)
+                       | (same & (gallery.camera_ids[near] == query.camera_ids[q])))
         captions.append("direct" if row == "patch_direct" else "PAUL")
-ranked_list(query_images[np.repeat(picked, 2)], torch.stack(ranked), np.stack(right), np.stack(skipped), captions)
+ranked_list(query_images[np.repeat(picked, 2)], torch.stack(ranked),
+            np.stack(right), np.stack(skipped), captions)
 
 # %% [markdown]
 # **You should see** more ticks after adaptation in the lower pair, fewer in the upper one. Look at what the wrong
@@ -438,39 +516,50 @@ ranked_list(query_images[np.repeat(picked, 2)], torch.stack(ranked), np.stack(ri
 
 # %%
 def gradients(model, steps=12):
-    """Cosine and lengths of the gradients of L_v and lambda L_c, a line for each batch."""
-    options, generator = chosen.adapt_options(target), torch.Generator().manual_seed(model_seed)
+    """Cosine and lengths of the gradients of L_v and lambda L_c, a line a batch."""
+    options = chosen.adapt_options(target)
+    generator = torch.Generator().manual_seed(model_seed)
     model = deepcopy(model).to_target().cpu()
     loss = PaulLoss(model, len(training_images), options)
     fill_bank(loss, model, training_images, generator)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     lines = []
-    for index in torch.randperm(len(training_images), generator=generator).split(options.batch)[:steps]:
+    order = torch.randperm(len(training_images), generator=generator)
+    for index in order.split(options.batch)[:steps]:
         plain = unit_range(training_images[index])
-        for _ in range(2):  # the first look makes the centres, the second one meets them
-            changed = surrogates(plain, generator, jitter=options.jitter, padding=options.padding)
-            parts = loss(model(normalize(torch.cat([plain, random_flip(changed, generator)]))), index)
-        v, c = (torch.cat([g.flatten() for g in torch.autograd.grad(part, weights, retain_graph=True)])
+        for _ in range(2):  # a first look makes the centres, a second meets them
+            changed = surrogates(plain, generator, jitter=options.jitter,
+                                 padding=options.padding)
+            x = torch.cat([plain, random_flip(changed, generator)])
+            parts = loss(model(normalize(x)), index)
+        v, c = (torch.cat([g.flatten() for g in
+                           torch.autograd.grad(part, weights, retain_graph=True)])
                 for part in (parts["loss_v"], options.lam * parts["loss_c"]))
-        lines.append({"cosine": torch.cosine_similarity(v, c, dim=0).item(), "length, L_v": v.norm().item(),
+        lines.append({"cosine": torch.cosine_similarity(v, c, dim=0).item(),
+                      "length, L_v": v.norm().item(),
                       "length, lambda L_c": c.norm().item()})
     return pd.DataFrame(lines)
 
 
-agreement = {labels[row]: gradients(models[row]) for row in ("patch_direct", "paul")}
-pd.DataFrame({row: frame.mean() for row, frame in agreement.items()}).T.style.format("{:.2f}").set_caption(
+agreement = {labels[row]: gradients(models[row])
+             for row in ("patch_direct", "paul")}
+means = pd.DataFrame({row: frame.mean() for row, frame in agreement.items()}).T
+means.style.format("{:.2f}").set_caption(
     f"means over batches, source seed {model_seed}, profile {profile}")
 
 # %%
 @drawn
 def cosines():
     figure, axis = plt.subplots(figsize=(5.5, 2.2))
-    for place, (row, frame) in enumerate(agreement.items()):
-        axis.plot(frame["cosine"], [place] * len(frame), "o", alpha=0.6, color=COLOURS[place])
+    for place, frame in enumerate(agreement.values()):
+        axis.plot(frame["cosine"], [place] * len(frame), "o", alpha=0.6,
+                  color=COLOURS[place])
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set(yticks=range(len(agreement)), yticklabels=[words(row) for row in agreement],
-             xlim=(-1, 1), ylim=(-0.6, len(agreement) - 0.4),
-             xlabel="cosine between the gradients of $L_v$ and $\\lambda L_c$, a dot for each batch")
+    axis.set(yticks=range(len(agreement)),
+             yticklabels=[words(row) for row in agreement], xlim=(-1, 1),
+             ylim=(-0.6, len(agreement) - 0.4),
+             xlabel="cosine between the gradients of $L_v$ and $\\lambda L_c$, "
+                    "a dot for each batch")
     return figure
 
 
@@ -485,9 +574,12 @@ cosines()
 search = Path(results_dir) / "tuning" / f"{profile}.json"
 if search.is_file():
     trials = pd.DataFrame(json.loads(search.read_text(encoding="utf-8"))["trials"])
-    trials["losses on"] = [" + ".join(k for k in ("loss_v", "loss_c") if t[k]) for t in trials["losses"]]
-    shown_trials = trials[trials["option"].isin(["s", "margin", "lam"])][["losses on", "option", "value", "score"]]
-    display(shown_trials.style.format({"score": "{:.1f}", "value": "{:g}"}).hide(axis="index").set_caption(
+    trials["losses on"] = [" + ".join(k for k in ("loss_v", "loss_c") if t[k])
+                           for t in trials["losses"]]
+    trials = trials[trials["option"].isin(["s", "margin", "lam"])]
+    trials = trials[["losses on", "option", "value", "score"]]
+    styled = trials.style.format({"score": "{:.1f}", "value": "{:g}"})
+    display(styled.hide(axis="index").set_caption(
         "validation people: step mAP, mean of both targets"))
 else:
     print(f"no search was made at profile {profile}")
@@ -498,7 +590,7 @@ else:
 # Records of profile `paper` are shown here where the results folder holds them, whatever the profile of this page.
 
 # %%
-text, on_their_sets = on_the_papers_sets("table3", results_dir, profile)
+text, on_their_sets = on_the_papers_sets("table3", results_dir, profile, paper)
 display(Markdown(text))
 if on_their_sets is not None:
     display(on_their_sets.style.hide(axis="index"))

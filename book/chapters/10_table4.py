@@ -25,25 +25,50 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
-
-from paul.claims import judge_all, load_claims, place_interval, verdict_frame, verdict_text, write_claims
-from paul.datasets import ReidDataset
-from paul.experiments import run_table, trained_model
-from paul.features import extract
-from paul.rows import ROWS, seeds_of
-from paul.images import load_images, normalize, unit_range
-from paul.intervals import mean_interval
-from paul.ledger import ledger_frame
+from paul.data.datasets import ReidDataset
+from paul.data.passes import extract
+from paul.data.pixels import load_images
+from paul.data.transforms import normalize, unit_range
+from paul.experiments.profiles import PROFILES
+from paul.experiments.rows import ROWS
+from paul.experiments.runner import run_table, trained_model
+from paul.experiments.specs import seeds_of
 from paul.patches import stripes
-from paul.plots import COLOURS, claims_panel, drawn, ordering_lines, patches_on_people, save, table_bars
-from paul.profiles import PROFILES
-from paul.published import published
-from paul.runs import METRICS, paired_differences, runs_frame, target_name
-from paul.tables import ablation_table, current_runs, is_stale, on_the_papers_sets, ordered_pairs, ordering, readable
-from paul.tables import write_tables
+from paul.plots import (
+    COLOURS,
+    claims_panel,
+    drawn,
+    ordering_lines,
+    patches_on_people,
+    save,
+    table_bars,
+)
+from paul.report.claims import (
+    judge_all,
+    load_claims,
+    place_interval,
+    verdict_frame,
+    verdict_text,
+    write_claims,
+)
+from paul.report.frames import METRICS, paired_differences, runs_frame, target_name
+from paul.report.ledger import ledger_frame
+from paul.report.published import published
+from paul.report.statistics import mean_interval
+from paul.report.tables import (
+    ablation_table,
+    current_runs,
+    is_stale,
+    on_the_papers_sets,
+    ordered_pairs,
+    ordering,
+    readable,
+    write_tables,
+)
 
 chosen = PROFILES[profile]
 targets = chosen.targets
+paper = "book/paper"  # the published tables
 labels = {name: row.label for name, row in ROWS.items()}
 
 # %% [markdown]
@@ -54,7 +79,7 @@ labels = {name: row.label for name, row in ROWS.items()}
 # > without adaptation; six are best.
 
 # %%
-published("table4").style.format(precision=1).hide(axis="index")
+published("table4", paper).style.format(precision=1).hide(axis="index")
 
 # %% [markdown]
 # ## The three schemes
@@ -73,7 +98,8 @@ published("table4").style.format(precision=1).hide(axis="index")
 # %%
 def equal_from_scratch(count):
     """Equal stripes as affine matrices [M, 2, 3]."""
-    return torch.tensor([[[1, 0, 0], [0, 1 / count, -1 + (2 * m + 1) / count]] for m in range(count)])
+    return torch.tensor([[[1, 0, 0], [0, 1 / count, -1 + (2 * m + 1) / count]]
+                         for m in range(count)])
 
 
 for count in (1, 4, 6, 8):
@@ -85,16 +111,18 @@ for count in (1, 4, 6, 8):
 # Each scheme with its own source models, before adaptation (*direct*, not in the paper's table) and after.
 
 # %%
-records = run_table("table4", profile=profile, seeds=seeds, targets=targets, data_dir=data_dir,
-                    results_dir=results_dir, workers=workers)
+records = run_table("table4", profile=profile, seeds=seeds, targets=targets,
+                    data_dir=data_dir, results_dir=results_dir, workers=workers)
 runs = runs_frame(records, is_stale)
-table = ablation_table("table4", runs, profile)
-print(f"{len(records)} runs: {runs['row'].nunique()} rows, {runs['target'].nunique()} targets, source seeds {seeds}")
+table = ablation_table("table4", runs, profile, paper)
+print(f"{len(records)} runs: {runs['row'].nunique()} rows, "
+      f"{runs['target'].nunique()} targets, source seeds {seeds}")
 
 # %%
 for target in targets:
     display(Markdown(f"### {target_name(target, profile)}"))
-    display(readable(table[table["target"] == target], profile).style.hide(axis="index"))
+    part = table[table["target"] == target]
+    display(readable(part, profile).style.hide(axis="index"))
 
 # %%
 table_bars(table, profile)
@@ -106,7 +134,7 @@ table_bars(table, profile)
 # ## The paper's ordering against ours
 
 # %%
-order = ordering("table4", runs)
+order = ordering("table4", runs, paper)
 order["target"] = [target_name(target, profile) for target in order["target"]]
 order["metric"] = order["metric"].map(METRICS)
 order.style.format({"kendall_tau": "{:.2f}"}).hide(axis="index")
@@ -115,7 +143,9 @@ order.style.format({"kendall_tau": "{:.2f}"}).hide(axis="index")
 ordering_lines(table, profile)
 
 # %%
-pairs = pd.concat([ordered_pairs("table4", runs, target, "rank1").assign(target=target) for target in targets])
+pairs = [ordered_pairs("table4", runs, target, "rank1", paper).assign(target=target)
+         for target in targets]
+pairs = pd.concat(pairs)
 pairs = pairs.replace({"a": labels, "b": labels})
 pairs[pairs["outcome"] != "agrees"].style.format(precision=1).hide(axis="index")
 
@@ -131,11 +161,13 @@ pairs[pairs["outcome"] != "agrees"].style.format(precision=1).hide(axis="index")
 
 # %%
 def outcome_from_scratch(differences, margin):
-    """'equal' if the whole 95 % interval lies within +-margin, 'different' if wholly outside, else 'open'."""
+    """'equal' if the whole 95 % interval lies within +-margin, 'different' if
+    wholly outside, else 'open'."""
     n = len(differences)
     mean = sum(differences) / n
     spread = (sum((d - mean) ** 2 for d in differences) / (n - 1)) ** 0.5
-    half = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[n] * spread / n**0.5  # t of chapter 07
+    # t of chapter 07
+    half = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[n] * spread / n**0.5
     if -margin < mean - half and mean + half < margin:
         return "equal"
     return "different" if mean + half < -margin or mean - half > margin else "open"
@@ -144,7 +176,8 @@ def outcome_from_scratch(differences, margin):
 names = {"equal": "holds", "different": "fails", "open": "open"}
 for example in ([0.1, 0.4, -0.2], [6.0, 6.5, 5.8], [-3.0, 2.0, 5.0]):
     around = mean_interval(example)
-    assert names[outcome_from_scratch(example, 4.0)] == place_interval(around.low, around.high, -4.0, 4.0)
+    expected = place_interval(around.low, around.high, -4.0, 4.0)
+    assert names[outcome_from_scratch(example, 4.0)] == expected
     print(f"{example}: {outcome_from_scratch(example, 4.0)} for a margin of 4")
 
 # %% [markdown]
@@ -152,8 +185,9 @@ for example in ([0.1, 0.4, -0.2], [6.0, 6.5, 5.8], [-3.0, 2.0, 5.0]):
 
 # %%
 everything = current_runs(results_dir, profile)
-claims = [claim for claim in load_claims() if claim.id in ("C8", "C9", "C10")]
-verdicts = judge_all(claims, everything, profile)
+claims = [claim for claim in load_claims("book/claims.toml")
+          if claim.id in ("C8", "C9", "C10")]
+verdicts = judge_all(claims, everything, profile, paper)
 claims_panel(verdicts, labels)
 
 # %%
@@ -175,15 +209,18 @@ dataset = ReidDataset.load(Path(data_dir) / chosen.folders[target])
 validation = dataset.split("val_gallery")
 images = load_images(validation, chosen.image_size)
 people = validation.person_ids
-schemes = ("random_direct", "equal_direct", "pgn4_direct", "patch_direct", "pgn8_direct")
-models = {row: trained_model(row, target, model_seed, profile, data_dir) for row in schemes}
+schemes = ("random_direct", "equal_direct", "pgn4_direct", "patch_direct",
+           "pgn8_direct")
+models = {row: trained_model(row, target, model_seed, profile, data_dir)
+          for row in schemes}
 
 
 @torch.no_grad()
 def where_patches_lie(model, images):
     """theta [N, M, 2, 3] of uint8 images."""
     device = next(model.parameters()).device
-    return torch.cat([model.theta(normalize(unit_range(part.to(device)))).cpu() for part in images.split(128)])
+    return torch.cat([model.theta(normalize(unit_range(part.to(device)))).cpu()
+                      for part in images.split(128)])
 
 
 theta = {row: where_patches_lie(model, images) for row, model in models.items()}
@@ -209,38 +246,50 @@ for row in schemes:
 
 # %%
 def alignment(theta, truth):
-    """Correlation of the mean patch centre with the person's offset, across and down; NaN for fixed patches."""
+    """Correlation of the mean patch centre with the person's offset, across and
+    down; NaN for fixed patches."""
     centre = theta[:, :, :, 2].mean(1).numpy()
     across, down = truth["box_dx"].to_numpy(), truth["box_dy"].to_numpy()
     if np.ptp(centre, axis=0).max() < 1e-6:
         return {"across": float("nan"), "down": float("nan")}
-    return {"across": np.corrcoef(centre[:, 0], across)[0, 1], "down": np.corrcoef(centre[:, 1], down)[0, 1]}
+    return {"across": np.corrcoef(centre[:, 0], across)[0, 1],
+            "down": np.corrcoef(centre[:, 1], down)[0, 1]}
 
 
 if {"box_dx", "box_dy"} <= set(validation.frame):
     clean = np.array((people > 0) & (validation.frame["box_dx"].abs() < 0.15))
-    aligned = pd.DataFrame({labels[row]: alignment(theta[row][clean], validation.frame[clean]) for row in schemes}).T
-    display(aligned.style.format("{:.2f}", na_rep="fixed").set_caption(f"source seed {model_seed}, profile {profile}"))
+    aligned = {labels[row]: alignment(theta[row][clean], validation.frame[clean])
+               for row in schemes}
+    aligned = pd.DataFrame(aligned).T
+    display(aligned.style.format("{:.2f}", na_rep="fixed").set_caption(
+        f"source seed {model_seed}, profile {profile}"))
 else:
-    display(Markdown("This set's index doesn't say where people stand in their boxes: photographs don't."))
+    display(Markdown("This set's index doesn't say where people stand in their "
+                     "boxes: photographs don't."))
 
 # %%
 @drawn
 def follow(row="patch_direct"):
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
     frame = validation.frame[clean]
-    for axis, place, column, name in ((axes[0], 0, "box_dx", "across"), (axes[1], 1, "box_dy", "down")):
+    for axis, place, column, name in ((axes[0], 0, "box_dx", "across"),
+                                      (axes[1], 1, "box_dy", "down")):
         offset = frame[column].to_numpy()
         centres = theta[row][clean][:, :, place, 2].numpy()
         for m in range(centres.shape[1]):
             slope, start = np.polyfit(offset, centres[:, m], 1)
             ends = np.array([offset.min(), offset.max()])
-            axis.plot(offset, centres[:, m], ".", color=COLOURS[m % len(COLOURS)], markersize=2, alpha=0.5)
-            axis.plot(ends, slope * ends + start, color=COLOURS[m % len(COLOURS)], label=f"patch {m + 1}")
-        axis.set(xlabel=f"person's offset {name}, in boxes", ylabel="patch centre, in [-1, 1]", title=name)
+            axis.plot(offset, centres[:, m], ".", color=COLOURS[m % len(COLOURS)],
+                      markersize=2, alpha=0.5)
+            axis.plot(ends, slope * ends + start, color=COLOURS[m % len(COLOURS)],
+                      label=f"patch {m + 1}")
+        axis.set(xlabel=f"person's offset {name}, in boxes",
+                 ylabel="patch centre, in [-1, 1]", title=name)
     axes[1].invert_yaxis()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", fontsize=8)
-    figure.suptitle(f"{labels[row]}, seed {model_seed}, profile {profile}", fontsize=10)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right",
+                  fontsize=8)
+    figure.suptitle(f"{labels[row]}, seed {model_seed}, profile {profile}",
+                    fontsize=10)
     return figure
 
 
@@ -258,7 +307,7 @@ if {"box_dx", "box_dy"} <= set(validation.frame):
 
 # %%
 def purity(features, person_ids, k=10):
-    """Share of the k nearest that show the same person, for features [M, N, D] -> [M]."""
+    """Share of the k nearest that show the same person: [M, N, D] -> [M]."""
     ids = torch.tensor(person_ids)
     distance = torch.cdist(features, features)
     distance.diagonal(dim1=1, dim2=2).fill_(float("inf"))
@@ -268,11 +317,16 @@ def purity(features, person_ids, k=10):
 
 lines = {}
 for row, model in models.items():
-    features = extract(model, images).cpu().unflatten(1, (model.options.num_patches, -1)).transpose(0, 1)
+    described = extract(model, images).cpu()
+    features = described.unflatten(1, (model.options.num_patches, -1))
+    features = features.transpose(0, 1)
     each = purity(features, people)
-    lines[labels[row]] = {"mean of the patches": float(each.mean()), "best patch": float(each.max()),
-                          "whole descriptor": float(purity(features.transpose(0, 1).flatten(1)[None], people))}
-pd.DataFrame(lines).T.style.format("{:.0%}").set_caption(f"source seed {model_seed}, profile {profile}")
+    whole = purity(described[None], people)
+    lines[labels[row]] = {"mean of the patches": float(each.mean()),
+                          "best patch": float(each.max()),
+                          "whole descriptor": float(whole)}
+pd.DataFrame(lines).T.style.format("{:.0%}").set_caption(
+    f"source seed {model_seed}, profile {profile}")
 
 # %% [markdown]
 # **You should see** random patches last in each column: neighbours of a patch that isn't the same part are right by
@@ -284,10 +338,13 @@ pd.DataFrame(lines).T.style.format("{:.0%}").set_caption(f"source seed {model_se
 # %%
 gains = []
 for target_here in targets:
-    for after, before in (("random", "random_direct"), ("equal", "equal_direct"), ("pgn4", "pgn4_direct"),
-                          ("paul", "patch_direct"), ("pgn8", "pgn8_direct")):
-        gain = mean_interval(paired_differences(everything, after, before, target_here, "rank1"))
-        gains.append({"target": target_name(target_here, profile), "scheme": labels[after], "Rank-1 gained": gain.mean,
+    for after, before in (("random", "random_direct"), ("equal", "equal_direct"),
+                          ("pgn4", "pgn4_direct"), ("paul", "patch_direct"),
+                          ("pgn8", "pgn8_direct")):
+        gain = mean_interval(paired_differences(everything, after, before,
+                                                target_here, "rank1"))
+        gains.append({"target": target_name(target_here, profile),
+                      "scheme": labels[after], "Rank-1 gained": gain.mean,
                       "low": gain.low, "high": gain.high, "n": gain.n})
 pd.DataFrame(gains).style.format(precision=1).hide(axis="index")
 
@@ -301,12 +358,13 @@ pd.DataFrame(gains).style.format(precision=1).hide(axis="index")
 # the run records.
 
 # %%
-verdicts = write_claims(results_dir)[profile]
-write_tables(results_dir, profile)
+verdicts = write_claims(results_dir, "book/claims.toml", paper)[profile]
+write_tables(results_dir, profile, paper)
 figures = Path(results_dir) / "figures" / profile
 save(table_bars(table, profile), figures / "table4.svg")
 save(claims_panel(verdicts, labels), figures / "claims.svg")
-verdict_frame(verdicts).style.set_properties(**{"text-align": "left", "vertical-align": "top"})
+to_read = {"text-align": "left", "vertical-align": "top"}
+verdict_frame(verdicts).style.set_properties(**to_read)
 
 # %% [markdown]
 # ## The ledger
@@ -315,8 +373,8 @@ verdict_frame(verdicts).style.set_properties(**{"text-align": "left", "vertical-
 # that reaches the other reading. Where the runs at hand can measure an effect, it stands in the last column.
 
 # %%
-ledger = ledger_frame(everything, profile)
-ledger.style.set_properties(**{"text-align": "left", "vertical-align": "top"})
+ledger = ledger_frame(everything, profile, "book/ledger.toml")
+ledger.style.set_properties(**to_read)
 
 # %% [markdown]
 # ## On the paper's own sets
@@ -324,7 +382,7 @@ ledger.style.set_properties(**{"text-align": "left", "vertical-align": "top"})
 # Records of profile `paper` are shown here where the results folder holds them, whatever the profile of this page.
 
 # %%
-text, on_their_sets = on_the_papers_sets("table4", results_dir, profile)
+text, on_their_sets = on_the_papers_sets("table4", results_dir, profile, paper)
 display(Markdown(text))
 if on_their_sets is not None:
     display(on_their_sets.style.hide(axis="index"))
@@ -347,5 +405,5 @@ if on_their_sets is not None:
 #
 # ## Next
 #
-# Chapter 11, *What it costs*: time and memory. Of the claims, C11 (the range of $k$, $s$ and $l$) and C12 (the choice of
-# the source) are left open.
+# Chapter 11, *What it costs*: time and memory. Of the claims, C11 (the range of $k$, $s$ and $l$) and C12 (the choice
+# of the source) are left open.

@@ -40,29 +40,34 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import torch
+from data_prep.real import plan_folder, prepare
 from IPython.display import Markdown, display
+from paul import Extractor
+from paul.adapt import adapt, fill_bank
+from paul.data.datasets import ReidDataset
+from paul.data.passes import extract, refresh_statistics
+from paul.data.pixels import load_images
+from paul.engine.device import pick_device
+from paul.engine.run import Run
+from paul.experiments.profiles import PROFILES
+from paul.experiments.runner import source_model
+from paul.experiments.specs import Places, Spec
+from paul.patchnet import PatchNet
+from paul.plots import BLUE, GREEN, GREY, ORANGE, STYLE
+from paul.report.frames import target_name
+from paul.retrieval.agreement import bank_drift, neighbours, patch_agreement, purity
+from paul.retrieval.embeddings import embed, listed, read_embeddings
+from paul.retrieval.export import (
+    load_safetensors,
+    model_card,
+    save_onnx,
+    save_safetensors,
+)
+from paul.retrieval.ranked_lists import page, picture, rank
+from paul.search import Index
 from PIL import Image
 from scipy.stats import spearmanr
 from torch.nn import functional as F
-
-from data_prep.real import plan_folder, prepare
-from paul import Extractor
-from paul.adapt import adapt, fill_bank
-from paul.datasets import ReidDataset
-from paul.device import pick_device
-from paul.embeddings import embed, listed, read_embeddings
-from paul.engine import Run
-from paul.experiments import source_model
-from paul.export import load_safetensors, model_card, save_onnx, save_safetensors
-from paul.features import extract, refresh_statistics
-from paul.images import load_images
-from paul.plots import BLUE, GREEN, GREY, ORANGE, STYLE
-from paul.profiles import PROFILES
-from paul.ranking import page, picture, rank
-from paul.rows import Places, Spec
-from paul.runs import target_name
-from paul.search import Index
-from paul.trust import bank_drift, neighbours, patch_agreement, purity
 
 plt.rcParams.update(STYLE)
 chosen = PROFILES[profile]
@@ -77,16 +82,19 @@ rng = np.random.default_rng(seed)
 
 # %%
 known = ReidDataset.load(Path(data_dir) / chosen.folders[target]).frame
-known = known[known["split"].isin(["train", "query", "gallery"]) & (known["person_id"] > 0)]
+used = known["split"].isin(["train", "query", "gallery"])
+known = known[used & (known["person_id"] > 0)]
 some = rng.permutation(known["person_id"].unique())[:people]
 known = known[known["person_id"].isin(some)].sample(frac=1, random_state=seed)
 envelope = {}
 for number, row in enumerate(known.itertuples()):
     name = f"camera{row.camera_id}/{number:05d}.jpg"
     (work / "crops" / name).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(Path(data_dir) / chosen.folders[target] / row.file, work / "crops" / name)
+    shutil.copy(Path(data_dir) / chosen.folders[target] / row.file,
+                work / "crops" / name)
     envelope[name] = row.person_id
-print(f"{len(envelope)} crops in {known['camera_id'].nunique()} folders, from {target_name(target, profile)}")
+print(f"{len(envelope)} crops in {known['camera_id'].nunique()} folders, "
+      f"from {target_name(target, profile)}")
 
 # %% [markdown]
 # Prepared by the function behind
@@ -97,7 +105,8 @@ print(f"{len(envelope)} crops in {known['camera_id'].nunique()} folders, from {t
 # then cameras are unknown, adaptation is the same, and two of the signs below are lost.
 
 # %%
-prepare(plan_folder(name="mine", pattern=r"camera(?P<camera_id>\d+)/"), work / "crops", work / "data", progress=False)
+prepare(plan_folder(name="mine", pattern=r"camera(?P<camera_id>\d+)/"),
+        work / "crops", work / "data", progress=False)
 mine = ReidDataset.load(work / "data/mine").split("train")
 assert (mine.person_ids == -1).all()  # nobody is known
 images, cameras = load_images(mine, chosen.image_size), mine.camera_ids
@@ -114,7 +123,9 @@ mine.frame.head(3)
 # keeps bank and weights whenever an epoch is saved. "Epoch 0" is the bank as it was filled, by the source's weights.
 
 # %%
-source = source_model(Spec("paul", target, seed, profile), Places(data_dir, models=models_dir)).eval()
+source, _ = source_model(Spec("paul", target, seed, profile),
+                         Places(data_dir, models=models_dir))
+source.eval()
 banks, weights = [], []
 
 
@@ -126,13 +137,18 @@ def fill_and_keep(loss, *rest, fill=fill_bank):
 def save_and_keep(run, save=Run.save):
     if len(run.history) > len(weights):  # an epoch is whole
         banks.append(run.parts["memory"].bank.detach().cpu().clone())
-        weights.append({name: value.cpu().clone() for name, value in run.model.state_dict().items()})
+        state = run.parts["model"].state_dict()
+        weights.append({name: value.cpu().clone() for name, value in state.items()})
     save(run)
 
 
-with mock.patch.object(Run, "save", save_and_keep), mock.patch("paul.adapt.fill_bank", fill_and_keep):
-    model = adapt(source, images, chosen.adapt, folder=work / "models/mine", seed=seed).eval()
-history = pd.DataFrame(model.history)
+at_save = mock.patch.object(Run, "save", save_and_keep)
+at_fill = mock.patch("paul.adapt.fill_bank", fill_and_keep)
+with at_save, at_fill:
+    model, history = adapt(source, images, chosen.adapt,
+                           folder=work / "models/mine", seed=seed)
+model.eval()
+history = pd.DataFrame(history)
 print(f"{len(history)} epochs over {N} images, {history['seconds'].sum():.0f} s")
 
 # %% [markdown]
@@ -152,13 +168,15 @@ print(f"{len(history)} epochs over {N} images, {history['seconds'].sum():.0f} s"
 
 # %%
 def drift_by_hand(before, after):
-    turned = [1 - (a @ b) / (a.norm() * b.norm()) for a, b in zip(before.flatten(0, 1), after.flatten(0, 1))]
+    turned = [1 - (a @ b) / (a.norm() * b.norm())
+              for a, b in zip(before.flatten(0, 1), after.flatten(0, 1))]
     return sum(turned) / len(turned)
 
 
 part = slice(0, 40)
-torch.testing.assert_close(drift_by_hand(banks[0][:, part], banks[1][:, part]).item(),
-                           bank_drift(banks[0][:, part], banks[1][:, part]), rtol=1e-4, atol=1e-6)
+before, after = banks[0][:, part], banks[1][:, part]
+torch.testing.assert_close(drift_by_hand(before, after).item(),
+                           bank_drift(before, after), rtol=1e-4, atol=1e-6)
 drift = [bank_drift(before, after) for before, after in zip(banks, banks[1:])]
 
 # %% [markdown]
@@ -182,15 +200,18 @@ def agreement_by_hand(features, M, i):
     sets = []
     for patch in features.chunk(M, dim=1):
         similarity = F.cosine_similarity(patch[i], patch, dim=1).double()
-        similarity[torch.tensor(cameras == cameras[i])] = -2  # its own camera, and itself
+        # its own camera, and itself
+        similarity[torch.tensor(cameras == cameras[i])] = -2
         sets.append(set(similarity.argsort(descending=True)[:k].tolist()))
-    return np.mean([len(sets[m] & sets[n]) / k for m in range(M) for n in range(m + 1, M)])
+    return np.mean([len(sets[m] & sets[n]) / k
+                    for m in range(M) for n in range(m + 1, M)])
 
 
 M = source.options.num_patches
 features = extract(source, images).float().cpu()
 library = patch_agreement(features, M, k, cameras)
-np.testing.assert_allclose([agreement_by_hand(features, M, i) for i in range(10)], library[:10], atol=1e-6)
+np.testing.assert_allclose([agreement_by_hand(features, M, i) for i in range(10)],
+                           library[:10], atol=1e-6)
 
 # %% [markdown]
 # ### Sign 3: which cameras find each other
@@ -201,9 +222,11 @@ np.testing.assert_allclose([agreement_by_hand(features, M, i) for i in range(10)
 
 # %%
 def own_camera(features):
-    """Share of neighbours from the image's own camera, over the share of images that this camera has."""
+    """Share of neighbours from the image's own camera, over the share of images
+    that this camera has."""
     same = cameras[neighbours(features, k)] == cameras[:, None]
-    expected = np.array([(cameras == camera).sum() - 1 for camera in cameras]) / (N - 1)
+    expected = np.array([(cameras == camera).sum() - 1 for camera in cameras])
+    expected = expected / (N - 1)
     return same.mean() / expected.mean()
 
 
@@ -223,16 +246,21 @@ def state(number):
 adabn = copy.deepcopy(source)
 refresh_statistics(adabn, images)
 torch.manual_seed(seed)
-untrained = source.options.build().to(pick_device())
+untrained = PatchNet(source.options).to(pick_device())
 refresh_statistics(untrained, images)
 networks = {"untrained": untrained, "source": source, "AdaBN": adabn,
-            **{f"epoch {number + 1}": state(number) for number in range(len(weights))}, "adapted": model}
-described = {name: extract(network, images).float().cpu() for name, network in networks.items()}
+            **{f"epoch {number + 1}": state(number)
+               for number in range(len(weights))},
+            "adapted": model}
+described = {name: extract(network, images).float().cpu()
+             for name, network in networks.items()}
 signs = pd.DataFrame({
-    "agreement": {name: patch_agreement(f, M, k, cameras).mean().item() for name, f in described.items()},
+    "agreement": {name: patch_agreement(f, M, k, cameras).mean().item()
+                  for name, f in described.items()},
     "own camera": {name: own_camera(f) for name, f in described.items()}})
 print(f"{N} images; patches that point at random agree by {k / (N - 1):.3f}")
-signs.style.format("{:.3f}").set_caption(f"{target_name(target, profile)}, seed {seed}: one run, so no interval")
+signs.style.format("{:.3f}").set_caption(
+    f"{target_name(target, profile)}, seed {seed}: one run, so no interval")
 
 # %% [markdown]
 # "adapted" is the last epoch with its statistics set to these images once more, which this profile does at the end.
@@ -250,10 +278,12 @@ signs.style.format("{:.3f}").set_caption(f"{target_name(target, profile)}, seed 
 
 # %%
 frame = listed([work / "data/mine"])
-assert frame["file"].tolist() == [str(file) for file in mine.files]  # as the images above
+# as the images above
+assert frame["file"].tolist() == [str(file) for file in mine.files]
 drawn = rng.choice(N, 6, replace=False)
 queries = frame.iloc[drawn].reset_index(drop=True)
-ranking = rank(described["adapted"][drawn], queries, described["adapted"], frame, 8, other_cameras=True)
+ranking = rank(described["adapted"][drawn], queries, described["adapted"], frame, 8,
+               other_cameras=True)
 picture(ranking)
 
 # %% [markdown]
@@ -266,17 +296,22 @@ picture(ranking)
 
 # %%
 person_ids = np.array([envelope[name] for name in mine.frame["file"]])
-signs["purity"] = {name: purity(neighbours(f, k, cameras), person_ids).mean().item() for name, f in described.items()}
+signs["purity"] = {name: purity(neighbours(f, k, cameras), person_ids).mean().item()
+                   for name, f in described.items()}
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.1))
 left.plot(range(1, len(drift) + 1), drift, "o-", color=BLUE)
-left.set(xlabel="epoch", ylabel="drift of the bank", ylim=(0, None), title="against the epoch before")
+left.set(xlabel="epoch", ylabel="drift of the bank", ylim=(0, None),
+         title="against the epoch before")
 left.xaxis.get_major_locator().set_params(integer=True)
 trained = signs.drop(index="untrained")
+looks = {"source": (ORANGE, "s"), "AdaBN": (GREY, "D"), "adapted": (GREEN, "^")}
 for name, row in trained.iterrows():
-    colour, marker = {"source": (ORANGE, "s"), "AdaBN": (GREY, "D"), "adapted": (GREEN, "^")}.get(name, (BLUE, "o"))
-    label = "after each epoch" if name == "epoch 1" else name if marker != "o" else None
+    colour, marker = looks.get(name, (BLUE, "o"))
+    label = name if name in looks else None
+    label = "after each epoch" if name == "epoch 1" else label
     right.plot(row["agreement"], row["purity"], marker, color=colour, label=label)
-right.set(xlabel="agreement of patches (no labels)", ylabel="purity (labels)", title="a trained network each")
+right.set(xlabel="agreement of patches (no labels)", ylabel="purity (labels)",
+          title="a trained network each")
 right.legend(fontsize=8)
 plt.show()
 signs.style.format("{:.3f}")
@@ -287,26 +322,31 @@ signs.style.format("{:.3f}")
 
 # %%
 across_networks = spearmanr(trained["agreement"], trained["purity"])[0]
-lines = [f"Across the {len(trained)} networks that were trained: rank correlation {across_networks:.2f}."]
-thirds = {}
+lines = []
+lines.append(f"Across the {len(trained)} networks that were trained: "
+             f"rank correlation {across_networks:.2f}.")
 for name in ("source", "adapted"):
     agreed = patch_agreement(described[name], M, k, cameras).numpy()
     pure = purity(neighbours(described[name], k, cameras), person_ids).numpy()
-    thirds[name] = [pure[part].mean() for part in np.array_split(np.argsort(agreed, kind="stable"), 3)]
-    lines.append(f"Across images, {name}: rank correlation {spearmanr(agreed, pure)[0]:.2f}; purity of the third that "
-                 f"agrees least {thirds[name][0]:.2f}, middle {thirds[name][1]:.2f}, most {thirds[name][2]:.2f}.")
+    parts = np.array_split(np.argsort(agreed, kind="stable"), 3)
+    least, middle, most = [pure[part].mean() for part in parts]
+    lines.append(f"Across images, {name}: rank correlation "
+                 f"{spearmanr(agreed, pure)[0]:.2f}; purity of the third that "
+                 f"agrees least {least:.2f}, middle {middle:.2f}, most {most:.2f}.")
 better = signs.loc["adapted", "purity"] - signs.loc["source", "purity"]
-lines.append(f"Purity from source to adapted: {signs.loc['source', 'purity']:.2f} to "
-             f"{signs.loc['adapted', 'purity']:.2f} ({better:+.2f}); AdaBN alone {signs.loc['AdaBN', 'purity']:.2f}.")
+lines.append("Purity from source to adapted: "
+             f"{signs.loc['source', 'purity']:.2f} to "
+             f"{signs.loc['adapted', 'purity']:.2f} ({better:+.2f}); "
+             f"AdaBN alone {signs.loc['AdaBN', 'purity']:.2f}.")
 display(Markdown("\n".join(f"- {line}" for line in lines)))
 
 # %% [markdown]
 # **You should see** (at `mini`)
 #
 # - agreement and purity rise together from source over AdaBN to the epochs, and stay far above the untrained network.
-#   That is weaker evidence than its correlation looks: the epochs lie on one path, and all that moves along a path moves
-#   together. Exercise 1 has a network whose patches agree fully and know nothing, and at `smoke`, with a source that
-#   hardly learned, agreement fell while purity rose.
+#   That is weaker evidence than its correlation looks: the epochs lie on one path, and all that moves along a path
+#   moves together. Exercise 1 has a network whose patches agree fully and know nothing, and at `smoke`, with a source
+#   that hardly learned, agreement fell while purity rose.
 # - across images a moderate correlation, and a purity of the third that agrees most far above that of the third that
 #   agrees least. So agreement can sort answers by how far to believe them. But a good part even of the best third is
 #   wrong, and without labels nobody knows how large that part is.
@@ -324,7 +364,8 @@ display(Markdown("\n".join(f"- {line}" for line in lines)))
 describe = Extractor(model)  # or Extractor("models/mine/model.pt")
 file = frame["file"][0]
 pixels = np.array(Image.open(file))
-kinds = {"path": file, "array": pixels, "PIL image": Image.open(file), "tensor": torch.tensor(pixels).permute(2, 0, 1),
+kinds = {"path": file, "array": pixels, "PIL image": Image.open(file),
+         "tensor": torch.tensor(pixels).permute(2, 0, 1),
          "tensor in [0, 1]": torch.tensor(pixels).permute(2, 0, 1) / 255}
 rows = [describe(item) for item in kinds.values()]
 assert all(torch.equal(row, rows[0]) for row in rows)
@@ -338,10 +379,13 @@ print(f"{', '.join(kinds)}: one and the same [1, {describe.width}]")
 embed(describe, frame, work / "features.parquet")
 kept = read_embeddings(work / "features.parquet")
 np.testing.assert_allclose(kept.vectors, described["adapted"], atol=1e-3)
-assert kept.model == describe.fingerprint  # another network's descriptors would be refused
+# another network's descriptors would be refused
+assert kept.model == describe.fingerprint
 display(pd.read_parquet(work / "features.parquet").head(3))
-document = page(rank(described["adapted"][drawn], queries, kept.vectors, kept.frame, 8), model="models/mine/model.pt")
-print(f"the same six queries as a page: {len(document) / 1e3:.0f} kB, pictures included")
+ranking = rank(described["adapted"][drawn], queries, kept.vectors, kept.frame, 8)
+document = page(ranking, model="models/mine/model.pt")
+print(f"the same six queries as a page: {len(document) / 1e3:.0f} kB, "
+      "pictures included")
 
 # %% [markdown]
 # ## A large gallery
@@ -364,14 +408,19 @@ for method in ("exact", "flat", "ivf"):
     built = perf_counter()
     found = index.search(asked, 10)
     done = perf_counter()
-    lines.append({"method": method, "build, s": built - begin, f"search of {len(asked)}, s": done - built,
-                  "MB beside the gallery": 0 if method == "exact" else gallery.nbytes / 1e6,
+    beside = 0 if method == "exact" else gallery.nbytes / 1e6
+    lines.append({"method": method, "build, s": built - begin,
+                  f"search of {len(asked)}, s": done - built,
+                  "MB beside the gallery": beside,
                   "recall": index.recall(asked, 10)})
-    if method != "ivf":
-        exact = found if method == "exact" else exact
-        torch.testing.assert_close(found.similarity, exact.similarity, rtol=0, atol=1e-5)
+    if method == "exact":
+        exact = found
+    elif method == "flat":
+        torch.testing.assert_close(found.similarity, exact.similarity, rtol=0,
+                                   atol=1e-5)
 pd.DataFrame(lines).style.format(precision=3).hide(axis="index").set_caption(
-    f"{len(gallery):,} descriptors of {gallery.shape[1]} numbers, {torch.get_num_threads()} threads")
+    f"{len(gallery):,} descriptors of {gallery.shape[1]} numbers, "
+    f"{torch.get_num_threads()} threads")
 
 # %% [markdown]
 # "flat" is FAISS's own exact search: the same answer, one copy of the gallery. **You should see** the lists be the
@@ -392,16 +441,19 @@ few = images[:16]
 assert torch.equal(extract(again, few), extract(model, few))
 
 save_onnx(model, work / "mine.onnx")
-session = onnxruntime.InferenceSession(work / "mine.onnx", providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession(work / "mine.onnx",
+                                       providers=["CPUExecutionProvider"])
 (elsewhere,) = session.run(None, {"images": few.numpy()})
 difference = np.abs(elsewhere - extract(model, few).numpy()).max()
 assert difference < 1e-4
-sizes = {name: (work / name).stat().st_size / 1e6 for name in ("mine.safetensors", "mine.onnx")}
+sizes = {name: (work / name).stat().st_size / 1e6
+         for name in ("mine.safetensors", "mine.onnx")}
 print({name: f"{size:.2f} MB" for name, size in sizes.items()})
 print(f"the ONNX network differs by {difference:.0e} at most")
 
 # %%
-card = model_card(model, "mine", trained_on="Rendered people, labels hidden: a chapter's example.")
+card = model_card(model, "mine",
+                  trained_on="Rendered people, labels hidden: a chapter's example.")
 Markdown(re.sub(r"(?m)^(#+ )", r"###\1", card))
 
 # %% [markdown]
@@ -430,20 +482,25 @@ Markdown(re.sub(r"(?m)^(#+ )", r"###\1", card))
 # ### Solutions
 
 # %%
-# 1. All pairs share everything: agreement is 1, and says nothing about people. Equal stripes that overlap, or patches
-#    that all see the background, come close to it.
+# 1. All pairs share everything: agreement is 1, and says nothing about people.
+#    Equal stripes that overlap, or patches that all see the background, come close.
 one_patch = described["adapted"].chunk(M, dim=1)[0]
 assert (patch_agreement(one_patch.repeat(1, M), M, k, cameras) == 1).all()
 
-# 2. Both rise, since frames of one passage are easy: a reader would have believed in a better network than it is.
+# 2. Both rise, since frames of one passage are easy: a reader would have believed
+#    in a better network than it is.
 easy = {"agreement": patch_agreement(described["adapted"], M, k).mean().item(),
-        "purity": purity(neighbours(described["adapted"], k), person_ids).mean().item()}
+        "purity": purity(neighbours(described["adapted"], k),
+                         person_ids).mean().item()}
 for sign, value in easy.items():
-    print(f"{sign}: {signs.loc['adapted', sign]:.3f} from other cameras, {value:.3f} from all")
+    print(f"{sign}: {signs.loc['adapted', sign]:.3f} from other cameras, "
+          f"{value:.3f} from all")
 
-# 3. The norm of M unit vectors side by side is sqrt(M), so the cosine is their M products, summed, over M.
+# 3. The norm of M unit vectors side by side is sqrt(M), so the cosine is their M
+#    products, summed, over M.
 a, b = (x.unflatten(0, (M, -1)) for x in described["adapted"][:2])
-torch.testing.assert_close(F.cosine_similarity(a.flatten(), b.flatten(), dim=0), (a * b).sum(1).mean())
+torch.testing.assert_close(F.cosine_similarity(a.flatten(), b.flatten(), dim=0),
+                           (a * b).sum(1).mean())
 
 shutil.rmtree(work)
 
