@@ -30,15 +30,7 @@ from paul.data.pixels import load_images
 from paul.experiments.profiles import PROFILES
 from paul.experiments.records import read_records
 from paul.metrics import evaluate, evaluate_distances
-from paul.plots import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    drawn,
-    per_query_ap,
-    ranked_list,
-)
+from paul.plots import BLUE, GREEN, GREY, ORANGE, drawn, per_query_ap, ranked_list
 from paul.report.frames import target_name
 from paul.report.statistics import mean_interval
 
