@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 
 from paul.engine.files import write_text
-from paul.report.frames import METRICS, TARGETS, target_name
+from paul.report.frames import METRICS, TARGETS, metric_labels, target_name
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#8A8A8A"
@@ -309,6 +309,15 @@ def ordering_lines(frame, profile: str, metric: str = "rank1"):
     return figure
 
 
+def _against_border(line) -> tuple[float, float, float, list[float]]:
+    """Mean and interval of a line of evidence, and where its borders are; a level is shown from its bound."""
+    values = [line[name] for name in ("mean", "low", "high")]
+    if line["kind"] == "level":
+        bound = line["below"] if line["above"] is None else line["above"]
+        return *(value - bound for value in values), [0.0]
+    return *values, [-line["margin"], line["margin"]] if line["kind"] == "within" else [line["margin"]]
+
+
 @drawn
 def claims_panel(verdicts, labels=None):
     """Every comparison behind the verdicts (`paul.report.claims.judge_all`): mean difference, interval and its border.
@@ -330,12 +339,13 @@ def claims_panel(verdicts, labels=None):
     for y, line in lines:
         colour = OUTCOMES[line["outcome"]]
         marker = {"holds": "o", "fails": "X", "open": "s"}[line["outcome"]]
-        axis.plot([line["low"], line["high"]], [y, y], color=colour, linewidth=1.5)
-        axis.plot(line["mean"], y, marker=marker, color=colour, markersize=5)
-        limits = [-line["margin"], line["margin"]] if line["kind"] == "within" else [line["margin"]]
-        axis.plot(limits, [y] * len(limits), linestyle="none", marker="|", color="black", markersize=9)
-        name = [words((labels or {}).get(line[side], line[side])) for side in ("a", "b")]
-        text = f"{name[0]} \N{MINUS SIGN} {name[1]}, {line['target']} {METRICS[line['metric']].split()[0]}"
+        mean, low, high, borders = _against_border(line)
+        axis.plot([low, high], [y, y], color=colour, linewidth=1.5)
+        axis.plot(mean, y, marker=marker, color=colour, markersize=5)
+        axis.plot(borders, [y] * len(borders), linestyle="none", marker="|", color="black", markersize=9)
+        compared = [words((labels or {}).get(line[side], line[side])) for side in ("a", "b") if line[side]]
+        name = " \N{MINUS SIGN} ".join(compared)
+        text = f"{name}, {line['target']} {metric_labels()[line['metric']].split()[0]}"
         axis.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), fontsize=7, va="center")
     for border in borders[:-1]:
         axis.axhline(border, color="#DDDDDD", linewidth=0.8)

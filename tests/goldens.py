@@ -15,7 +15,7 @@ more is kept away:
 - A pair of images is never one image twice, unless the triplet loss is off: its gradient has no direction at 0.
 - The target stage starts from norms with a bias, so that few activations are near the ReLU's kink; where one was, a
   trajectory has another seed or value.
-Measured: with every weight moved by 1e-7 of itself before each step, the numbers move by MARGIN.
+Measured: with every weight moved by 2.5e-7 of itself before each step, numbers move by half a tolerance at most.
 """
 
 from __future__ import annotations
@@ -61,42 +61,49 @@ ADVICE = (
 
 SIZE = 40, 24
 NETWORK = PatchNetOptions("small", num_patches=2, dim=8, pgn_channels=16, pgn_hidden=16)
-PRETRAIN = PretrainOptions(epochs=2, batch=8, schedule="cosine", peak_rate=0.02, shift=0.06)
+PRETRAIN = PretrainOptions(epochs=2, batch=8, schedule="cosine", peak_rate=0.01, shift=0.06)
 ADAPT = AdaptOptions(epochs=2, batch=8, lr=0.001, s=2.0, k=3)
 PUL = PulOptions(clusters=3, reliability=0.8, rounds=2, epochs=1, batch=6, lr=0.005, shift=0.05)
 
-# What each trajectory changes: fields of the options above, `seed`, `count` of images, arguments of the training.
-# Those of one stage and one seed are compared with each other, so a seed has a trajectory without further changes, too.
+# What each trajectory changes: fields of the options above, its seed, the count of images, arguments of the training.
+# A seed of its own keeps one away from kinks. Trajectories of one stage and seed must differ, so such a seed has one
+# without further changes, too.
+SEEDS = {"source": 23, "target": 5}
 SOURCE = (
     {},
+    {"seed": 0},
+    {"seed": 3},
+    {"seed": 4},
+    {"seed": 6},
+    {"seed": 18},
     {"epochs": 1},
-    {"batch": 5},
+    {"batch": 5, "seed": 4},
     {"schedule": "paper"},
-    {"peak_rate": 0.01},
+    {"peak_rate": 0.015},
     {"momentum": 0.5},
-    {"weight_decay": 0.1},
-    {"label_smoothing": 0.15},
-    {"triplet_weight": 1.0},
-    {"triplet_margin": 0.3},
-    {"positive": "hardest"},
+    {"weight_decay": 0.05, "seed": 6},
+    {"label_smoothing": 0.15, "seed": 3},
+    {"triplet_weight": 1.0, "seed": 4},
+    {"triplet_margin": 0.3, "seed": 4},
+    {"positive": "hardest", "seed": 0},
     {"shift": 0.1},
-    {"triplet_weight": 0.0, "shift": 0.0},
+    {"shift": 0.0, "triplet_weight": 0.0, "seed": 18},
     {"generator": "equal"},
     {"generator": "random"},
-    {"generator": "image"},
-    {"num_patches": 4},
-    {"embedding_dim": 5},
+    {"generator": "image", "seed": 0},
+    {"num_patches": 4, "seed": 0},
+    {"embedding_dim": 5, "seed": 18},
     {"low_memory": True},
 )
 TARGET = (
     {},
-    {"seed": 2},
+    {"seed": 7},
     {"loss_c": None},
-    {"loss_c": "pull", "seed": 2},
+    {"loss_c": "pull"},
     {"loss_v": False},
     {"lam": 0.5},
     {"s": 4.0},
-    {"k": 2},
+    {"k": 2, "seed": 7},
     {"rate": 0.5},
     {"renormalize": True},
     {"bank_init": "eval"},
@@ -105,8 +112,8 @@ TARGET = (
     {"include_self": False},
     {"max_candidates": 1},
     {"max_candidates": 1, "no_negative": "skip"},
-    {"ipfl_space": "patch"},
-    {"ipfl_targets": "raw", "seed": 2},
+    {"ipfl_space": "patch", "seed": 7},
+    {"ipfl_targets": "raw", "seed": 7},
     {"epochs": 1},
     {"batch": 5},
     {"drop_last": True},
@@ -119,15 +126,15 @@ TARGET = (
     {"hue_turn": 0.0},
     {"degrees": 0.0},
     {"crop_area": (0.5, 0.6)},
-    {"padding": "border"},
+    {"padding": "border", "seed": 7},
     {"refresh_statistics": True},
-    {"freeze_pgn": "eval"},
+    {"freeze_pgn": "eval", "seed": 7},
     {"freeze_pgn": "detach"},
-    {"generator": "equal"},
-    {"generator": "random", "seed": 2},
+    {"generator": "equal", "seed": 7},
+    {"generator": "random"},
     {"generator": "image"},
     {"num_patches": 4},
-    {"embedding_dim": 6},
+    {"embedding_dim": 6, "seed": 7},
     {"loss_v": False, "count": 17},
     {"low_memory": True},
 )
@@ -238,17 +245,21 @@ def start(options: PatchNetOptions):
 
 def source(changes: dict) -> dict:
     images, person = pictures()
-    return training(
-        partial(
-            pretrain,
-            images,
-            person.numpy(),
-            changed(NETWORK, changes),
-            changed(PRETRAIN, changes),
-            seed=changes.get("seed", 0),
-            low_memory=changes.get("low_memory", False),
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder, "backbone.pt")
+        torch.save(start(NETWORK).backbone.state_dict(), weights)
+        return training(
+            partial(
+                pretrain,
+                images,
+                person.numpy(),
+                changed(NETWORK, changes),
+                changed(PRETRAIN, changes),
+                seed=changes.get("seed", SEEDS["source"]),
+                weights=changes.get("weights", str(weights)),
+                low_memory=changes.get("low_memory", False),
+            )
         )
-    )
 
 
 def target(changes: dict) -> dict:
@@ -259,7 +270,7 @@ def target(changes: dict) -> dict:
             start(changed(NETWORK, changes)),
             images,
             changed(ADAPT, changes),
-            seed=changes.get("seed", 0),
+            seed=changes.get("seed", SEEDS["target"]),
             low_memory=changes.get("low_memory", False),
         )
     )
@@ -381,7 +392,7 @@ def differences(found: dict, kept: dict, allowed: float = 1.0) -> list[str]:
 
 
 @contextmanager
-def shaken(seed: int, by: float = 1e-7) -> Iterator[None]:
+def shaken(seed: int, by: float = 2.5e-7) -> Iterator[None]:
     """Move every weight by about `by` of itself before each step: a CPU that rounds otherwise, and worse.
 
     Round numbers stay: a network starts from some, which are the same everywhere.

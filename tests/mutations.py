@@ -46,7 +46,7 @@ MUTATIONS = {
         "losses.py",
         "topk(min(k, bank.shape[1] - 1), dim=2).values",
         "topk(min(k, bank.shape[1] - 1), dim=2, largest=False).values",
-        "target/loss_c=pull, seed=2",
+        "target/loss_c=pull",
     ),
     "IPFL: a sign": Mutation(
         "losses.py", "_length(features - positive) - to_negative)", "_length(features - positive) + to_negative)"
@@ -136,7 +136,7 @@ MUTATIONS = {
         "engine/optim.py", "momentum=momentum, weight_decay=weight_decay", "momentum=momentum"
     ),
     "source stage: label smoothing forgotten": Mutation(
-        "pretrain.py", ", label_smoothing=options.label_smoothing", "", "source/label_smoothing=0.15"
+        "pretrain.py", ", label_smoothing=options.label_smoothing", "", "source/label_smoothing=0.15, seed=3"
     ),
     "source stage: an image is its own partner": Mutation(
         "pretrain.py", "(place + step) % count", "place", "source/default"

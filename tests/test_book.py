@@ -294,3 +294,14 @@ def test_the_chapters_parameters_cell_is_there_and_typed():
             chapter.slug
         )
         assert all(parameter["inferred_type_name"] != "None" for parameter in taken.values()), chapter.slug
+
+
+def test_code_of_chapters_fits_the_column_of_a_page():
+    """Comments of text cells are prose, whose lines a page breaks anew."""
+    wide = [
+        (path.name, number)
+        for path in (ROOT / "book/chapters").glob("*.py")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 84 and not line.startswith("#")
+    ]
+    assert not wide

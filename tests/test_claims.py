@@ -164,7 +164,7 @@ def test_stale_runs_are_counted_and_current_ones_win():
     new_b = [record("b", seed=s) for s in range(3)]
     both = claim({"kind": "higher", "pairs": [["a", "b"]]})
     verdict = judge(both, runs_frame(old + new_b, lambda run: run["code"] != "now"), "mini")
-    assert verdict["stale"] == 3 and "another version" in verdict["sentence"]
+    assert verdict["stale"] == 3 and "3 of the runs used are outdated" in verdict["sentence"]
 
 
 def test_two_specs_of_one_run_are_refused():

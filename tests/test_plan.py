@@ -198,6 +198,14 @@ def test_a_row_without_a_network_costs_no_operations(tmp_path):
     assert len(found.lines()) >= 5
 
 
+def test_only_sets_that_are_read_are_missed(tmp_path):
+    hand_crafted = plan.plan(specs_of("table1", "paper", [0], rows=["lomo", "bow"]), Places(str(tmp_path)))
+    assert hand_crafted.missing == [f"{tmp_path}/market1501"]
+    assert (
+        f"{tmp_path}/msmt17" in plan.plan(specs_of("table1", "paper", [0], rows=["pul"]), Places(str(tmp_path))).missing
+    )
+
+
 def test_the_plan_comes_first_and_missing_sets_stop_the_run(tmp_path, capsys):
     arguments = [
         "run",

@@ -152,3 +152,12 @@ def test_a_saved_figure_is_the_same_file_each_time(tmp_path):
     first = plots.save(plots.table_bars(ablation(), "mini"), tmp_path / "a" / "one.svg").read_bytes()
     assert first == plots.save(plots.table_bars(ablation(), "mini"), tmp_path / "two.svg").read_bytes()
     assert first.lstrip().startswith(b"<?xml")
+
+
+def test_a_level_is_drawn_from_its_bound():
+    line = {"kind": "level", "a": "paul", "b": "", "target": "market", "metric": "rank1", "margin": 0.0, "n": 3}
+    line |= {"mean": 52.0, "low": 51.0, "high": 53.0, "outcome": "holds", "above": 50.0, "below": None}
+    figure = plots.claims_panel([{"id": "T1", "verdict": "supported", "evidence": [line]}])
+    drawn = [list(part.get_xdata()) for part in figure.axes[0].lines]
+    assert [1.0, 3.0] in drawn and [2.0] in drawn and [0.0] in drawn
+    assert any(text.get_text() == "paul, market Rank-1" for text in figure.axes[0].texts)

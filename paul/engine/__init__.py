@@ -1,1 +1,1 @@
-"""TODO."""
+"""What any training needs, whatever it trains: folder, state, steps, optimiser, device, ranks, files."""

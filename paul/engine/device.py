@@ -1,4 +1,4 @@
-"""The device: where a set's images live on it or beside it, and how networks and optimisers are set up for it."""
+"""The device asked for or found, its precision and its threads, and how a tensor gets there without waiting."""
 
 from __future__ import annotations
 

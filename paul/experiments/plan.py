@@ -179,7 +179,9 @@ def plan(specs: list[Spec], places: Places = Places()) -> Plan:
     shared = {digest(spec.source()): spec for spec in specs if spec.method.needs_source}
     sources = [spec for spec in shared.values() if not _trained(spec, places)]
     folders = dict.fromkeys(
-        str(Path(places.data) / spec.at.folders[key]) for spec in specs for key in ("source", spec.target)
+        str(Path(places.data) / spec.at.folders[key])
+        for spec in specs
+        for key in (*(["source"] if spec.method.needs_source else []), spec.target)
     )
     device = pick_device(places.device)
     found = [record for name in {spec.profile for spec in specs} for record in read_records(places.results, name)]

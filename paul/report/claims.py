@@ -265,7 +265,7 @@ def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper) -> dict:
     """The verdict on one claim from the runs of one profile (`paul.report.tables.current_runs`), with its evidence;
     `paper` is the folder of the published tables.
 
-    Returns id, text, where, profile, verdict, sentence, missing (runs still needed), stale (runs made by other sources)
+    Returns id, text, where, profile, verdict, sentence, missing (runs still needed), stale (outdated runs among them)
     and evidence: per test, pair, target and metric the differences by seed, n, mean, interval and outcome.
     """
     result = {"id": claim.id, "text": claim.text, "where": claim.where, "profile": profile}
@@ -301,7 +301,7 @@ def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper) -> dict:
     used = {(line[side], line["target"]) for line in evidence for side in ("a", "b")}
     stale = int(sum(row["stale"] for _, row in runs.iterrows() if (row["row"], row["target"]) in used))
     if stale:
-        text += f" {stale} of the runs used were made by another version of the sources."
+        text += f" {stale} of the runs used are outdated."
     return {**result, "verdict": verdict, "sentence": text, "missing": missing, "stale": stale, "evidence": evidence}
 
 
