@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep.market_layout import DataError, read_index
+from paul.data.images import read_image
 
 
 def contact_sheet(data, people=5, views=4, split="train"):
@@ -26,7 +27,7 @@ def contact_sheet(data, people=5, views=4, split="train"):
             for row in mine:
                 (rest if row["camera_id"] in {r["camera_id"] for r in seen} else seen).append(row)
             chosen = sorted((seen + rest)[:views], key=lambda r: r["camera_id"])
-            tiles += [np.asarray(Image.open(folder / row["file"])) for row in chosen]
+            tiles += [read_image(folder / row["file"]) for row in chosen]
         half = (len(tiles) + 1) // 2
         blank = [np.zeros_like(tiles[0])] * (2 * half - len(tiles))
         lines = [np.concatenate(part, 1) for part in (tiles[:half], (tiles + blank)[half:])]

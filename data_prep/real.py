@@ -8,8 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
 from data_prep import bounding_boxes, cuhk03, folder, msmt17
 from data_prep.archives import unpack
 from data_prep.market_layout import DataError, write_card, write_index
@@ -17,6 +15,7 @@ from data_prep.progress import bar
 from data_prep.published import PUBLISHED, Published, counts_of, differences
 from data_prep.raw import first
 from data_prep.store import locked, replace_folder
+from paul.data.images import DAMAGED, open_image
 
 LAYOUT = 1  # raise it whenever the index or the folder of a prepared set changes
 COLUMNS = {
@@ -209,11 +208,9 @@ class _Writing:
 def readable(path):
     """Whether a file is there and begins like an image; what follows is decoded at training."""
     try:
-        if not path.is_file():
-            return False
-        with Image.open(path):
+        with open_image(path):
             return True
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except DAMAGED:
         return False
 
 

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import signal
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -106,3 +109,21 @@ def use_tiny_smoke() -> None:
     """Make the smoke profile the tiny one in a worker process."""
     PROFILES["smoke"] = TINY
     pul.AT["smoke"] = PUL
+
+
+@contextmanager
+def at_most(seconds, *pipes):
+    """Fails what hangs; threads that wait for `pipes` are let go."""
+
+    def ring(*_):
+        for pipe in pipes:
+            os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
+        raise AssertionError("hangs")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from people import NETWORK, SIZE, pairs, picture, write_set
+from people import NETWORK, SIZE, at_most, pairs, picture, write_set
 from PIL import Image
 
 import paul
@@ -277,6 +277,95 @@ def test_unreadable_images_stop_or_are_left_out(extractor, folder, files, tmp_pa
     with pytest.warns(UserWarning, match="left out .*b.png"):
         assert embed(extractor, frame, tmp_path / "f.npz", skip_unreadable=True) == 1
     assert read_embeddings(tmp_path / "f.npz").frame["file"].tolist() == [str(tmp_path / "a.png")]
+
+
+@pytest.fixture
+def mixed(files, tmp_path):
+    """A folder of which only a.png and z.png are images: a pipe, a link that leads nowhere, a folder, PostScript."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for name in ("a.png", "z.png"):
+        (folder / name).write_bytes(files[0].read_bytes())
+    os.mkfifo(folder / "pipe.png")
+    (folder / "link.png").symlink_to("nowhere.png")
+    (folder / "script.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
+    return folder
+
+
+@pytest.mark.parametrize("whole", ["mixed", "mixed/*g"])
+def test_pipes_and_links_to_nowhere_are_named_or_left_out(whole, extractor, mixed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("starts a program"))
+    frame = listed([whole])
+    assert [Path(file).name for file in frame["file"]] == ["a.png", "link.png", "pipe.png", "script.jpg", "z.png"]
+    with at_most(20, mixed / "pipe.png"):
+        with pytest.raises(ValueError, match=r"^image 1: cannot read mixed/link.png: .*No such file"):
+            embed(extractor, frame, "f.npz")
+        with pytest.warns(UserWarning) as said:
+            assert embed(extractor, frame, "f.npz", skip_unreadable=True) == 2
+    named = [str(warning.message) for warning in said if "left out" in str(warning.message)]
+    assert [text.split(":")[0] for text in named] == [
+        f"left out mixed/{name}" for name in ("link.png", "pipe.png", "script.jpg")
+    ]
+    found = read_embeddings("f.npz")
+    assert found.frame["file"].tolist() == ["mixed/a.png", "mixed/z.png"]
+    np.testing.assert_allclose(found.vectors, extractor([mixed / "a.png"] * 2).numpy(), rtol=0, atol=1e-6)
+
+
+def test_a_pipe_by_its_own_name_is_named(extractor, mixed, tmp_path):
+    with at_most(20, mixed / "pipe.png"):
+        for describe in (extractor, lambda names: embed(extractor, listed(names), tmp_path / "f.npz")):
+            with pytest.raises(ValueError, match="image 0: cannot read .*pipe.png: it is a pipe, no regular file"):
+                describe([mixed / "pipe.png"])
+
+
+@pytest.mark.parametrize("when, kept", [("before", 2), ("after", 3)])
+def test_an_image_that_vanishes_while_others_are_read(when, kept, extractor, files, tmp_path, monkeypatch, recwarn):
+    """Gone before it is opened, it is left out; gone once it was read, nobody wants it a second time."""
+    folder = tmp_path / "going"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (folder / name).write_bytes(files[0].read_bytes())
+
+    def read(path, size=None):
+        going = folder / "b.png" if Path(path).name == "b.png" else folder / "none"
+        if when == "before":
+            going.unlink(missing_ok=True)
+        pixels = read_image(path, size)
+        going.unlink(missing_ok=True)
+        return pixels
+
+    for module in ("embeddings", "extractor"):
+        monkeypatch.setattr(f"paul.retrieval.{module}.read_image", read)
+    frame = listed([folder])
+    assert embed(extractor, frame, tmp_path / "f.npz", skip_unreadable=True) == kept
+    said = [str(warning.message) for warning in recwarn if "left out" in str(warning.message)]
+    assert len(said) == 3 - kept and all("b.png: [Errno 2] No such file" in text for text in said)
+
+
+def test_a_file_and_a_pil_image_of_it_are_described_alike_in_any_mode(extractor, tmp_path):
+    """Of 16 bits, floats, with transparency, lying on its side: what a path gives, an opened image gives."""
+    pixels, exif = picture(1, 1, np.random.default_rng(3), SIZE), Image.Exif()
+    exif[0x0112] = 6
+    deep = pixels[..., 0].astype(np.uint16) * 257
+    kinds = {
+        "deep.png": Image.frombytes("I;16", SIZE[::-1], deep.tobytes()),
+        "float.tif": Image.fromarray(np.float32(pixels[..., 0]) / 255),
+        "alpha.png": Image.merge("RGBA", (*Image.fromarray(pixels).split(), Image.fromarray(pixels[..., 0]))),
+        "side.png": Image.fromarray(np.rot90(pixels).copy()),
+    }
+    for name, image in kinds.items():
+        image.save(tmp_path / name, **({"exif": exif} if name == "side.png" else {}))
+    grey = np.repeat(pixels[..., :1], 3, axis=2)
+    share = pixels[..., :1] / 255
+    expected = extractor([grey, grey, np.uint8(np.rint(pixels * share + 128 * (1 - share))), pixels])
+    found = extractor([tmp_path / name for name in kinds])
+    assert torch.equal(found, extractor([Image.open(tmp_path / name) for name in kinds]))
+    assert torch.equal(found[[0, 1, 3]], expected[[0, 1, 3]])
+    torch.testing.assert_close(found[2], expected[2], rtol=0, atol=0.05)  # a level here and there
+    for image in (Image.new("I", (9, 9)), Image.new("F", (9, 9), 255)):
+        with pytest.raises(ValueError, match="^image 0: cannot be decoded: its pixels are .*save it with 8 bits"):
+            extractor(image)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".npz"])

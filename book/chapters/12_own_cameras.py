@@ -45,6 +45,7 @@ from IPython.display import Markdown, display
 from paul import Extractor
 from paul.adapt import adapt, fill_bank
 from paul.data.datasets import ReidDataset
+from paul.data.images import read_image
 from paul.data.passes import extract, refresh_statistics
 from paul.data.pixels import load_images
 from paul.engine.device import pick_device
@@ -363,8 +364,8 @@ display(Markdown("\n".join(f"- {line}" for line in lines)))
 # %%
 describe = Extractor(model)  # or Extractor("models/mine/model.pt")
 file = frame["file"][0]
-pixels = np.array(Image.open(file))
-kinds = {"path": file, "array": pixels, "PIL image": Image.open(file),
+pixels = read_image(file)
+kinds = {"path": file, "array": pixels, "PIL image": Image.fromarray(pixels),
          "tensor": torch.tensor(pixels).permute(2, 0, 1),
          "tensor in [0, 1]": torch.tensor(pixels).permute(2, 0, 1) / 255}
 rows = [describe(item) for item in kinds.values()]

@@ -16,6 +16,7 @@ from paul.bench.literal import ReleasedImages
 from paul.bench.step import SMALL, TINY, WORKERS, AdaptationStep, batches, describe_size, input_images
 from paul.data.batches import batch_of
 from paul.data.datasets import ReidDataset, Split
+from paul.data.images import open_image
 from paul.data.pixels import load_images, load_pixels
 from paul.data.transforms import surrogates, unit_range
 
@@ -46,10 +47,10 @@ def decode(bench: Bench, count=400, height=96, width=48) -> dict:
         moved = sum(file.stat().st_size for file in split.files) + len(split) * 3 * height * width
 
         def literal():
-            pictures = [
-                Image.open(file).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-                for file in split.files
-            ]
+            pictures = []
+            for file in split.files:
+                with open_image(file) as image:
+                    pictures.append(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
             return torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures])
 
         row = bench.compare(lambda: load_images(split, (height, width)), literal, 0, moved, repeats=3)

@@ -9,6 +9,8 @@ import os
 import shutil
 import warnings
 import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +64,8 @@ def _files_of(name: str) -> list[str]:
         return found
     if path.is_file():
         return [name]
-    found = sorted(file for file in glob.glob(name, recursive=True) if os.path.isfile(file))
+    # no folders, but links that lead nowhere and pipes: whoever reads them names them
+    found = sorted(file for file in glob.glob(name, recursive=True) if not os.path.isdir(file))
     if not found:
         raise ValueError(f"{name}: no such file or folder, and no file fits it as a pattern")
     return found
@@ -123,15 +126,9 @@ def embed(extractor: Extractor, frame: pd.DataFrame, path: str | Path, skip_unre
     """
     path = Path(path)
     _format_of(path)
-    stats = [os.stat(file) for file in frame["file"]]
     made_of = hashlib.sha256(
         json.dumps(
-            [
-                extractor.fingerprint,
-                skip_unreadable,
-                frame.to_dict("list"),
-                [(stat.st_size, stat.st_mtime_ns) for stat in stats],
-            ]
+            [extractor.fingerprint, skip_unreadable, frame.to_dict("list"), [_state(file) for file in frame["file"]]]
         ).encode()
     ).hexdigest()[:16]
     waiting = path.with_name(f".{path.name}.partial")
@@ -157,6 +154,15 @@ def embed(extractor: Extractor, frame: pd.DataFrame, path: str | Path, skip_unre
     return _stamp(path)["rows"]
 
 
+def _state(file: str) -> tuple[int, int] | None:
+    """What tells a file from a changed one; None where there is none, which reading it will say."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 def _describe(extractor: Extractor, frame: pd.DataFrame, folder: Path, skip: bool) -> np.ndarray:
     """Write a part for every 4,096 images, unless an earlier try did; the rows of all images described."""
     kept = []
@@ -164,8 +170,9 @@ def _describe(extractor: Extractor, frame: pd.DataFrame, folder: Path, skip: boo
         for first in range(0, len(frame), PART):
             files, part = frame["file"].iloc[first : first + PART].tolist(), folder / f"{first:09d}.npz"
             if not part.is_file():
-                places = [place for place, file in enumerate(files) if not skip or _readable(file)]
-                features = extractor([files[place] for place in places], bar).numpy()
+                places = [] if skip else range(len(files))
+                images = _readable(files, extractor, places) if skip else files
+                features = extractor(images, bar).numpy()  # fills `places` as it reads
                 rows = first + np.array(places, dtype=np.int64)
                 write_atomically(part, lambda file: np.savez(file, rows=rows, features=features))
             with np.load(part, allow_pickle=False) as saved:
@@ -176,13 +183,24 @@ def _describe(extractor: Extractor, frame: pd.DataFrame, folder: Path, skip: boo
     return np.concatenate(kept)
 
 
-def _readable(file: str) -> bool:
-    try:
-        read_image(file)
-        return True
-    except ValueError as error:
-        warnings.warn(f"left out {file}: {error.__cause__}", stacklevel=2)
-        return False
+def _readable(files: list[str], extractor: Extractor, places: list[int]) -> Iterator[np.ndarray]:
+    """The images that can be decoded, each read once (it may vanish in between); where they stand goes to `places`."""
+
+    def decode(file):
+        try:
+            return read_image(file, extractor.image_size)
+        except ValueError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        for first in range(0, len(files), extractor.batch):  # a bound on what waits
+            some = files[first : first + extractor.batch]
+            for place, (file, pixels) in enumerate(zip(some, pool.map(decode, some)), first):
+                if isinstance(pixels, ValueError):
+                    warnings.warn(f"left out {file}: {pixels.__cause__}", stacklevel=2)
+                else:
+                    places.append(place)
+                    yield pixels
 
 
 def _format_of(path: Path) -> str:

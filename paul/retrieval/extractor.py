@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from paul.data.images import read_image
+from paul.data.images import DAMAGED, read_image, to_rgb
 from paul.data.passes import extract
 from paul.engine.device import pick_device
 from paul.engine.files import fingerprint
@@ -25,8 +25,9 @@ from paul.retrieval.export import open_model
 class Extractor:
     """Describes images with a trained network: `Extractor("model.pt")(["a.jpg", "b.jpg"])` -> [2, M*D].
 
-    An item is a path, an array uint8 [H, W, 3] (RGB; OpenCV's arrays are BGR: pass `array[..., ::-1]`), a PIL image of
-    any mode, or a tensor [3, H, W], uint8 or floating point in [0, 1] (rounded to the 256 levels that a file holds).
+    An item is a path, an array uint8 [H, W, 3] (RGB; OpenCV's arrays are BGR: pass `array[..., ::-1]`), a PIL image
+    (`paul.data.images.to_rgb` says what becomes of each mode), or a tensor [3, H, W], uint8 or floating point in [0, 1]
+    (rounded to the 256 levels that a file holds).
     Items may differ in kind and size. Whatever the kind, the same pixels give the same descriptor.
 
     Args:
@@ -130,8 +131,8 @@ class Extractor:
         if not isinstance(item, Image.Image):
             raise TypeError(f"image {place}: a {type(item).__name__} is no path, array, PIL image or tensor")
         try:
-            pixels = item.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:  # a PIL image reads its file only now
+            pixels = to_rgb(item)
+        except DAMAGED as error:  # a PIL image reads its file only now
             raise ValueError(f"image {place}: cannot be decoded: {error}") from error
         if pixels.size != self.image_size[::-1]:
             pixels = pixels.resize(self.image_size[::-1], Image.Resampling.BILINEAR)
