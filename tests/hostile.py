@@ -92,7 +92,7 @@ def read_prepared(content: bytes, folder: Path) -> None:
 
 
 def read_run(content: bytes, folder: Path) -> None:
-    path = folder / "runs/mini/paul.json"
+    path = folder / "runs/mini/paul--market--s0--ab.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     record = records.read_record(path)

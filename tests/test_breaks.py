@@ -220,14 +220,16 @@ def test_images_unreadable_in_the_middle_are_named_and_can_be_left_out(tmp_path,
 
 
 def test_a_run_record_half_written_is_made_again_and_left_out_of_the_tables(tmp_path):
-    whole = json.dumps({"row": "paul", "target": "market", "seed": 0, "metrics": {"rank1": 1.0}}, indent=1).encode()
-    path = tmp_path / "runs/mini/paul--market--s0.json"
+    record = {"row": "paul", "target": "market", "seed": 0, "profile": "mini", "spec_hash": "ab"}
+    record["metrics"] = {"rank1": 1.0}
+    whole = json.dumps(record, indent=1).encode()
+    path = tmp_path / "runs/mini/paul--market--s0--ab.json"
     records.write_record(path, json.loads(whole))
     assert records.read_record(path) == json.loads(whole)
     for length in range(0, len(whole) - 1, 7):
         path.write_bytes(whole[:length])
         assert records.read_record(path) is None  # then `paul run` computes it
-        with pytest.warns(UserWarning, match="paul--market--s0.json is not a run record .*left out"):
+        with pytest.warns(UserWarning, match="paul--market--s0--ab.json is not a run record .*left out"):
             assert records.read_records(tmp_path, "mini") == []
     with pytest.raises(ValueError):  # a record that JSON can't hold leaves the old one whole
         records.write_record(path, {"metrics": {"rank1": float("nan")}})

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from paul.experiments.records import read_records
+from paul.experiments.records import name_of, read_records
 from paul.report.claims import Claim, ClaimsError, load_claims, place_interval, write_claims
 from paul.report.claims import judge as judge_by
 from paul.report.frames import METRICS, paired_differences, runs_frame, summarise
@@ -25,7 +25,8 @@ judge = partial(judge_by, paper=BOOK / "paper")
 
 
 def record(row="paul", target="market", seed=0, rank1=50.0, trapezoid=30.0, profile="mini", code="now", spec="a" * 64):
-    metrics = dict.fromkeys(METRICS, 40.0) | {"rank1": rank1, "map_trapezoid": trapezoid, "map_step": trapezoid + 1}
+    metrics = dict.fromkeys(METRICS, max(rank1, 40.0)) | {"rank1": rank1, "minp": 40.0}
+    metrics |= {"map_trapezoid": trapezoid, "map_step": trapezoid + 1}
     return {
         "row": row, "target": target, "seed": seed, "profile": profile, "spec": {},
         "spec_hash": spec, "metrics": metrics, "queries": 10, "queries_left_out": 0, "curve": [], "code": code,
@@ -41,6 +42,15 @@ def records(rows, seeds=(0, 1, 2), noise=0.1, targets=("market", "duke")):
         for target in targets
         for seed in seeds
     ]
+
+
+def save(results, *found):
+    """Each record in the file that its fields name; returns the files."""
+    paths = [Path(results) / "runs" / name_of(run) for run in found]
+    for path, run in zip(paths, found):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(run))
+    return paths
 
 
 def claim(*tests):
@@ -173,19 +183,56 @@ def test_two_specs_of_one_run_are_refused():
 
 
 def test_broken_records_are_left_out_and_named(tmp_path):
-    folder = tmp_path / "runs" / "mini"
-    folder.mkdir(parents=True)
-    (folder / "good.json").write_text(json.dumps(record()))
+    (good, nan) = save(tmp_path, record(), record(seed=1, rank1=math.nan))
+    folder = good.parent
     (folder / "half.json").write_text(json.dumps(record())[:80])
     (folder / "bare.json").write_text(json.dumps({"row": "paul"}))
-    nan = record(seed=1, rank1=math.nan)
-    (folder / "nan.json").write_text(json.dumps(nan))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         runs = runs_frame(read_records(tmp_path, "mini"))
     assert len(runs) == 1
     messages = " ".join(str(warning.message) for warning in caught)
-    assert all(name in messages for name in ["half.json", "bare.json", "nan.json"]) and "good.json" not in messages
+    assert all(name in messages for name in ["half.json", "bare.json", nan.name]) and good.name not in messages
+
+
+def test_a_record_under_another_name_is_left_out_and_named(tmp_path):
+    (good,) = save(tmp_path, record())
+    better = json.dumps(record(rank1=99.0))
+    other = good.parents[1] / "paper" / good.name
+    other.parent.mkdir()
+    for copy in (good.with_name("copy.json"), good.with_name(good.name.replace("--s0", "--s1")), other):
+        copy.write_text(better)
+        with pytest.warns(UserWarning, match=f"{copy.name} is not a run record .*by its own fields it would be"):
+            read_records(tmp_path, copy.parent.name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert [run["metrics"]["rank1"] for run in read_records(tmp_path, "mini")] == [50.0]
+        assert read_records(tmp_path, "paper") == []
+
+
+def test_two_records_of_one_run_are_refused_unless_they_are_equal():
+    assert len(runs_frame([record("a"), record("a")])) == 1
+    with pytest.raises(ValueError, match="row a, target market, seed 0 was recorded twice.*one.json.*two.json"):
+        runs_frame([{**record("a"), "file": "one.json"}, {**record("a", rank1=60.0), "file": "two.json"}])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rank1": 999.0}, "rank1 is 999.0, no percentage"),
+        ({"map_step": -7.0}, "map_step is -7.0, no percentage"),
+        ({"minp": math.inf}, "minp is inf"),
+        ({"rank5": 49.0}, "rank1 is 50.0 but rank5 only 49.0"),
+        ({"rank20": 49.0}, "rank10 is 50.0 but rank20 only 49.0"),
+    ],
+)
+def test_scores_that_cannot_be_are_left_out_and_named(change, message):
+    run = record("a")
+    run["metrics"] |= change
+    with pytest.warns(UserWarning, match=f"run record a is not whole .*{message}"):
+        assert runs_frame([run, record("b")])["row"].tolist() == ["b"]
+    run["metrics"] |= {"rank1": 50.0, "minp": 0.0, "map_step": 100.0, "rank5": 50.0 - 1e-10, "rank20": 100.0}
+    assert len(runs_frame([run])) == 1
 
 
 def test_summary_is_the_interval_of_each_row():
@@ -222,10 +269,7 @@ def test_the_paper_would_support_its_own_claims():
 
 
 def test_claims_json_is_whole_and_repeatable(tmp_path):
-    folder = tmp_path / "runs" / "mini"
-    folder.mkdir(parents=True)
-    for number, run in enumerate(records({"patch_direct": 50, "image_direct": 40})):
-        (folder / f"{number}.json").write_text(json.dumps(run))
+    save(tmp_path, *records({"patch_direct": 50, "image_direct": 40}))
     verdicts = write_claims(tmp_path, BOOK / "claims.toml", BOOK / "paper")
     first = (tmp_path / "claims.json").read_bytes()
     shutil.copy(tmp_path / "claims.json", tmp_path / "before.json")

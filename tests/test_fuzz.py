@@ -125,8 +125,8 @@ def test_any_run_record_and_the_tables_over_it(tmp_path, data):
 def test_tables_are_written_whatever_a_record_says(tmp_path, data):
     folder = tmp_path / "runs/mini"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "a.json").write_text(json.dumps(replaced(json.loads(RECORD), data.draw)))
-    (folder / "b.json").write_bytes(RECORD.replace(b'"seed": 0', b'"seed": 1'))
+    (folder / "paul--market--s0--ab.json").write_text(json.dumps(replaced(json.loads(RECORD), data.draw)))
+    (folder / "paul--market--s1--ab.json").write_bytes(RECORD.replace(b'"seed": 0', b'"seed": 1'))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert all(path.is_file() for path in write_tables(tmp_path, "mini", CLAIMS.parent / "paper"))

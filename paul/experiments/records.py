@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
 from paul.data.datasets import ReidDataset
@@ -21,6 +23,18 @@ def write_record(path: Path, record: dict) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+def name_of(record: dict) -> str:
+    """The file below results/runs that a record's own fields name, as `Places.record` gives it for its run.
+
+    Raises:
+        ValueError: a field of the name is missing or of another type.
+    """
+    row, target, seed, profile, found = (record.get(key) for key in ("row", "target", "seed", "profile", "spec_hash"))
+    if type(seed) is not int or not all(isinstance(word, str) for word in (row, target, profile, found)):
+        raise ValueError("it does not say row, target, seed, profile and spec_hash")
+    return f"{profile}/{row}--{target}--s{seed}--{found[:8]}.json"
+
+
 def read_record(path: Path) -> dict | None:
     """A record, None when it is missing or not whole JSON (then it is made again)."""
     try:
@@ -31,18 +45,41 @@ def read_record(path: Path) -> dict | None:
 
 
 def read_records(results_dir, profile: str) -> list[dict]:
-    """Every readable record under results_dir/runs/profile, each with its `file`; the others are named in a warning."""
+    """Every readable record under results_dir/runs/profile, each with its `file`; the others are named in a warning.
+
+    A record whose file has another name than its fields give (`name_of`) is a copy, or was edited: it is left out too,
+    so that no two files can hold the same run.
+    """
     records = []
     for path in sorted((Path(results_dir) / "runs" / profile).glob("*.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(record, dict):
                 raise ValueError("not an object")
+            if name_of(record) != f"{profile}/{path.name}":
+                raise ValueError(f"by its own fields it would be {name_of(record)}")
         except (OSError, ValueError, RecursionError) as error:
             warnings.warn(f"{path} is not a run record ({error}); left out", stacklevel=2)
             continue
         records.append({**record, "file": str(path)})
     return records
+
+
+@lru_cache(64)
+def _fingerprint(folder: Path, state: tuple) -> str:
+    """Of a set whose index and card are in that state: a report asks for the same few sets for every record."""
+    return ReidDataset.load(folder).fingerprint
+
+
+def _folders(spec: Spec, places: Places) -> dict[str, Path]:
+    used = ({"source": "source"} if spec.method.needs_source else {}) | {"target": spec.target}
+    return {name: Path(places.data).absolute() / spec.at.folders[key] for name, key in used.items()}
+
+
+def _fingerprint_now(folder: Path) -> str:
+    files = [folder / name for name in ("index.csv", "card.json")]
+    states = [file.stat() if file.exists() else None for file in files]
+    return _fingerprint(folder, tuple(found and (found.st_mtime_ns, found.st_size, found.st_ino) for found in states))
 
 
 def fingerprints(spec: Spec, places: Places) -> dict[str, str]:
@@ -51,8 +88,7 @@ def fingerprints(spec: Spec, places: Places) -> dict[str, str]:
     Raises:
         FileNotFoundError: a set is not there.
     """
-    used = ({"source": "source"} if spec.method.needs_source else {}) | {"target": spec.target}
-    return {name: ReidDataset.load(Path(places.data) / spec.at.folders[key]).fingerprint for name, key in used.items()}
+    return {name: _fingerprint_now(folder) for name, folder in _folders(spec, places).items()}
 
 
 def spec_of(record: dict) -> Spec | None:
@@ -79,10 +115,12 @@ def outdated(record: dict, places: Places | None = None) -> str:
         return "other arithmetic"
     if record.get("spec_hash") != spec.hash:
         return "other options"
-    try:
-        return "" if places is None or record.get("data") == fingerprints(spec, places) else "other data"
-    except FileNotFoundError:  # records can be read without the data
-        return ""
+    stated = record.get("data") if isinstance(record.get("data"), dict) else {}
+    for name, folder in _folders(spec, places).items() if places is not None else ():
+        with contextlib.suppress(FileNotFoundError):  # records can be read without the data, or with one set of two
+            if _fingerprint_now(folder) != stated.get(name):
+                return "other data"
+    return ""
 
 
 def made_with(records: list[dict]) -> str:

@@ -329,10 +329,14 @@ def evidence_frame(verdict: dict) -> pd.DataFrame:
     return pd.DataFrame(verdict["evidence"], columns=columns)
 
 
-def write_claims(results_dir, claims_path, paper) -> dict:
-    """Judge every profile that has runs and write results_dir/claims.json; returns profile -> list of verdicts."""
+def write_claims(results_dir, claims_path, paper, data=None) -> dict:
+    """Judge every profile that has runs and write results_dir/claims.json; returns profile -> list of verdicts.
+
+    `data` names the folder of the sets: runs on others are outdated where theirs are there.
+    """
     claims = load_claims(claims_path)
     folders = sorted(path.name for path in (Path(results_dir) / "runs").glob("*") if path.is_dir())
-    verdicts = {profile: judge_all(claims, current_runs(results_dir, profile), profile, paper) for profile in folders}
+    found = {profile: current_runs(results_dir, profile, data) for profile in folders}
+    verdicts = {profile: judge_all(claims, runs, profile, paper) for profile, runs in found.items()}
     write_text(Path(results_dir) / "claims.json", json.dumps(verdicts, indent=1, allow_nan=False) + "\n")
     return verdicts

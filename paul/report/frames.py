@@ -22,6 +22,8 @@ METRICS = {
 }
 TARGETS = {"market": "Market-1501", "duke": "DukeMTMC-reID"}
 KEYS = ["row", "target", "seed"]
+TOLERANCE = 1e-9  # of sums in floating point
+RANKS = ["rank1", "rank5", "rank10", "rank20"]
 
 
 def metric_labels() -> dict[str, str]:
@@ -41,7 +43,10 @@ def target_name(target: str, profile: str) -> str:
 
 
 def flatten(record: dict) -> dict:
-    """One record as one line; raises KeyError, TypeError or ValueError for a record that is not whole."""
+    """One record as one line; raises KeyError, TypeError or ValueError for a record that is not whole.
+
+    A whole record's metrics are finite, those of retrieval within [0, 100] and Rank-k no smaller for a larger k.
+    """
     line = {key: record[key] for key in ["row", "target", "seed", "profile", "spec_hash", "code", "queries"]}
     for key, value in line.items():
         kind = int if key in ("seed", "queries") else str
@@ -51,6 +56,11 @@ def flatten(record: dict) -> dict:
         line[metric] = float(record["metrics"][metric])
         if not math.isfinite(line[metric]):
             raise ValueError(f"{metric} is {line[metric]}")
+        if metric in METRICS and not 0 <= line[metric] <= 100:
+            raise ValueError(f"{metric} is {line[metric]}, no percentage")
+    for lower, higher in zip(RANKS, RANKS[1:]):
+        if line[lower] > line[higher] + TOLERANCE:
+            raise ValueError(f"{lower} is {line[lower]} but {higher} only {line[higher]}")
     seconds = record["seconds"]
     line["pretrain_seconds"] = float(seconds["pretrain"])
     line["run_seconds"] = float(seconds["adapt"]) + float(seconds["evaluate"])
@@ -62,25 +72,28 @@ def runs_frame(records, stale=None) -> pd.DataFrame:
     which `stale(record)` answers.
 
     A record that is not whole is left out with a warning. Of several records of one row, target and seed those that are
-    not stale are kept; ValueError when that still leaves two, because nothing says which one is meant.
+    not stale are kept, equal ones once; ValueError when that still leaves two, because nothing says which one is meant.
     """
-    lines = []
+    lines, files = [], []
     for record in records:
         try:
             lines.append({**flatten(record), "stale": bool(stale and stale(record))})
+            files.append(record.get("file", ""))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             name = record.get("file", record.get("row", "?")) if isinstance(record, dict) else record
             warnings.warn(f"run record {name} is not whole ({error!r}); left out", stacklevel=2)
     columns = KEYS + ["profile", "spec_hash", "code", "queries", *metric_labels(), "pretrain_seconds", "run_seconds"]
     frame = pd.DataFrame(lines, columns=columns + ["stale"]).astype({"stale": bool})
     current = frame.groupby(KEYS)["stale"].transform("min")
-    frame = frame[frame["stale"] == current].drop_duplicates(KEYS + ["spec_hash"])
+    frame = frame[frame["stale"] == current].drop_duplicates()
     doubled = frame[frame.duplicated(KEYS, keep=False)]
     if len(doubled):
         row, target, seed = doubled.iloc[0][KEYS]
-        hashes = ", ".join(sorted(doubled[(doubled[KEYS] == [row, target, seed]).all(axis=1)]["spec_hash"]))
+        both = doubled[(doubled[KEYS] == [row, target, seed]).all(axis=1)]["spec_hash"].sort_values(kind="stable")
+        names = ", ".join(f"{name} {files[place]}".strip() for place, name in both.items())
+        how = "run with different options" if both.nunique() > 1 else "recorded twice, with different contents"
         raise ValueError(
-            f"row {row}, target {target}, seed {seed} was run with different options (spec hashes {hashes}): "
+            f"row {row}, target {target}, seed {seed} was {how} (spec hashes {names}): "
             "move the records that are not meant out of the results folder"
         )
     return frame.sort_values(KEYS).reset_index(drop=True)

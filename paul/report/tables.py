@@ -6,6 +6,7 @@ other profile is compared by ordering: which rows come above which, pair by pair
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ import pandas as pd
 from paul.engine.files import write_text
 from paul.experiments.records import outdated, read_records
 from paul.experiments.rows import ROWS, TABLES
-from paul.experiments.specs import METHODS
+from paul.experiments.specs import METHODS, Places
 from paul.report.frames import METRICS, TARGETS, paired_differences, runs_frame, summarise, target_name
 from paul.report.published import PRINTED, printed_rows, published, published_value
 from paul.report.statistics import kendall_tau, mean_interval
@@ -21,9 +22,12 @@ from paul.report.statistics import kendall_tau, mean_interval
 SHOWN = ["rank1", "map_trapezoid", "map_step"]
 
 
-def is_stale(record: dict) -> bool:
-    """Whether anything that decides a run's numbers has changed since its record; see `paul.experiments.records`."""
-    return bool(outdated(record))
+def is_stale(record: dict, data: str | Path | None = None) -> bool:
+    """Whether anything that decides a run's numbers has changed since its record; see `paul.experiments.records`.
+
+    The data too, where `data` names their folder and they are there.
+    """
+    return bool(outdated(record, None if data is None else Places(data=str(data))))
 
 
 def compares_methods(table: str) -> bool:
@@ -31,9 +35,10 @@ def compares_methods(table: str) -> bool:
     return TABLES[table].target is not None
 
 
-def current_runs(results_dir, profile: str) -> pd.DataFrame:
-    """Every run recorded under results_dir/runs/profile, as `runs_frame` gives them, outdated ones marked `stale`."""
-    return runs_frame(read_records(results_dir, profile), is_stale)
+def current_runs(results_dir, profile: str, data: str | Path | None = None) -> pd.DataFrame:
+    """Every run recorded under results_dir/runs/profile, as `runs_frame` gives them, outdated ones marked `stale`;
+    `data` as for `is_stale`."""
+    return runs_frame(read_records(results_dir, profile), partial(is_stale, data=data))
 
 
 def rerun_command(table: str, row: str, target: str, seeds: str, profile: str) -> str:
@@ -258,9 +263,12 @@ def on_the_papers_sets(table: str, results_dir, profile: str, paper: str | Path)
     return f"{len(runs)} runs at profile `paper`, on the paper's own sets: these values may be compared.", shown
 
 
-def write_tables(results_dir, profile: str, paper: str | Path) -> list[Path]:
-    """Write results_dir/tables/<profile>/table1..4 as .csv and .md from the run records; returns the paths."""
-    runs = current_runs(results_dir, profile)
+def write_tables(results_dir, profile: str, paper: str | Path, data: str | Path | None = None) -> list[Path]:
+    """Write results_dir/tables/<profile>/table1..4 as .csv and .md from the run records; returns the paths.
+
+    `data` as for `is_stale`.
+    """
+    runs = current_runs(results_dir, profile, data)
     folder = Path(results_dir) / "tables" / profile
     paths = []
     for table in TABLES:
