@@ -13,6 +13,7 @@ import tokenize
 from functools import cache
 from pathlib import Path
 
+KEPT = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")  # they name no repository, and say which ones git may enter
 _BREAKS = {tokenize.NEWLINE: "\n", tokenize.INDENT: "\t", tokenize.DEDENT: "\b"}
 
 
@@ -40,15 +41,22 @@ def code_hash() -> str:
 
 @cache
 def commit() -> str:
-    """The commit of the sources, with "+" when files differ from it; "" outside version control."""
+    """The commit of the sources, with "+" when files of the package differ from it; "" outside version control.
+
+    Neither a repository that the environment names counts, nor one around the package that does not track it.
+    """
+    here = Path(__file__).resolve()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in KEPT}
 
     def git(*arguments):
         return subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *arguments], capture_output=True, text=True, check=True
+            ["git", "-C", str(here.parents[1]), *arguments], capture_output=True, text=True, check=True, env=environment
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+        git("ls-files", "--error-unmatch", "--", str(here))
+        changed = git("status", "--porcelain", "--untracked-files=all", "--", ".")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
 
