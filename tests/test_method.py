@@ -76,10 +76,12 @@ def places(data, tmp_path, tiny_smoke, monkeypatch):
     monkeypatch.setitem(METHODS, "toy", TOY)
     monkeypatch.setitem(ROWS, "toy", Row("toy", "toy"))
     monkeypatch.setitem(ROWS, "toy4", Row("toy, 4 cells", "toy", {"adapt.cells": 4}))
-    for name in list(TABLES):
-        monkeypatch.delitem(TABLES, name)
-    monkeypatch.setitem(TABLES, "toys", Table("Toys", "toys.csv", {"toy4": 1, "toy": 2}))
-    return Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
+    tables = dict(TABLES)
+    TABLES.clear()
+    TABLES["toys"] = Table("Toys", "toys.csv", {"toy4": 1, "toy": 2})
+    yield Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
+    TABLES.clear()
+    TABLES.update(tables)  # in their order
 
 
 def test_a_method_outside_the_package_goes_all_the_way(places, tmp_path):

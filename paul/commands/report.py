@@ -22,23 +22,29 @@ def options(command) -> None:
 
 
 def run(args) -> None:
+    write(args.results, book_of(args), args.data, args.profile)
+    if args.seal:
+        from paul.report.seal import seal
+
+        print(seal(args.results))
+
+
+def write(results: str, book: Path, data: str, profile: str | None) -> None:
+    """Tables and verdicts of a profile, or of all; what is odd about the records goes to stderr."""
     from paul.experiments.records import made_with, read_records
     from paul.report.claims import write_claims
-    from paul.report.seal import differences, seal
+    from paul.report.seal import differences
     from paul.report.tables import write_tables
 
-    book = book_of(args)
-    for line in differences(args.results, args.profile):
+    for line in differences(results, profile):
         print(line, file=sys.stderr)
-    profiles = [args.profile] if args.profile else [f.name for f in sorted((Path(args.results) / "runs").glob("*"))]
+    profiles = [profile] if profile else [folder.name for folder in sorted((Path(results) / "runs").glob("*"))]
     for name in profiles:
-        for path in write_tables(args.results, name, book / "paper", args.data):
+        for path in write_tables(results, name, book / "paper", data):
             print(path)
-        note = made_with(read_records(args.results, name))
+        note = made_with(read_records(results, name))
         if note:
             print(f"profile {name}: {note}", file=sys.stderr)
-    verdicts = write_claims(args.results, book / "claims.toml", book / "paper", args.data)
+    verdicts = write_claims(results, book / "claims.toml", book / "paper", data)
     for name, judged in verdicts.items():
         print(f"{name}: " + ", ".join(f"{v['id']} {v['verdict']}" for v in judged))
-    if args.seal:
-        print(seal(args.results))

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from paul.commands._shared import book_of, common, judging, study
-from paul.commands.report import run as report
+from paul.commands.report import write
 
 HELP = "run what is missing of the paper's tables, then write tables and claims"
 
@@ -89,7 +89,7 @@ def run(args) -> None:
         executor = workers_for(todo, args.workers, args.device)
     with executor as running:
         run_all(specs, running, places, args.fresh)
-    return report(args)
+    return write(args.results, book_of(args), args.data, args.profile)
 
 
 def _task(args, specs, places) -> None:

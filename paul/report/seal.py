@@ -26,7 +26,8 @@ def seal(results_dir) -> Path:
 
 
 def differences(results_dir, profile: str | None = None) -> list[str]:
-    """A line for each record of a profile, or of all, that is changed against, new to or missing from the index.
+    """A line for each record of a profile, or of all, that has changed since the index was written or is gone, and one
+    for all that are new.
 
     Without an index one line says so, if there are records.
     """
@@ -44,8 +45,7 @@ def differences(results_dir, profile: str | None = None) -> list[str]:
     for name in sorted(now.keys() | then.keys()):
         if name not in now:
             lines.append(f"{name} is missing: {path} has it")
-        elif name not in then:
-            lines.append(f"{name} is new: {path} does not have it")
-        elif now[name] != then[name]:
+        elif now[name] != then.get(name, now[name]):
             lines.append(f"{name} has changed since {path} was written")
-    return lines
+    new = len(now.keys() - then.keys())
+    return lines + ([f"records not in {path}: {new}"] if new else [])
