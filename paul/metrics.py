@@ -1,8 +1,9 @@
 """Single-query retrieval scores: CMC, mean average precision in both conventions, mINP (ledger 28-30).
 
 The protocol is Market-1501's. A gallery image of the query's own person *and* camera is removed, a gallery image of
-person -1 is junk and removed for every query, person 0 is a distractor and stays: no query bears that id. A query
-without a picture from another camera can't be scored: it is left out, and counted.
+person -1 is junk and removed for every query, person 0 is a distractor and stays: images that share these ids don't
+show one person, so a query of an id below 1 can't be scored and is refused. A query without a picture from another
+camera can't be scored either: it is left out, and counted.
 
 Ties: a wrong image at exactly the distance of a right one is ranked before it, so neither the order of the gallery nor
 a network that maps all images to one point can earn a score by luck. The rule needs no order of equal images, hence
@@ -77,7 +78,7 @@ def evaluate(
     gallery, `chunk` queries at a time, so that the Q x G distances never exist at once.
 
     Raises ValueError, naming the argument: not a matrix, empty, unequal widths, a value that is not finite, a length
-    that doesn't fit, chunk < 1, or no query with a right image.
+    that doesn't fit, chunk < 1, a query of an id below 1, or no query with a right image.
     """
     gallery = _matrix("gallery_features", gallery_features)
     query = _matrix("query_features", query_features)
@@ -119,6 +120,12 @@ def evaluate_distances(distances, query_ids, gallery_ids, query_cams, gallery_ca
 def _score(write, num_queries, num_gallery, query_ids, query_cams, gallery_ids, gallery_cams, chunk, like):
     """write(rows, out) puts the distances of those queries into out [q, G], of `like`'s dtype and on its device."""
     query_ids = _labels("query_ids", query_ids, num_queries, like.device)
+    if (query_ids < 1).any():
+        bad = int((query_ids < 1).nonzero()[0])
+        raise ValueError(
+            f"query_ids must be 1 or more, not {int(query_ids[bad])} (row {bad}): "
+            "-1 is junk and 0 a distractor, no person"
+        )
     query_cams = _labels("query_cams", query_cams, num_queries, like.device)
     gallery_ids = _labels("gallery_ids", gallery_ids, num_gallery, like.device)
     gallery_cams = _labels("gallery_cams", gallery_cams, num_gallery, like.device)
@@ -127,7 +134,7 @@ def _score(write, num_queries, num_gallery, query_ids, query_cams, gallery_ids, 
     # The images of query i's person are by_person[begin[i] : begin[i] + count[i]]: no Q x G comparison of labels.
     ids, by_person = gallery_ids.sort()
     begin = torch.searchsorted(ids, query_ids)
-    count = (torch.searchsorted(ids, query_ids, right=True) - begin).masked_fill(query_ids == JUNK, 0)
+    count = torch.searchsorted(ids, query_ids, right=True) - begin
     slots = torch.arange(max(1, int(count.max())), device=like.device)
     junk = (gallery_ids == JUNK).nonzero().squeeze(1)
     # Sorting short blocks and looking into each of them costs less than sorting the row. They grow with the number of

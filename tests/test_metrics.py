@@ -70,7 +70,7 @@ def test_agrees_with_the_walk_down_each_list(seed, ties, chunk):
     chunk=st.integers(1, 10),
 )
 def test_cutting_the_gallery_into_blocks_changes_nothing(seed, queries, gallery, people, cameras, values, block, chunk):
-    """Junk, distractors and queries of either; ties within a block and across; blocks that are not filled."""
+    """Junk and distractors; ties within a block and across; blocks that are not filled."""
     g = torch.Generator().manual_seed(seed)
     # Whole numbers in one dimension: all distances are exact, and many are equal.
     query, images = (torch.randint(values, (n, 1), generator=g).float() for n in (queries, gallery))
@@ -79,6 +79,7 @@ def test_cutting_the_gallery_into_blocks_changes_nothing(seed, queries, gallery,
         for side, n in (("query", queries), ("gallery", gallery))
         for kind, low, high in (("ids", -1, people), ("cams", 1, cameras))
     }
+    labels["query_ids"].clamp_(min=1)
     labels["query_ids"][0], labels["gallery_ids"][-1], labels["gallery_cams"][-1] = 1, 1, 9
     distances = reference.squared_distances(query, images)
     with pytest.MonkeyPatch.context() as patch:
@@ -95,7 +96,7 @@ def test_a_gallery_of_many_blocks_and_uneven_people(dtype):
     g = torch.Generator().manual_seed(0)
     ids = torch.cat([torch.full((900,), 1), torch.arange(-1, 1500)])
     labels = dict(
-        query_ids=torch.tensor([1, 2, 3, -1, 0, 5000]),
+        query_ids=torch.tensor([1, 2, 3, 4, 1499, 5000]),
         query_cams=torch.zeros(6, dtype=torch.int64),
         gallery_ids=ids[torch.randperm(len(ids), generator=g)],
         gallery_cams=torch.randint(2, (len(ids),), generator=g),
@@ -236,6 +237,15 @@ def scores_with_more(distances, labels, person_id, count=4):
     extra = {"gallery_ids": person_id, "gallery_cams": 2}
     longer = {name: torch.cat([labels[name], torch.full((count,), value)]) for name, value in extra.items()}
     return evaluate_distances(torch.cat([distances, more], dim=1), **labels | longer)
+
+
+@pytest.mark.parametrize("bad", [0, -1, -7])
+def test_a_query_of_junk_or_of_a_distractor_is_refused(bad):
+    ids, cams = [1, bad], [1, 1]
+    with pytest.raises(ValueError, match=rf"query_ids must be 1 or more, not {bad} \(row 1\)"):
+        evaluate_distances(torch.ones(2, 2), ids, ids, cams, [2, 2])
+    with pytest.raises(ValueError, match="query_ids"):
+        evaluate(torch.ones(2, 2), ids, cams, torch.ones(2, 2), ids, [2, 2])
 
 
 def test_junk_is_removed_and_distractors_stay():
