@@ -43,7 +43,8 @@ class Extractor:
         fingerprint: hash of weights and image size; descriptors of one fingerprint may be compared.
 
     Raises:
-        FileNotFoundError, ValueError: no such checkpoint, or it is damaged; an image size that is not known.
+        FileNotFoundError, ValueError: no such checkpoint, or it is damaged; an image size that is not
+            known; weights that are not finite.
     """
 
     def __init__(
@@ -67,6 +68,9 @@ class Extractor:
             )
         if len(size) != 2 or min(size) < 1 or batch < 1:
             raise ValueError(f"image_size must be two positive numbers and batch at least 1, got {size} and {batch}")
+        for key, value in model.state_dict().items():
+            if not value.isfinite().all():
+                raise ValueError(f"{name} holds weights that are not finite ({key}): use an earlier one or train again")
         self.model, self.batch = model, batch
         self.image_size = (int(size[0]), int(size[1]))
         self.width = model.options.num_patches * model.options.dim
@@ -96,7 +100,10 @@ class Extractor:
         own = {"total": total, "desc": "describing", "unit": "image", "leave": False, "delay": 1}
         with nullcontext(bar) if bar is not None else tqdm(**own) as moving:
             for images in batches:
-                parts.append(extract(self.model, images, self.batch).float().cpu())
+                described = extract(self.model, images, self.batch).float().cpu()
+                if not described.isfinite().all():  # finite weights can overflow
+                    raise ValueError("the network's descriptors are not finite: its weights are no good")
+                parts.append(described)
                 moving.update(len(images))
         return torch.cat(parts)
 
