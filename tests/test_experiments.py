@@ -282,6 +282,14 @@ def test_an_outdated_record_is_flagged_and_made_again_when_asked(finished, chang
     assert measured(run_one(SPEC, places, fresh=True)) == measured(record)
 
 
+def test_another_runs_record_under_this_ones_name_is_not_believed(finished):
+    record, places = finished
+    path = places.record(SPEC)
+    path.write_text(json.dumps({**record, "seed": 1, "metrics": {**record["metrics"], "rank1": 0.0}}))
+    assert experiments.needs_computing(SPEC, places)
+    assert measured(run_one(SPEC, places)) == measured(record)
+
+
 def test_other_data_make_other_models(tmp_path):
     data = write_study(tmp_path / "data")
     places = Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")

@@ -22,7 +22,7 @@ from paul.engine.device import one_thread, pick_device
 from paul.engine.folder import FolderInUse
 from paul.experiments import provenance
 from paul.experiments.provenance import digest
-from paul.experiments.records import fingerprints, outdated, read_record, read_records, write_record
+from paul.experiments.records import fingerprints, outdated, read_record, read_records, spec_of, write_record
 from paul.experiments.specs import MODELS, Places, Spec, seeds_of, specs_of
 from paul.experiments.workers import as_they_end, workers_executor
 from paul.method import Outcome, Task
@@ -180,6 +180,12 @@ def trained_model(*run, **places) -> PatchNet:
     return trained(*run, **places).model
 
 
+def _recorded(spec: Spec, places: Places) -> dict | None:
+    """The run's record; None where there is none, or the file by that name holds another run's."""
+    found = read_record(places.record(spec))
+    return found if found is not None and spec_of(found) == spec else None
+
+
 def run_one(spec: Spec, places: Places = Places(), fresh: bool = False) -> dict:
     """Compute one run and write its record, or load the record that is there.
 
@@ -189,8 +195,7 @@ def run_one(spec: Spec, places: Places = Places(), fresh: bool = False) -> dict:
         fresh: compute again what has changed since its record was written; else such a record is used and a warning
             says so.
     """
-    path = places.record(spec)
-    found = read_record(path)
+    path, found = places.record(spec), _recorded(spec, places)
     if found is not None:
         reason = outdated(found, places)
         if not reason or not fresh:
@@ -272,7 +277,7 @@ def _elsewhere(work, places: Places, arguments: tuple, expected: tuple[Spec, str
 
 def needs_computing(spec: Spec, places: Places, fresh: bool = False) -> bool:
     """Whether `run_one` would train."""
-    found = read_record(places.record(spec))
+    found = _recorded(spec, places)
     return found is None or (fresh and bool(outdated(found, places)))
 
 
