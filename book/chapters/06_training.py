@@ -680,9 +680,9 @@ print(f"resumed: all {len(weights)} tensors are the same, bit for bit")
 # ## Seeds
 #
 # One seed decides the source network's first weights, the order of its images and their flips and shifts, and in the
-# target stage order, flips and surrogates. The same seed gives the same bits on the same CPU. Another seed gives
-# another network, and another score. Source seeds matter more than one would like: the target stage starts from what
-# they left. That is why each table of this book runs several and pairs its rows by seed.
+# target stage order, flips and surrogates. The same seed gives the same bits on the same CPU with as many threads.
+# Another seed gives another network, and another score. Source seeds matter more than one would like: the target stage
+# starts from what they left. That is why each table of this book runs several and pairs its rows by seed.
 
 # %%
 recorded = pd.DataFrame(
