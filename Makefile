@@ -17,11 +17,12 @@ help:
 	@echo "make lab     open the chapters in JupyterLab"
 	@echo "make clean   delete build/ (pages, trained models) and caches; data/, results/ and $(VENV) stay"
 
-# Each step runs though an earlier one failed, as long as nobody interrupted: the pages then say what went wrong.
+# Each step runs though an earlier one failed, as long as nobody interrupted: the pages then say what went wrong. A run
+# that never began (2), because another one is under way, leaves tables and pages to that one.
 book: $(STAMP)
 	@status=0; \
 	$(RUN) -m book run --profile $(PROFILE) --extra-seed --keep-going -p workers=$(WORKERS) || status=$$?; \
-	if [ $$status -ge 130 ]; then exit $$status; fi; \
+	if [ $$status -ge 130 ] || [ $$status -eq 2 ]; then exit $$status; fi; \
 	$(RUN) -m paul report --profile $(PROFILE) || status=$$?; \
 	mkdir -p results/figures; \
 	$(RUN) -m data_prep contact --data data/$(PROFILE) --out results/figures/contact.png || status=$$?; \

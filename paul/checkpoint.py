@@ -32,17 +32,24 @@ def save(path: str | Path, model: PatchNet, **training) -> None:
     write_atomically(path, lambda file: torch.save(state, file))
 
 
+def _in_full(found: Tensor) -> bool:
+    """Whether a tensor's numbers are there: a view can claim any shape of a few bytes, or of none."""
+    return (
+        found.device.type == "cpu"
+        and found.layout == torch.strided
+        and not found.is_quantized
+        and found.untyped_storage().nbytes() >= found.nbytes
+    )
+
+
 def _holds(state: dict, name: str, wanted: Tensor) -> bool:
-    """Whether a state dict has the tensor, in full: a view can claim any shape of a few bytes, or of none."""
+    """Whether a state dict has the tensor, in full."""
     found = state.get(name)
     return (
         isinstance(found, Tensor)
         and found.shape == wanted.shape
-        and found.device.type == "cpu"
-        and found.layout == torch.strided
         and found.dtype.is_floating_point == wanted.dtype.is_floating_point
-        and not found.is_quantized
-        and found.untyped_storage().nbytes() >= found.nbytes
+        and _in_full(found)
     )
 
 
@@ -132,7 +139,21 @@ def import_released(path_or_dict: str | Path | dict, stage: str = "target") -> P
     if stage not in ("source", "target"):
         raise ValueError(f"stage must be 'source' or 'target', got {stage!r}")
     state = path_or_dict if isinstance(path_or_dict, dict) else read(path_or_dict)
-    state = {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise ValueError("not a released PAUL checkpoint: it holds no weights by name")
+    for key, value in state.items():
+        if not isinstance(value, Tensor) or not _in_full(value):
+            raise ValueError(f"not a released PAUL checkpoint: {key} is no tensor, or claims more than the file holds")
+    try:
+        model = _released({key.removeprefix("module."): value for key, value in state.items()}, stage)
+    except (IndexError, TypeError, RuntimeError) as error:  # tensors of other shapes than anybody's
+        raise ValueError(f"not a released PAUL checkpoint: its tensors do not fit ({first_line(error)})") from error
+    model.image_size = 384, 128  # what their code resizes images to
+    return model.to_target() if stage == "target" else model
+
+
+def _released(state: dict[str, Tensor], stage: str) -> PatchNet:
     patches = max(1, sum(key.startswith("new.down.") and key.endswith(".0.weight") for key in state))
     down = _stack(state, "new.down.{}.0.weight", patches).flatten(2)
     embedding = _stack(state, "new.embedding.{}.weight", patches)
@@ -173,5 +194,4 @@ def import_released(path_or_dict: str | Path | dict, stage: str = "target") -> P
     if unfit:
         raise ValueError(f"not a released PAUL checkpoint: {unfit[0]} and {len(unfit) - 1} others do not fit")
     model.load_state_dict(renamed, strict=False)
-    model.image_size = 384, 128  # what their code resizes images to
-    return model.to_target() if stage == "target" else model
+    return model

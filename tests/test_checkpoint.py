@@ -326,3 +326,22 @@ def test_released_checkpoint_that_does_not_fit(released, file):
     shutil.rmtree(file.parent)
     with pytest.raises(FileNotFoundError):
         checkpoint.import_released(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": 5},
+        [1, 2],
+        "text",
+        {"state_dict": {3: torch.zeros(2)}},
+        {"state_dict": {"a": "text"}},
+        {"new.down.0.0.weight": torch.zeros(()), "new.embedding.0.weight": torch.zeros(())},
+        {"new.down.0.0.weight": torch.zeros(1).expand(10**9, 2)},
+        {"backbone.conv1.weight": torch.zeros(2).to_sparse()},
+    ],
+)
+def test_what_is_no_released_checkpoint_is_refused_in_words(content, tmp_path):
+    torch.save(content, tmp_path / "file.pth")
+    with pytest.raises(ValueError, match="not a released PAUL checkpoint"):
+        checkpoint.import_released(tmp_path / "file.pth")

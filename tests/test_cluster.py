@@ -106,6 +106,24 @@ def test_workers_that_keep_dying_end_the_work_and_errors_are_not_retried():
     pool.shutdown()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_workers_end_with_a_parent_that_is_killed():
+    code = (
+        "from paul.experiments.workers import Workers\nimport os, time\nif __name__ == '__main__':\n"
+        "    pool = Workers(2)\n    print(*{pool.submit(os.getpid).result() for _ in range(2)}, flush=True)\n"
+        "    [pool.submit(time.sleep, 600) for _ in range(2)]\n    time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    workers = [Path("/proc") / word for word in parent.stdout.readline().split()]
+    assert workers and all(worker.exists() for worker in workers)
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + 15
+    while any(worker.exists() for worker in workers) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(worker.exists() for worker in workers)
+
+
 def test_a_replaced_pool_leaves_no_process_behind(tmp_path):
     stubborn = (
         "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "

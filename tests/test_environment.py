@@ -113,6 +113,20 @@ def test_the_environment_is_made_once_and_again_only_when_pyproject_changes(copy
     assert "pip install" in copy("-n", "test")
 
 
+@pytest.mark.parametrize("status, goes_on", [(0, True), (1, True), (2, False), (130, False)])
+def test_make_book_leaves_pages_alone_that_another_run_is_making(copy, status, goes_on):
+    """2: refused before it began; 1: a chapter failed, which the pages say."""
+    made_from = subprocess.check_output(["git", "hash-object", "pyproject.toml"], cwd=copy.folder, text=True).strip()
+    (copy.folder / ".venv/bin").mkdir(parents=True)
+    (copy.folder / f".venv/made-from-{made_from}").touch()
+    python = copy.folder / ".venv/bin/python"
+    python.write_text(f'#!/bin/sh\necho "$*" >> said\ncase "$*" in *"book run"*) exit {status};; esac\n')
+    python.chmod(0o755)
+    done = subprocess.run(["make", "book"], cwd=copy.folder, capture_output=True)
+    assert bool(done.returncode) == bool(status)
+    assert ("-m paul report" in (copy.folder / "said").read_text()) is goes_on
+
+
 def test_make_clean_keeps_environment_data_and_results(copy):
     for name in ("build", "data", "results", ".venv", ".pytest_cache", "paul/__pycache__", ".venv/__pycache__"):
         (copy.folder / name).mkdir(parents=True)

@@ -301,6 +301,34 @@ def test_another_training_in_the_folder_is_refused(source, target, trained, adap
             call()
 
 
+LACKING = [("training", name) for name in ("generator", "torch_rng", "history", "epoch", "spec")]
+LACKING += [(name,) for name in ("training", "memory", "centers", "optimizer", "model")]
+WRONG = {
+    ("training",): 5,
+    ("training", "spec"): "[]",
+    ("training", "history"): "{}",
+    ("training", "epoch"): 3,
+    ("training", "generator"): torch.zeros(3),
+    ("memory",): {},
+    ("optimizer",): [],
+    ("model",): {"a": 1},
+}
+
+
+@pytest.mark.parametrize("place, value", [*((place, None) for place in LACKING), *WRONG.items()], ids=str)
+def test_a_checkpoint_that_is_not_whole_is_refused_in_words(trained, target, adapted, place, value, tmp_path):
+    state = checkpoint.read(adapted[1] / "checkpoint.pt")
+    *way, last = place
+    part = state[way[0]] if way else state
+    if value is None:
+        del part[last]
+    else:
+        part[last] = value
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="last checkpoint in .* is not that of a whole training"):
+        adapt(trained[0], target, ADAPT, folder=tmp_path)
+
+
 def test_two_runs_in_one_folder(source, trained, tmp_path):
     (tmp_path / "new").mkdir()
     with FileLock(tmp_path / "new/.lock"), pytest.raises(RuntimeError, match="another run is writing .*new; wait"):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from paul.engine.distributed import World
+from paul.engine.files import first_line
 from paul.engine.folder import FolderInUse, TrainingFolder
 from paul.engine.steps import Steps
 from paul.engine.stopping import Stopped, StopRequest
@@ -124,20 +125,41 @@ class Run:
             ) from error
 
     def _resume(self, state: dict) -> None:
-        """Take up a checkpoint's state."""
-        training = state.get("training", {})
-        theirs = json.loads(training.get("spec", "{}"))
+        """Take up a checkpoint's state.
+
+        Raises:
+            ValueError: it is of another training, or not whole; names the folder and what is wrong.
+        """
+        try:
+            training = state["training"]
+            theirs = json.loads(training["spec"])
+            theirs.get("stage")
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise self._not_whole(error) from error
         if theirs != self.spec:
             differing = ", ".join(key for key in self.spec if theirs.get(key) != self.spec[key])
             raise ValueError(
                 f"{self.folder.path} holds another training (other {differing}); choose another folder or "
                 "delete this one"
             )
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-        self.generator.set_state(training["generator"])
-        torch.set_rng_state(training["torch_rng"])
-        self.history, self._resumed = json.loads(training["history"]), training["epoch"]
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            self.generator.set_state(training["generator"])
+            torch.set_rng_state(training["torch_rng"])
+            history, self._resumed = json.loads(training["history"]), training["epoch"]
+            if not isinstance(history, list) or not isinstance(self._resumed, dict):
+                raise TypeError("history or epoch")
+            self.history = history
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError, RuntimeError) as error:
+            raise self._not_whole(error) from error
+
+    def _not_whole(self, error: Exception) -> ValueError:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        return ValueError(
+            f"the last checkpoint in {self.folder.path} is not that of a whole training ({what}); choose another "
+            "folder or delete this one"
+        )
 
     def save(self) -> None:
         """Write the state after the last step.

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
+
+GRACE = 20.0  # seconds for a worker whose parent is gone to finish its step and save
+
+
+def _outlive_nobody() -> None:
+    """Ask this process to stop when its parent is gone, killed say, and kill it if that does not help."""
+
+    def watch() -> None:
+        parent_process().join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def _begin(initializer) -> None:
+    _outlive_nobody()
+    if initializer:
+        initializer()
 
 
 class Workers(Executor):
     """A pool of spawned processes; one that lost a process, killed for its memory say, is replaced by a fresh one.
 
-    What the broken pool was given fails with BrokenExecutor; what is submitted afterwards runs.
+    What the broken pool was given fails with BrokenExecutor; what is submitted afterwards runs. The processes end with
+    the one that made them, however that ends.
     """
 
     def __init__(self, workers: int, initializer=None):
-        self._new = partial(ProcessPoolExecutor, workers, get_context("spawn"), initializer)
+        self._new = partial(ProcessPoolExecutor, workers, get_context("spawn"), _begin, (initializer,))
         self._pool = self._new()
 
     def submit(self, function, /, *arguments, **named):
