@@ -15,7 +15,8 @@ more is kept away:
 - A pair of images is never one image twice, unless the triplet loss is off: its gradient has no direction at 0.
 - The target stage starts from norms with a bias, so that few activations are near the ReLU's kink; where one was, a
   trajectory has another seed or value.
-Measured: with every weight moved by 2.5e-7 of itself before each step, numbers move by half a tolerance at most.
+Chosen so that a CPU that rounds otherwise stays below one tolerance: 0.72 at most in five settings of torch's and its
+libraries' instruction sets, and below one with every weight moved by 2.5e-7 of itself before each step.
 """
 
 from __future__ import annotations
@@ -72,7 +73,6 @@ SEEDS = {"source": 23, "target": 5}
 SOURCE = (
     {},
     {"seed": 0},
-    {"seed": 3},
     {"seed": 4},
     {"seed": 6},
     {"seed": 18},
@@ -82,12 +82,12 @@ SOURCE = (
     {"peak_rate": 0.015},
     {"momentum": 0.5},
     {"weight_decay": 0.05, "seed": 6},
-    {"label_smoothing": 0.15, "seed": 3},
-    {"triplet_weight": 1.0, "seed": 4},
+    {"label_smoothing": 0.1, "seed": 6},
+    {"triplet_weight": 0.5, "seed": 6},
     {"triplet_margin": 0.3, "seed": 4},
-    {"positive": "hardest", "seed": 0},
+    {"positive": "hardest", "seed": 6},
     {"shift": 0.1},
-    {"shift": 0.0, "triplet_weight": 0.0, "seed": 18},
+    {"shift": 0.0, "triplet_weight": 0.0, "seed": 6},
     {"generator": "equal"},
     {"generator": "random"},
     {"generator": "image", "seed": 0},
@@ -293,7 +293,7 @@ def descriptors(_) -> dict:
 
 
 def lomo_descriptors(_) -> dict:
-    return {"descriptors": checksum(lomo(pictures(4, seed=2, size=(64, 32))[0]))}
+    return {"descriptors": checksum(lomo(pictures(4, seed=4, size=(64, 32))[0]))}
 
 
 def bag_of_words(_) -> dict:

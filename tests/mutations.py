@@ -136,7 +136,7 @@ MUTATIONS = {
         "engine/optim.py", "momentum=momentum, weight_decay=weight_decay", "momentum=momentum"
     ),
     "source stage: label smoothing forgotten": Mutation(
-        "pretrain.py", ", label_smoothing=options.label_smoothing", "", "source/label_smoothing=0.15, seed=3"
+        "pretrain.py", ", label_smoothing=options.label_smoothing", "", "source/label_smoothing=0.1, seed=6"
     ),
     "source stage: an image is its own partner": Mutation(
         "pretrain.py", "(place + step) % count", "place", "source/default"
