@@ -33,7 +33,7 @@ book: $(STAMP)
 test: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: $(STAMP)
 	$(RUN) -m jupyterlab --config=book/lab.py book/notebooks/00_setup.ipynb
