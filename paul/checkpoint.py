@@ -143,11 +143,11 @@ def import_released(path_or_dict: str | Path | dict, stage: str = "target") -> P
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise ValueError("not a released PAUL checkpoint: it holds no weights by name")
     for key, value in state.items():
-        if not isinstance(value, Tensor) or not _in_full(value):
-            raise ValueError(f"not a released PAUL checkpoint: {key} is no tensor, or claims more than the file holds")
+        if isinstance(value, Tensor) and not _in_full(value):
+            raise ValueError(f"not a released PAUL checkpoint: {key} claims more than the file holds")
     try:
         model = _released({key.removeprefix("module."): value for key, value in state.items()}, stage)
-    except (IndexError, TypeError, RuntimeError) as error:  # tensors of other shapes than anybody's
+    except (IndexError, TypeError, RuntimeError, AttributeError) as error:  # other shapes than anybody's, or no tensors
         raise ValueError(f"not a released PAUL checkpoint: its tensors do not fit ({first_line(error)})") from error
     model.image_size = 384, 128  # what their code resizes images to
     return model.to_target() if stage == "target" else model
