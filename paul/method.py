@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from paul.patchnet import PatchNet
 
 
+STEP = 3  # forward passes that a training step of an image counts as: a backward pass is two products for each of its
+
+
 @dataclass(frozen=True)
 class NoOptions:
     """Of a method that has nothing to choose."""
@@ -86,7 +89,7 @@ class Method:
         seeded: whether a seed decides anything; else one run stands for all seeds.
         at: (profile, target) -> its options there, the paper's by default.
         passes: (options, training images) -> forward passes of the network that `train` takes; a training step of an
-            image counts as three. For plans.
+            image counts as STEP. For plans.
         exact_passes: whether `passes` is what is done, and not a bound.
         memory_bytes: (options, network, training images) -> bytes that training keeps beside the network. For plans.
         metrics: name -> label of what it measures beside retrieval.

@@ -70,9 +70,9 @@ def test_every_line_of_the_papers_ablations_has_its_row():
             (row,) = (row for row, printed in TABLES["table3"].lines.items() if printed == number)
             spec = Spec(row, "market", 0, "paper")
             losses = (getattr(spec.options, "loss_c", None) == "pedal", getattr(spec.options, "loss_v", False))
-            assert spec.is_row.level == line["level"], line
+            assert spec.entry.level == line["level"], line
             assert losses == (line["loss_c"] == "yes", line["loss_v"] == "yes"), line
-            assert spec.is_row.method == ("paul" if any(losses) else "direct")
+            assert spec.entry.method == ("paul" if any(losses) else "direct")
     with (PAPER / TABLES["table4"].file).open(encoding="utf-8") as file:
         for line in csv.DictReader(file):
             both = [Spec(row, "market", 0, "paper") for row, printed in TABLES["table4"].lines.items() if printed]

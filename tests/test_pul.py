@@ -61,8 +61,9 @@ def test_selection_is_its_loops(seed, clusters, reliability):
     found = reliable_labels(features, means, labels, reliability).tolist()
     for cluster in range(clusters):
         members = [i for i in range(20) if labels[i] == cluster]
-        centre = min(members, key=lambda i: float((features[i] - means[cluster]).norm()))
-        assert found[centre] == cluster  # no cluster loses its centre
+        away = {i: float((features[i] - means[cluster]).norm()) for i in members}
+        # two images are equally far from their mean, but for the last bit: either may be the centre
+        centre = next(i for i in members if away[i] < min(away.values()) + 1e-9 and found[i] == cluster)
         for i in members:
             assert found[i] == (cluster if float(features[i] @ features[centre]) > reliability else -1)
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from paul.experiments.profiles import profile
-from paul.method import Method, NoOptions, Outcome, Task
+from paul.method import STEP, Method, NoOptions, Outcome, Task
 from paul.options import AdaptOptions, PatchNetOptions
 from paul.rivals import bow, lomo, pul
-
-FLOAT = 4  # bytes
-STEP = 3  # forward passes that a training step of an image counts as: a backward pass is two products for each of its
 
 
 def _described_by(model, task: Task, history: list[dict]) -> Outcome:
@@ -34,7 +31,7 @@ def adabn(task: Task) -> Outcome:
     return _described_by(task.source, task, [])
 
 
-def paul(task: Task) -> Outcome:
+def target_stage(task: Task) -> Outcome:
     """The target stage, or a part of it."""
     from paul.adapt import adapt
 
@@ -44,16 +41,19 @@ def paul(task: Task) -> Outcome:
     return _described_by(model, task, history)
 
 
-def paul_passes(options: AdaptOptions, images: int) -> float:
+def target_passes(options: AdaptOptions, images: int) -> float:
     """Filling the bank, real images and their surrogates through training steps, batch-norm statistics at the end."""
     views = 2 if options.loss_v else 1
     return images * (options.refresh_statistics + bool(options.loss_c) + options.epochs * views * STEP)
 
 
-def paul_memories(options: AdaptOptions, network: PatchNetOptions, images: int) -> int:
+def memory_bytes(options: AdaptOptions, network: PatchNetOptions, images: int) -> int:
     """Bank and image centres (ledger 6, 11)."""
-    embedding = network.embedding_dim or network.dim // 2
-    return images * network.num_patches * (network.dim + embedding) * FLOAT
+    from paul.experiments.costs import Step
+
+    centre_dim = network.num_patches * (network.embedding_dim or network.dim // 2)
+    step = Step(images, patches=network.num_patches, dim=network.dim, centre_dim=centre_dim)
+    return step.bank_bytes + step.centre_bytes
 
 
 METHODS = {
@@ -61,11 +61,11 @@ METHODS = {
     "adabn": Method(NoOptions, adabn, passes=lambda options, images: images),
     "paul": Method(
         AdaptOptions,
-        paul,
+        target_stage,
         trains=True,
         at=lambda name, target: profile(name).adapt_options(target),
-        passes=paul_passes,
-        memory_bytes=paul_memories,
+        passes=target_passes,
+        memory_bytes=memory_bytes,
     ),
     "lomo": lomo.METHOD,
     "bow": bow.METHOD,

@@ -14,11 +14,11 @@ from paul.data.pixels import FOLDER, free_memory
 from paul.engine.device import pick_device
 from paul.experiments import provenance
 from paul.experiments.costs import Cost, cost_of
-from paul.experiments.methods import STEP
 from paul.experiments.provenance import digest
 from paul.experiments.records import read_records, spec_of
 from paul.experiments.runner import source_folder
 from paul.experiments.specs import Places, Spec
+from paul.method import STEP
 
 # Assumed where no record of the device exists, in 1e12 floating-point operations a second. A GPU: convolutions in bf16
 # on a data-centre card at about an eighth of an A100's peak. A CPU: one core in float32.

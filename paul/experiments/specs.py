@@ -45,29 +45,29 @@ class Spec:
         return profile(self.profile)
 
     @property
-    def is_row(self) -> Row:
-        """Its row."""
+    def entry(self) -> Row:
+        """What `ROWS` says of its row."""
         return ROWS[self.row]
 
     @property
     def method(self) -> Method:
         """What is done."""
-        return METHODS[self.is_row.method]
+        return METHODS[self.entry.method]
 
     @property
     def network(self) -> PatchNetOptions:
         """Of the source model."""
-        return self.is_row.changed("network", self.at.network)
+        return self.entry.changed("network", self.at.network)
 
     @property
     def pretrain(self) -> PretrainOptions:
         """Of the source stage."""
-        return self.is_row.changed("pretrain", self.at.pretrain)
+        return self.entry.changed("pretrain", self.at.pretrain)
 
     @property
     def options(self) -> Any:
         """Of the method."""
-        return self.is_row.changed("adapt", self.method.options_at(self.profile, self.target))
+        return self.entry.changed("adapt", self.method.options_at(self.profile, self.target))
 
     def source(self) -> dict:
         """What decides the source model, as plain data; rows and targets with equal ones share it; {} without one."""
@@ -88,7 +88,7 @@ class Spec:
         """All options of the run, as plain data."""
         shared = {"source": self.source(), "freeze_pgn": self.network.freeze_pgn} if self.method.needs_source else {}
         return {
-            "method": self.is_row.method,
+            "method": self.entry.method,
             "target": self.at.folders[self.target],
             **shared,
             "options": plain(self.options),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
-from paul.method import Method, Outcome, Task
+from paul.method import STEP, Method, Outcome, Task
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def train(task: Task) -> Outcome:
 
 def passes(options: PulOptions, images: int) -> float:
     """As if every image were reliable, so a bound."""
-    return options.rounds * images * (1 + options.refresh_statistics + 3 * options.epochs)
+    return options.rounds * images * (1 + options.refresh_statistics + STEP * options.epochs)
 
 
 METHOD = Method(PulOptions, train, trains=True, at=at, passes=passes, exact_passes=False)

@@ -29,7 +29,7 @@ from paul.data.pixels import Pixels
 from paul.data.transforms import normalize, random_flip, random_shift
 from paul.engine.device import pick_device, precision, send
 from paul.engine.files import fingerprint
-from paul.engine.optim import parameter_groups, sgd
+from paul.engine.optim import parameter_groups, prepare, sgd
 from paul.engine.run import Run
 from paul.patchnet import PatchNet
 from paul.rivals.kmeans import kmeans
@@ -127,7 +127,7 @@ def pul(
         "numerics": PulOptions.NUMERICS,
     }
     source, describing = deepcopy(model), deepcopy(model)
-    model = with_new_classifier(model, options.clusters).to(device)
+    model = prepare(with_new_classifier(model, options.clusters), device)
     model.image_size = tuple(pixels.images.shape[-2:])
     pixels = on_device(pixels, device)
     optimizer = sgd(parameter_groups(model), device, options.lr, options.momentum)
