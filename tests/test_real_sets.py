@@ -416,9 +416,9 @@ def test_every_option_reaches_its_set_from_the_command_line(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("../secret.jpg,1,1,train", "line 2: '../secret.jpg' is not the path of an image inside"),
-        ("/etc/passwd.jpg,1,1,train", "line 2: '/etc/passwd.jpg' is not the path"),
-        ("notes.txt,1,1,train", "line 2: 'notes.txt' is not the path of an image"),
+        ("../secret.jpg,1,1,train", "line 2: file '../secret.jpg' is no path of a file inside the folder"),
+        ("/etc/passwd.jpg,1,1,train", "line 2: file '/etc/passwd.jpg' is no path of a file inside"),
+        ("notes.txt,1,1,train", "line 2: file 'notes.txt' does not end like an image (.bmp,"),
         ("入口/三.png,1,1,test set", "line 2: unknown split 'test set'"),
         ("入口/三.png,,1,query", "line 2: query needs person_id and camera_id"),
         ("入口/三.png,0,1,train", "line 2: person 0 stands for a distractor"),
@@ -440,8 +440,8 @@ def test_a_table_at_fault_is_named_with_its_line(tmp_path, line, message):
         ({"pattern": "("}, "--pattern (: not a regular expression"),
         ({"pattern": "(?P<who>.)"}, "unknown group 'who'"),
         ({"table": "none.csv"}, "--csv none.csv: no such file"),
-        ({"name": "market1501"}, "--name market1501"),
-        ({"name": "../up"}, "--name ../up"),
+        ({"name": "market1501"}, "--name 'market1501'"),
+        ({"name": "../up"}, "--name '../up'"),
         ({"table": __file__, "pattern": "x"}, "either --csv or --pattern"),
         ({"split": "training"}, "unknown split 'training'"),
         ({"table": __file__}, "column 'file'"),
@@ -876,11 +876,21 @@ def edit(path, old, new):
         (lambda top: (top / "query/0001_c1s1_001051_00.jpg").write_bytes(b"?"), "no longer images: query/0001_c1"),
         (lambda top: edit(top / "index.csv", "query,1,1", "query,2,1"), "fingerprint: index"),
         (lambda top: edit(top / "index.csv", "query,1,1", "train,1,1"), "counts: "),
-        (lambda top: edit(top / "index.csv", "query/0001", "../query/0001"), "index.csv, line 5: a path that leaves"),
-        (lambda top: edit(top / "index.csv", "query,1,1", "query,one,1"), "an id that is no whole number"),
-        (lambda top: edit(top / "index.csv", "file,split", "split,file"), "columns do not begin with file"),
+        (
+            lambda top: edit(top / "index.csv", "query/0001", "../query/0001"),
+            "index.csv, line 5: the file '../query/.* is no path of a file",
+        ),
+        (
+            lambda top: edit(top / "index.csv", "query,1,1", "query,one,1"),
+            "index.csv, line 5: person_id 'one' is not a whole number",
+        ),
+        (lambda top: edit(top / "index.csv", "file,split", "split,file"), "index.csv, line 2: unknown split 'bounding"),
+        (
+            lambda top: edit(top / "index.csv", "sequence,frame", "frame,sequence"),
+            "columns do not begin with file,split",
+        ),
         (lambda top: (top / "card.json").unlink(), "card.json: missing"),
-        (lambda top: (top / "index.csv").unlink(), "index.csv: missing"),
+        (lambda top: (top / "index.csv").unlink(), "index.csv does not exist. Make it"),
     ],
 )
 def test_verify_says_what_changed(prepared, damage, message, capsys):
