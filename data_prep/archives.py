@@ -115,7 +115,9 @@ def unpack(archive, folder, limits=Limits(), progress=True):
     """
     archive, folder = Path(archive), Path(folder)
     identity = archive.stat()
-    origin = f"{archive.resolve()} {identity.st_size} {identity.st_mtime_ns}\n"
+    # a file that is replaced can keep size and time of change, but no system lets it keep the other two as well
+    status = identity.st_size, identity.st_mtime_ns, identity.st_ctime_ns, identity.st_ino
+    origin = f"{archive.resolve()} {status}\n"
     marker = folder / ".from"
     state = marker.read_text(encoding="utf-8") if marker.is_file() else ""
     if state == origin + "complete\n":

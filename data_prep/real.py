@@ -1,5 +1,6 @@
 """Real sets: from an archive or a folder that you hold to data/<name> with index and card. Nothing is downloaded."""
 
+import filecmp
 import hashlib
 import os
 import shutil
@@ -245,5 +246,4 @@ def _placed(source, target, how):
         return False
     if how != "copied":
         return target.samefile(source)
-    theirs, ours = source.stat(), target.stat()
-    return not target.samefile(source) and (theirs.st_size, theirs.st_mtime_ns) == (ours.st_size, ours.st_mtime_ns)
+    return not target.samefile(source) and filecmp.cmp(source, target, shallow=False)

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +22,11 @@ import raw_sets
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from people import at_most
 from PIL import Image
 from raw_sets import DUKE, MARKET, MSMT, SMALL, jpeg, packed
 
-from data_prep import bounding_boxes, cuhk03, folder, msmt17, real
+from data_prep import bounding_boxes, folder, msmt17, real
 from data_prep.__main__ import main
 from data_prep.archives import Limits, safe_parts, unpack
 from data_prep.market_layout import INDEX_COLUMNS, DataError, fingerprint
@@ -160,16 +160,6 @@ def test_msmt17(tmp_path, version, train):
     assert len(set(dataset.frame["person_id"])) == 4 and dataset.card["version"] == version
 
 
-class FakeMatlab(dict):
-    """What h5py gives, in memory: references are names."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-
 def check_cuhk03(tmp_path, raw):
     states = prepare(real.plan_cuhk03(progress=False), raw, tmp_path / "data")
     assert states == {"cuhk03_detected": "written", "cuhk03_labelled": "written"}
@@ -191,26 +181,25 @@ def check_cuhk03(tmp_path, raw):
 
 
 @pytest.fixture
-def cuhk(tmp_path):
+def cuhk(tmp_path, monkeypatch):
+    pytest.importorskip("h5py")
     raw = tmp_path / "cuhk03" / "cuhk03_release"
     raw.mkdir(parents=True)
     raw_sets.cuhk_split_files(raw.parent)
-    (raw / "cuhk-03.mat").write_bytes(b"in memory")
-    raw_sets.CUHK["detected"][1].clear()  # images outside the split are tested apart
+    monkeypatch.setitem(
+        raw_sets.CUHK, "detected", [raw_sets.CUHK["detected"][0], []]
+    )  # images outside the split are tested apart
+    raw_sets.cuhk_matlab(raw / "cuhk-03.mat")
     return raw.parent
 
 
-def test_cuhk03(tmp_path, cuhk, monkeypatch):
-    mat = FakeMatlab()
-    raw_sets.cuhk_matlab(str, mat)
-    monkeypatch.setattr(cuhk03, "open_images", lambda path: mat)
+def test_cuhk03(tmp_path, cuhk):
     check_cuhk03(tmp_path, cuhk)
+    for boxes in ("detected", "labelled"):  # one query, one other image of that person
+        check_evaluation(tmp_path, tmp_path / f"data/cuhk03_{boxes}", 1)
 
 
-def test_cuhk03_beside_its_archive_and_what_it_lacks(tmp_path, cuhk, monkeypatch):
-    mat = FakeMatlab()
-    raw_sets.cuhk_matlab(str, mat)
-    monkeypatch.setattr(cuhk03, "open_images", lambda path: mat)
+def test_cuhk03_beside_its_archive_and_what_it_lacks(tmp_path, cuhk):
     archive = packed(cuhk / "cuhk03_release", tmp_path / "cuhk03_release.zip", "cuhk03_release/")
     with pytest.raises(DataError, match="config_labeled.mat: not found .*--splits"):
         prepare(real.plan_cuhk03("labelled"), archive, tmp_path / "data")
@@ -226,32 +215,122 @@ def test_cuhk03_beside_its_archive_and_what_it_lacks(tmp_path, cuhk, monkeypatch
         prepare(real.plan_cuhk03("labelled"), archive, tmp_path / "data", overwrite=True)
 
 
-def test_cuhk03_from_a_true_matlab_file_or_the_name_of_what_is_missing(tmp_path, cuhk):
-    if find_spec("h5py") is None:
-        with pytest.raises(DataError, match=r"cuhk-03.mat: .*h5py.*pip install"):
-            prepare(real.plan_cuhk03("detected"), cuhk, tmp_path / "data")
-        return
-    import h5py
-
-    path = cuhk / "cuhk03_release/cuhk-03.mat"
+def test_cuhk03_without_its_package(tmp_path, cuhk, monkeypatch):
+    (cuhk / "cuhk03_release/cuhk-03.mat").write_bytes(b"")
     with pytest.raises(DataError, match="cuhk-03.mat: not a MATLAB v7.3 file"):
         prepare(real.plan_cuhk03("detected"), cuhk, tmp_path / "data")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(DataError, match=r"cuhk-03.mat: .*h5py.*pip install"):
+        prepare(real.plan_cuhk03("detected"), cuhk, tmp_path / "data")
 
-    class Cells:
-        """Cells are data sets of references, as MATLAB writes them."""
 
-        def __init__(self, file):
-            self.file = file
+def virtual(mat, name, other):
+    import h5py
 
-        def __setitem__(self, name, value):
-            kind = h5py.ref_dtype if value.dtype == object else value.dtype
-            self.file.create_dataset(name, value.shape, kind)[...] = value
+    with h5py.File(other, "w") as file:
+        file["pixels"] = np.zeros((3, 4, 8), np.uint8)
+    layout = h5py.VirtualLayout((3, 4, 8), np.uint8)
+    layout[...] = h5py.VirtualSource(str(other), "pixels", (3, 4, 8))
+    mat.create_virtual_dataset(name, layout)
 
-    with h5py.File(path, "w") as file:
-        raw_sets.cuhk_matlab(lambda name: file[name].ref, Cells(file))
-    check_cuhk03(tmp_path, cuhk)
-    for boxes in ("detected", "labelled"):  # one query, one other image of that person
-        check_evaluation(tmp_path, tmp_path / f"data/cuhk03_{boxes}", 1)
+
+def linked(kind):
+    def harm(mat, other):
+        import h5py
+
+        with h5py.File(other, "w") as file:
+            file["detected"] = np.zeros((1, 1))
+        del mat["detected"]
+        mat["detected"] = {"external": h5py.ExternalLink(str(other), "/detected"), "soft": h5py.SoftLink("/detected"),
+                           "cycle": mat["/"]}[kind]  # fmt: skip
+
+    return harm
+
+
+def image(make):
+    """Mischief with one image: `make(mat, name, a path outside)` writes what its cell then refers to."""
+
+    def harm(mat, other):
+        cells = mat["detected-0"]
+        make(mat, "mischief", other)
+        cells[0, 0] = mat["mischief"].ref
+
+    return harm
+
+
+def array(value, **options):
+    return image(lambda mat, name, other: mat.create_dataset(name, data=value, **options))
+
+
+def claimed(shape, dtype=np.uint8, **options):
+    return image(lambda mat, name, other: mat.create_dataset(name, shape, dtype, **options))
+
+
+def external(mat, name, other):
+    other.write_bytes(b"secrets of another file, " * 4)
+    mat.create_dataset(name, (3, 4, 8), np.uint8, external=[(str(other), 0, 96)])
+
+
+def reference_to_nothing(mat, other):
+    import h5py
+
+    mat["detected-0"][0, 0] = h5py.Reference()
+
+
+def replaced(field, value):
+    def harm(mat, other):
+        del mat[field]
+        if value is not None:
+            mat[field] = value
+
+    return harm
+
+
+FIRST = "image 1_001_1_01.png of 'detected'"
+CHANNELS = {count: np.zeros((count, 4, 8), np.uint8) for count in (1, 4, 5)}
+MISCHIEF = {
+    "external storage": (image(external), f"{FIRST} lies in another file"),
+    "virtual": (image(virtual), f"{FIRST} lies in another file"),
+    "external link": (linked("external"), "'detected' is a link to elsewhere"),
+    "soft link to itself": (linked("soft"), "'detected' is a link to elsewhere"),
+    "hard link to its group": (linked("cycle"), "'detected' is no array"),
+    "reference to its own cells": (
+        lambda mat, other: mat["detected-0"].__setitem__((0, 0), mat["detected-0"].ref),
+        f"{FIRST} holds object of shape",
+    ),
+    "reference to a group": (image(lambda mat, name, other: mat.create_group(name)), f"{FIRST} is no array"),
+    "reference to nothing": (reference_to_nothing, f"{FIRST} refers to nothing"),
+    "60 GB": (claimed((3, 10**5, 2 * 10**5)), f"{FIRST} claims 60,000,000,000 bytes"),
+    "60 GB in chunks": (claimed((3, 10**5, 2 * 10**5), chunks=(3, 100, 100), compression="gzip"), "claims 60,000,000"),
+    "huge chunk": (claimed((3, 4, 8), chunks=(3, 2**14, 2**14), maxshape=(None,) * 3), f"{FIRST} claims 96 bytes"),
+    "nothing behind it": (claimed((3, 400, 800)), f"{FIRST} claims 960,000 bytes of shape .* in 0 stored"),
+    "packed otherwise": (array(np.zeros((3, 4, 8), np.uint8), compression="lzf"), f"{FIRST} is packed in a way"),
+    "numbers": (array(np.zeros((3, 4, 8))), f"{FIRST} holds float64 of shape"),
+    "text": (array("a person"), f"{FIRST} holds object of shape"),
+    "letters": (array(np.zeros((1, 8), np.uint16)), f"{FIRST} holds uint16 of shape"),
+    "greys": (array(np.zeros((4, 8), np.uint8)), f"{FIRST} holds uint8 of shape .8, 4. where a picture of three 8-bit"),
+    **{f"{count} channels": (array(value), f"{FIRST} holds uint8 of shape") for count, value in CHANNELS.items()},
+    "no field": (replaced("detected", None), "'detected' is not there"),
+    "field of numbers": (replaced("detected", np.zeros((1, 2))), "'detected' holds float64 of shape .2, 1. where"),
+    "field of text": (replaced("detected", "people"), "'detected' holds object of shape"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MISCHIEF)
+def test_cuhk03_reads_nothing_but_its_own_pictures(tmp_path, cuhk, kind, monkeypatch, capsys):
+    import h5py
+
+    harm, words = MISCHIEF[kind]
+    path = cuhk / "cuhk03_release/cuhk-03.mat"
+    with h5py.File(path, "a") as mat:
+        harm(mat, tmp_path / "other.h5")
+    monkeypatch.setitem(PUBLISHED, "cuhk03_detected", SMALL["cuhk03_detected"])
+    out = ["--out", str(tmp_path / "data"), "--boxes", "detected"]
+    with at_most(10):
+        assert main(["cuhk03", "--raw", str(cuhk), *out]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(f"error: {path}: .*{words}", line), line
+    assert not (tmp_path / "data/cuhk03_detected").exists()
 
 
 def check_evaluation(tmp_path, data, queries):
