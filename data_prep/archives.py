@@ -86,9 +86,13 @@ def _tar_members(archive):
         yield info.name, kind, info.size, lambda info=info: archive.extractfile(info)
 
 
+def _allowed(archive, limits):
+    return min(limits.bytes, limits.ratio * archive.stat().st_size)
+
+
 def _checked(members, archive, limits):
     """The members, each as (parts, kind, bytes, open); raises DataError at the first that breaks a rule."""
-    total, seen, allowed = 0, set(), min(limits.bytes, limits.ratio * archive.stat().st_size)
+    total, seen, allowed = 0, set(), _allowed(archive, limits)
     for number, (name, kind, size, opened) in enumerate(members, 1):
         parts = safe_parts(name)
         if parts is None:
@@ -138,6 +142,10 @@ def unpack(archive, folder, limits=Limits(), progress=True):
                 len(opened.infolist()) if zipped else None,
                 progress,
             )
+            if not zipped:  # to the very end, where what packs a tar keeps its checksum
+                for _ in range(-(-_allowed(archive, limits) // 2**20)):
+                    if not opened.fileobj.read(2**20):
+                        break
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the archive's
             raise

@@ -176,7 +176,6 @@ def _missing(path):
     try:
         check_regular(path)
     except OSError as error:
-        return (
-            "a link that leads nowhere" if not path.exists() and os.path.islink(path) else error.strerror or str(error)
-        )
+        nowhere = isinstance(error, FileNotFoundError) and os.path.islink(path)
+        return "a link that leads nowhere" if nowhere else error.strerror or str(error)
     return ""

@@ -77,7 +77,7 @@ def _check(row, seen):
         else:
             reason = unfit_text(str(value))
         if reason:
-            raise DataError(f"{short(row['file'])} cannot stand in an index: its {column} {short(str(value))} {reason}")
+            raise DataError(f"{short(row['file'])} cannot stand in an index: its {column} {short(value)} {reason}")
 
 
 def read_index(folder):

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -20,21 +21,22 @@ import numpy as np
 import pytest
 import raw_sets
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from people import at_most
 from PIL import Image
 from raw_sets import DUKE, MARKET, MSMT, SMALL, jpeg, packed
 
-from data_prep import bounding_boxes, folder, msmt17, real
+from data_prep import bounding_boxes, folder, market_layout, msmt17, real
 from data_prep.__main__ import main
 from data_prep.archives import Limits, safe_parts, unpack
-from data_prep.market_layout import INDEX_COLUMNS, DataError, fingerprint
+from data_prep.market_layout import FOLDERS, INDEX_COLUMNS, DataError, fingerprint, write_index
 from data_prep.published import PUBLISHED, differences
 from data_prep.store import locked
 from data_prep.verify import verify
 from paul import checkpoint, cli
-from paul.data.datasets import ReidDataset
+from paul.data.datasets import SPLITS, ReidDataset
+from paul.data.files import unfit_text
 from paul.experiments.runner import evaluate_model
 from paul.options import PatchNetOptions
 from paul.patchnet import PatchNet
@@ -532,6 +534,179 @@ def test_an_option_at_fault_is_named(tmp_path, options, message):
         prepare(real.plan_folder(**options), raw, tmp_path / "data")
 
 
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_what_is_no_file_is_never_waited_for(tmp_path, kind, monkeypatch, capsys):
+    """As --raw, as --csv, and in the place of an image, a list or a lock."""
+    monkeypatch.chdir(tmp_path)  # the name of a socket must be short
+    monkeypatch.setitem(PUBLISHED, "market1501", SMALL["market1501"])
+
+    def put(path):
+        Path(path).unlink(missing_ok=True)
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            with socket.socket(socket.AF_UNIX) as plug:
+                plug.bind(str(path))
+        else:
+            Path(path).symlink_to("/dev/zero")
+
+    def said(*command):
+        with at_most(10):
+            assert main([*command]) == 1
+        return capsys.readouterr().err.splitlines()
+
+    put("raw")
+    for command in ("market1501", "msmt17", "cuhk03", "folder"):
+        assert said(command, "--raw", "raw") == [
+            f"error: --raw raw: it is a {kind}, no regular file; name a folder, or an archive as downloaded"
+        ]
+    assert said("folder", "--raw", ".", "--csv", "raw") == [f"error: --csv raw: it is a {kind}, no regular file"]
+    raw_sets.market(Path("market"))
+    put("market/query/0001_c1s1_001051_00.jpg")
+    assert "  not images: query/0001_c1s1_001051_00.jpg" in said("market1501", "--raw", "market")
+    raw_sets.msmt(Path("msmt"))
+    put("msmt/list_val.txt")
+    assert "no folder in it holds list_train.txt" in said("msmt17", "--raw", "msmt")[0]
+    raw_sets.write(Path("own"), ["a.jpg", "b.jpg"])
+    put("own/b.jpg")
+    assert f"  missing: b.jpg (it is a {kind}, no regular file)" in said("folder", "--raw", "own")
+    assert main(["folder", "--raw", "own", "--accept-counts", "--copy"]) == 0
+    put("data/mine/a.jpg")
+    assert "no longer match" in said("folder", "--raw", "own", "--accept-counts", "--copy")[-1]
+    assert "missing: a.jpg" in "".join(said("verify", "data/mine"))
+    for name in ("card.json", "index.csv"):
+        put(f"data/mine/{name}")
+        assert f"it is a {kind}, no regular file" in said("verify", "data/mine")[0]
+    if kind != "socket":
+        put("data/.lock")
+        with at_most(10):
+            assert main(["folder", "--raw", "own", "--accept-counts", "--overwrite"]) == 0
+
+
+def test_a_pattern_that_tries_endless_ways_ends(tmp_path, monkeypatch):
+    raw = raw_sets.write(tmp_path / "raw", ["a" * 60 + ".jpg", "b.jpg"])
+    monkeypatch.setattr(folder, "PATIENCE", 0.5)
+    with at_most(10), pytest.raises(DataError, match=r"--pattern \(a\+\)\+b: its search through 2 names did not end"):
+        prepare(real.plan_folder(pattern="(a+)+b"), raw, tmp_path / "data")
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\0"), min_size=1), unique=True),
+    st.sampled_from(["(?P<person_id>.)", "b|(?P<camera_id>a)?", r"^\w", "", "(?i)A(?P<frame>$)"]),
+)
+@settings(max_examples=20)
+def test_a_pattern_finds_what_a_plain_search_finds(names, pattern):
+    matched, extra = folder.named(names, folder.compiled(pattern), "query")
+    found = {name: re.search(pattern, name) for name in names}
+    assert extra == [name for name in names if not found[name]]
+    assert matched == [
+        (name, {"file": name, "split": "query", **{key: text or "" for key, text in match.groupdict().items()}})
+        for name, match in found.items()
+        if match
+    ]
+
+
+def test_a_table_gets_what_it_names_wherever_it_lies(tmp_path):
+    """In a prepared set, in a hidden folder, and behind links to folders and to files."""
+    raw = raw_sets.write(tmp_path / "raw", ["here/a.jpg", ".hidden/b.jpg"])
+    raw_sets.write(tmp_path / "away", {"cam/c.jpg": jpeg(7), "d.jpg": jpeg(8)})
+    prepare_market(raw_sets.market(tmp_path / "market"), raw)
+    (raw / "linked").symlink_to(tmp_path / "away/cam")
+    (raw / "d.jpg").symlink_to(tmp_path / "away/d.jpg")
+    files = ["here/a.jpg", ".hidden/b.jpg", "linked/c.jpg", "d.jpg", f"market1501/{next(iter(MARKET))}"]
+    given = table(tmp_path / "my.csv", *(f"{file},1,1,train" for file in files))
+    prepare(real.plan_folder("mine", given), raw, tmp_path / "data")
+    assert set(index(tmp_path / "data/mine")) == set(files)
+    for file in files:
+        assert (tmp_path / "data/mine" / file).read_bytes() == (raw / file).read_bytes()
+
+
+def test_what_a_table_names_and_cannot_be_taken_is_given_with_its_reason(tmp_path):
+    raw = raw_sets.write(tmp_path / "raw", ["a.jpg", "folder.jpg/b.jpg"])
+    os.mkfifo(raw / "pipe.jpg")
+    (raw / "nowhere.jpg").symlink_to("none")
+    (raw / "loop.jpg").symlink_to("loop.jpg")
+    names = ["a.jpg", "none.jpg", "a.jpg/c.jpg", "folder.jpg", "pipe.jpg", "nowhere.jpg", "loop.jpg"]
+    given = table(tmp_path / "my.csv", *(f"{name},1,1,train" for name in names))
+    with pytest.raises(DataError) as refused:
+        prepare(real.plan_folder("mine", given), raw, tmp_path / "data")
+    assert (
+        "missing: none.jpg (No such file or directory), a.jpg/c.jpg (Not a directory), folder.jpg (Is a directory), "
+        "pipe.jpg (it is a pipe, no regular file), nowhere.jpg (a link that leads nowhere), loop.jpg (Too many levels"
+    ) in str(refused.value)
+    prepare(real.plan_folder("mine", given), raw, tmp_path / "data", accept=True)
+    assert set(index(tmp_path / "data/mine")) == {"a.jpg"}
+
+
+# ---- the limits of what is written are those of what is read
+
+ODD = st.text(st.sampled_from("ab/.\\:-\0\n\r\t\u2028\x85\u00a0ж,\"' \ud800\ufeff"), max_size=8)
+PATHS = ODD | st.sampled_from(["a.jpg", "b c.jpg", "x" * 4096, "x" * 4097, "ä" * 4096, "..", "NA", "nan", "1", "1e5"])
+IDS = st.sampled_from(
+    [-(2**53) - 1, -(2**53), -1, 0, 1, 7, 2**31, 2**53 - 1, 2**53, 2**53 + 1, 10**19, 10**20, 10**4300]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(
+    st.lists(
+        st.tuples(PATHS, st.sampled_from([*FOLDERS] * 3 + ["", "test"]), IDS, IDS, ODD, ODD), min_size=1, max_size=3
+    )
+)
+def test_what_is_written_is_read_back_and_what_is_not_read_is_not_written(tmp_path, rows):
+    rows = [dict(zip(INDEX_COLUMNS, row)) for row in rows]
+    try:
+        write_index(tmp_path, rows)
+    except DataError as refused:
+        assert "cannot stand in an index" in str(refused) and len(str(refused)) < 600
+    else:
+        assert read_back(tmp_path) == [tuple(row.values())[:4] for row in rows]
+        return
+    unread = any(
+        unfit_text(row[column]) for row in rows for column in ("sequence", "frame")
+    )  # paul does not look there
+    if not unread and all(abs(row[column]) < 10**100 for row in rows for column in ("person_id", "camera_id")):
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ValueError):
+            patch.setattr(market_layout, "_check", lambda *_: None)
+            write_index(tmp_path, rows)
+            assert read_back(tmp_path) != [tuple(row.values())[:4] for row in rows], "refused for no reason"
+
+
+def read_back(folder):
+    return list(ReidDataset.load(folder).frame[list(INDEX_COLUMNS[:4])].itertuples(index=False, name=None))
+
+
+@pytest.mark.parametrize("column", ["person_id", "camera_id"])
+@pytest.mark.parametrize(("value", "fits"), [("9" * 5000, False), ("9" * 20, False), (str(2**53 + 1), False),
+                                             (str(2**53), True), ("0" * 5000 + "7", False)])  # fmt: skip
+def test_an_id_that_could_not_be_read_back_is_not_written(tmp_path, column, value, fits):
+    row = {"person_id": "1", "camera_id": "2", column: value}
+    given = table(tmp_path / "my.csv", f"入口/三.png,{row['person_id']},{row['camera_id']},train")
+    plan = real.plan_folder("mine", given)
+    if fits:
+        prepare(plan, own(tmp_path / "raw"), tmp_path / "data")
+        assert ReidDataset.load(tmp_path / "data/mine").frame[column][0] == 2**53
+        return
+    with pytest.raises(DataError, match=f"my.csv, line 2: {column} .{{1,90}} is ") as refused:
+        prepare(plan, own(tmp_path / "raw"), tmp_path / "data")
+    assert len(str(refused.value)) < 300 and not (tmp_path / "data/mine").exists()
+
+
+def test_names_that_no_index_holds_are_refused_by_name(tmp_path):
+    raw = raw_sets.write(tmp_path / "raw", ["a\rb.jpg"])
+    with pytest.raises(DataError, match=r"file 'a\\rb.jpg' holds a control character"):
+        prepare(real.plan_folder(), raw, tmp_path / "data")
+    with pytest.raises(DataError, match=r"--name 'a\\nb': choose a plain name"):
+        real.plan_folder("a\nb")
+    (raw / "a\rb.jpg").rename(raw / ("x" * 251 + ".jpg"))
+    prepare(real.plan_folder(), raw, tmp_path / "data", link=False)
+    verify(tmp_path / "data/mine", progress=False)
+
+
+def test_paul_and_its_preparation_know_the_same_splits():
+    assert tuple(FOLDERS) == SPLITS
+
+
 # ---- other than published
 
 
@@ -732,7 +907,20 @@ def hostile_tar(path, name, kind=tarfile.REGTYPE, link="", data=b"x"):
     return path
 
 
+def sparse_tar(path, **headers):
+    """A member with holes, as the headers of PAX or, without any, of GNU say where."""
+    kind = tarfile.PAX_FORMAT if headers else tarfile.GNU_FORMAT
+    with gzip.open(path, "wb") as stream, tarfile.open(fileobj=stream, mode="w", format=kind) as archive:
+        info = tarfile.TarInfo("query/a.jpg")
+        info.type = tarfile.REGTYPE if headers else tarfile.GNUTYPE_SPARSE
+        info.pax_headers, info.size = {f"GNU.sparse.{key}": value for key, value in headers.items()}, 4
+        archive.addfile(info, io.BytesIO(b"1\n0\n"))
+    return path
+
+
 HOSTILE = {
+    "sparse": lambda path: sparse_tar(path, map="0,4", size="4"),
+    "old sparse": sparse_tar,
     "up": lambda path: hostile_zip(path, "../../evil.jpg"),
     "absolute": lambda path: hostile_zip(path, "/tmp/evil.jpg"),
     "drive": lambda path: hostile_zip(path, "C:/evil.jpg"),
@@ -786,6 +974,45 @@ def test_a_broken_archive_is_named(tmp_path, kind):
     with pytest.raises(DataError, match=rf"{path.name}: no zip or tar archive, or damaged or cut short"):
         prepare_market(path, tmp_path / "data")
     assert leftovers(tmp_path / "data") == []
+
+
+NEGATIVE = bytes([255] * 12)  # -1, as tar writes numbers that are too long for its field
+
+
+@pytest.mark.parametrize("headers", [{"map": "0,x", "size": "4"}, {"map": "0", "size": "4"},
+                                     {"size": "x", "map": "0,4"},
+                                     {"major": "1", "minor": "0", "name": "a", "realsize": "4"},
+                                     {"major": "1", "minor": "0"}, {"size": "9" * 5000, "map": "0,4"}])  # fmt: skip
+def test_a_member_whose_holes_make_no_sense_is_named(tmp_path, headers):
+    path = sparse_tar(tmp_path / "x.tar.gz", **headers)
+    with pytest.raises(DataError, match=r"x.tar.gz: .*(damaged or cut short|is a sparse file|more than)"):
+        unpack(path, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE])
+def test_a_member_of_less_than_no_bytes_is_named_at_once(tmp_path, kind):
+    info = tarfile.TarInfo("a.jpg")
+    info.type = kind
+    header = bytearray(info.tobuf())
+    header[124:136] = NEGATIVE
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "x.tar").write_bytes(bytes(header) + bytes(10240))
+    with at_most(10), pytest.raises(DataError, match="x.tar: no zip or tar archive, or damaged or cut short"):
+        unpack(tmp_path / "x.tar", tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_damage_inside_of_a_packed_archive_is_named(tmp_path, kind):
+    path = tmp_path / f"market.tar.{kind}"
+    with tarfile.open(path, f"w:{kind}") as stream:
+        stream.add(raw_sets.write(tmp_path / "raw", [f"query/{number}.jpg" for number in range(200)]), "top")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"market.tar.*: no zip or tar archive, or damaged or cut short"):
+        unpack(path, tmp_path / "out", progress=False)
 
 
 def test_an_encrypted_archive_is_named(tmp_path):

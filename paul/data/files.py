@@ -71,6 +71,7 @@ def first_unfit(paths: Sequence[str]) -> int | None:
     return next((row for row, path in enumerate(paths) if unfit_path(path)), None) if suspicious else None
 
 
-def short(text: str) -> str:
-    """A text for a message, quoted, and cut where it is long."""
+def short(value: str | int) -> str:
+    """A text or a number for a message, quoted, and cut where it is long."""
+    text = value if isinstance(value, str) else hex(value) if abs(value) >= 2**64 else str(value)
     return repr(text if len(text) <= 80 else f"{text[:80]}...")
