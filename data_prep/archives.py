@@ -1,5 +1,6 @@
 """Unpacks an archive as downloaded and trusts nothing in it: plain files only, all below one folder, within limits."""
 
+import errno
 import shutil
 import stat
 import struct
@@ -14,7 +15,7 @@ from data_prep.market_layout import DataError
 from data_prep.progress import bar
 from paul.data.files import safe_parts
 
-# what the readers raise for damaged contents; OSError, where it comes from no system, for gzip and bz2
+# what the readers raise for damaged contents; OSError for gzip and bz2, and for places before a file's beginning
 DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -147,7 +148,7 @@ def unpack(archive, folder, limits=Limits(), progress=True):
                     if not opened.fileobj.read(2**20):
                         break
     except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the archive's
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the disk's, not the archive's
             raise
         shutil.rmtree(folder, ignore_errors=True)
         raise DataError(

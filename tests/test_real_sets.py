@@ -1003,6 +1003,16 @@ def test_a_member_of_less_than_no_bytes_is_named_at_once(tmp_path, kind):
         unpack(tmp_path / "x.tar", tmp_path / "out", progress=False)
 
 
+def test_a_directory_before_the_beginning_is_named(tmp_path):
+    path = packed(raw_sets.market(tmp_path / "raw"), tmp_path / "m.zip")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x05\x06") + 16
+    data[at : at + 4] = (len(data) + 1000).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"m.zip: no zip or tar archive, or damaged or cut short"):
+        unpack(path, tmp_path / "out", progress=False)
+
+
 @pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
 def test_damage_inside_of_a_packed_archive_is_named(tmp_path, kind):
     path = tmp_path / f"market.tar.{kind}"
