@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from data_prep.market_layout import DataError
-from paul.data.files import check_regular
+from paul.engine.regular import check_regular
 
 
 def _synthetic(options):

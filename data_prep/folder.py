@@ -10,7 +10,8 @@ from pathlib import Path
 
 from data_prep.market_layout import FOLDERS, DataError
 from data_prep.raw import IMAGE_SUFFIXES, Found, images_below, is_image
-from paul.data.files import LARGEST_ID, check_regular, safe_parts, short, unfit_path, unfit_text
+from paul.data.files import LARGEST_ID, safe_parts, short, unfit_path, unfit_text
+from paul.engine.regular import check_regular
 
 FIELDS = ("person_id", "camera_id", "split", "sequence", "frame")
 UNLABELLED, NO_CAMERA = -1, -1

@@ -16,8 +16,9 @@ from data_prep.progress import bar
 from data_prep.published import PUBLISHED, Published, counts_of, differences
 from data_prep.raw import first
 from data_prep.store import locked, replace_folder
-from paul.data.files import check_regular, read_bytes, short, unfit_text
+from paul.data.files import read_bytes, short, unfit_text
 from paul.data.images import DAMAGED, open_image
+from paul.engine.regular import check_regular
 
 LAYOUT = 1  # raise it whenever the index or the folder of a prepared set changes
 COLUMNS = {

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from paul.data.files import LARGEST_ID, check_regular, first_unfit, read_bytes, short, unfit_path
+from paul.data.files import LARGEST_ID, first_unfit, read_bytes, short, unfit_path
+from paul.engine.regular import check_regular
 
 COLUMNS = ("file", "split", "person_id", "camera_id")
 SPLITS = ("train", "query", "gallery", "val_query", "val_gallery")

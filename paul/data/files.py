@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from paul.engine.regular import check_regular
+
 LARGEST_ID = 2**53  # whole numbers beyond are not told apart once a table has read them as floating-point ones
 LONGEST = 4096  # letters of a text in an index; no path is longer
-_KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a disk"))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-def check_regular(path: str | Path) -> None:
-    """Raises OSError for what is no regular file, or is not there: opening a pipe would wait for a writer, and a device
-    may never end."""
-    mode = os.stat(path).st_mode
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-    if not stat.S_ISREG(mode):
-        raise OSError(f"it is {next((name for test, name in _KINDS if test(mode)), 'special')}, no regular file")
 
 
 def read_bytes(path: str | Path) -> bytes:

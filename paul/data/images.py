@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from paul.data.files import check_regular
+from paul.engine.regular import check_regular
 
 if TYPE_CHECKING:
     from paul.data.datasets import Split
