@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from data_prep.market_layout import DataError
+from paul.engine.regular import check_regular
 
 
 def _synthetic(options):
@@ -26,7 +27,13 @@ def _synthetic(options):
 def _contact(options):
     from data_prep.contact import contact_sheet
 
-    contact_sheet(options.data, options.people, options.views).save(options.out)
+    sheet = contact_sheet(options.data, options.people, options.views)
+    try:
+        if Path(options.out).exists():
+            check_regular(options.out)
+        sheet.save(options.out)
+    except (ValueError, OSError) as error:
+        raise DataError(f"--out {options.out}: {error}") from error
     print(options.out)
 
 
@@ -181,6 +188,10 @@ def main(arguments=None):
         options.run(options)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        fault = f"{error.filename}: {error.strerror}" if error.filename else error
+        print(f"error: {fault}; --out must be a folder that can be written, and what is read readable", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: complete sets were kept; the same command goes on", file=sys.stderr)

@@ -1,8 +1,9 @@
 """Unpacks an archive as downloaded and trusts nothing in it: plain files only, all below one folder, within limits."""
 
-import re
+import errno
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -12,8 +13,26 @@ from pathlib import Path
 
 from data_prep.market_layout import DataError
 from data_prep.progress import bar
+from paul.data.files import safe_parts
 
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, NotImplementedError)
+# what the readers raise for damaged contents; OSError for gzip and bz2, and for places before a file's beginning
+DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    LZMAError,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    struct.error,
+)
 HEADER_BYTES = 2**20  # a tar header that carries a long name is read whole into memory
 _CARRIERS = (
     tarfile.XHDTYPE,
@@ -37,12 +56,12 @@ class Limits:
 
 
 class _Header(tarfile.TarInfo):
-    """A tar header that refuses to describe another header of absurd length."""
+    """A tar header that refuses to describe another header of absurd length, or anything of less than no length."""
 
     @classmethod
     def frombuf(cls, buf, encoding, errors):
         header = super().frombuf(buf, encoding, errors)
-        if header.type in _CARRIERS and header.size > HEADER_BYTES:
+        if header.size < 0 or (header.type in _CARRIERS and header.size > HEADER_BYTES):
             raise tarfile.TarError(f"a header of {header.size:,} bytes")
         return header
 
@@ -62,20 +81,19 @@ def _zip_members(archive):
 def _tar_members(archive):
     for info in archive:
         kind = "folder" if info.isdir() else "file" if info.isreg() else "link or device"
+        kind = "sparse file" if info.issparse() else kind
+        if info.size < 0:
+            raise tarfile.TarError(f"a member of {info.size:,} bytes")
         yield info.name, kind, info.size, lambda info=info: archive.extractfile(info)
 
 
-def safe_parts(name):
-    """The parts of a relative path that stays below its folder; None for any other."""
-    parts = name.replace("\\", "/").split("/")
-    if not parts[0] or ".." in parts or "\0" in name or re.match(r"[A-Za-z]:", name):
-        return None
-    return [part for part in parts if part not in ("", ".")]
+def _allowed(archive, limits):
+    return min(limits.bytes, limits.ratio * archive.stat().st_size)
 
 
 def _checked(members, archive, limits):
     """The members, each as (parts, kind, bytes, open); raises DataError at the first that breaks a rule."""
-    total, seen, allowed = 0, set(), min(limits.bytes, limits.ratio * archive.stat().st_size)
+    total, seen, allowed = 0, set(), _allowed(archive, limits)
     for number, (name, kind, size, opened) in enumerate(members, 1):
         parts = safe_parts(name)
         if parts is None:
@@ -102,7 +120,9 @@ def unpack(archive, folder, limits=Limits(), progress=True):
     """
     archive, folder = Path(archive), Path(folder)
     identity = archive.stat()
-    origin = f"{archive.resolve()} {identity.st_size} {identity.st_mtime_ns}\n"
+    # a file that is replaced can keep size and time of change, but no system lets it keep the other two as well
+    status = identity.st_size, identity.st_mtime_ns, identity.st_ctime_ns, identity.st_ino
+    origin = f"{archive.resolve()} {status}\n"
     marker = folder / ".from"
     state = marker.read_text(encoding="utf-8") if marker.is_file() else ""
     if state == origin + "complete\n":
@@ -123,7 +143,13 @@ def unpack(archive, folder, limits=Limits(), progress=True):
                 len(opened.infolist()) if zipped else None,
                 progress,
             )
+            if not zipped:  # to the very end, where what packs a tar keeps its checksum
+                for _ in range(-(-_allowed(archive, limits) // 2**20)):
+                    if not opened.fileobj.read(2**20):
+                        break
     except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the disk's, not the archive's
+            raise
         shutil.rmtree(folder, ignore_errors=True)
         raise DataError(
             f"{archive}: no zip or tar archive, or damaged or cut short ({error}); "

@@ -1,6 +1,9 @@
-"""CUHK03, new protocol: the images lie in a MATLAB file, who is in which split in another (Zhong et al., CVPR 2017)."""
+"""CUHK03, new protocol: the images lie in a MATLAB file, who is in which split in another (Zhong et al., CVPR 2017).
 
-import os
+A MATLAB file is HDF5, which can point into other files and claim any size: all is looked at before it is read.
+"""
+
+import math
 import zlib
 from pathlib import Path
 
@@ -17,19 +20,29 @@ SPLIT_FILES = {
     "labelled": "cuhk03_new_protocol_config_labeled.mat",
 }
 FIELDS = {"detected": "detected", "labelled": "labeled"}
+# ten times what CUHK03 has: five camera pairs, 843 people by ten shots in one of them, pictures below 200 kB
+MOST_PAIRS, MOST_SHOTS, MOST_BYTES = 50, 100_000, 2**21
+SPLIT_BYTES = 2**22  # its split files have 100 kB
+FILTERS = {1, 2, 3}  # HDF5's numbers of deflate, shuffle and checksum: what MATLAB writes
+DEFLATE = 1032  # bytes that one byte unpacks to at most
 
 
-def open_images(path):
-    """The MATLAB v7.3 file as an HDF5 mapping, to be closed; raises DataError where h5py is missing."""
+def h5py():
+    """The package, which only this set needs; raises DataError where it is missing."""
     try:
         import h5py
     except ImportError as error:
         raise DataError(
-            f"{path}: reading it needs the package h5py; install the extra for this set "
+            f"{IMAGES}: reading it needs the package h5py; install the extra for this set "
             "with: pip install '.[cuhk03]' (or h5py alone)"
         ) from error
+    return h5py
+
+
+def open_images(path):
+    """The MATLAB v7.3 file as an HDF5 mapping, to be closed."""
     try:
-        return h5py.File(path, "r")
+        return h5py().File(path, "r")
     except OSError as error:
         raise DataError(f"{path}: not a MATLAB v7.3 file, or damaged ({error})") from error
 
@@ -45,6 +58,8 @@ def read_split(path):
             "with: pip install '.[cuhk03]' (or scipy alone)"
         ) from error
     try:
+        if path.stat().st_size > SPLIT_BYTES:
+            raise ValueError(f"larger than {SPLIT_BYTES:,} bytes")
         table = loadmat(path)
         names = [str(cell[0]) for cell in table["filelist"].ravel()]
         people, cameras = (table[key].ravel().astype(int) for key in ("labels", "camId"))
@@ -60,6 +75,8 @@ def read_split(path):
         TypeError,
         OSError,
         NotImplementedError,
+        MemoryError,
+        OverflowError,
         zlib.error,
         MatReadError,
     ) as error:
@@ -73,13 +90,66 @@ def images_of(mat, field):
 
     MATLAB stores a cell per camera pair, in it people x 10 cells, some empty; images 1-5 are the first camera's.
     HDF5 keeps all of it transposed.
+    Raises DataError naming what is no cell or no image, lies in another file, or claims more than it holds.
     """
-    for pair, pair_cell in enumerate(np.asarray(mat[field]).ravel(), 1):
-        for person, shots in enumerate(np.asarray(mat[pair_cell]).T, 1):
-            for shot, cell in enumerate(shots, 1):
-                image = np.asarray(mat[cell])
-                if image.ndim == 3 and image.size:  # an empty cell holds its own shape, a vector
-                    yield f"{pair}_{person:03d}_{1 if shot <= 5 else 2}_{shot:02d}.png", image.T
+    pairs = _array(mat, field, "cells", repr(field), MOST_PAIRS)
+    for pair, pair_cell in enumerate([] if pairs is None else pairs.ravel(), 1):
+        shots = _array(mat, pair_cell, "cells", f"camera pair {pair} of {field!r}", MOST_SHOTS)
+        for person, row in enumerate([] if shots is None else shots.T, 1):
+            for shot, cell in enumerate(row, 1):
+                name = f"{pair}_{person:03d}_{1 if shot <= 5 else 2}_{shot:02d}.png"
+                image = _array(mat, cell, "image", f"image {name} of {field!r}", MOST_BYTES)
+                if image is not None:
+                    yield name, image.T
+
+
+def _array(mat, key, kind, what, most):
+    """The array of "cells" or of an "image" that a name or a reference leads to, None for an empty one.
+
+    Raises DataError, before anything is read, for what is neither or has more than `most` entries.
+    """
+    try:
+        found = _found(mat, key)
+        if found.dtype == np.uint64 and found.ndim == 1 and found.size <= 4:  # an empty array is stored as its shape
+            return None
+        shape = tuple(found.shape)
+        if kind == "cells":
+            fits = h5py().check_ref_dtype(found.dtype) is h5py().Reference and len(shape) == 2
+            wanted = "a table of references"
+        else:
+            fits = found.dtype == np.uint8 and len(shape) == 3 and shape[0] == 3
+            wanted = "a picture of three 8-bit colours"
+        if not fits:
+            raise ValueError(f"holds {found.dtype} of shape {shape[::-1]} where {wanted} should be")
+        claimed = max(found.size, math.prod(found.chunks or ()))
+        stored = found.id.get_storage_size()
+        if claimed > most or found.nbytes > DEFLATE * stored or stored > 2 * claimed * found.dtype.itemsize + 4096:
+            raise ValueError(f"claims {found.nbytes:,} bytes of shape {shape[::-1]} in {stored:,} stored ones")
+        return found[()] if found.size else None
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, MemoryError) as error:
+        raise DataError(f"{mat.filename}: {what} {error or type(error).__name__}; fetch it again") from error
+
+
+def _found(mat, key):
+    """The data set of this very file that a name or a reference leads to; raises ValueError for anything else."""
+    if isinstance(key, str):
+        links, name = mat.id.links, key.encode()  # `key in mat` would follow a link into another file
+        if not links.exists(name):
+            raise ValueError("is not there")
+        if links.get_info(name).type != h5py().h5l.TYPE_HARD:
+            raise ValueError("is a link to elsewhere")
+    elif not key:
+        raise ValueError("refers to nothing")
+    found = mat[key]
+    if not isinstance(found, h5py().Dataset) or found.shape is None:
+        raise ValueError("is no array")
+    if found.external or found.is_virtual:
+        raise ValueError("lies in another file")
+    options = found.id.get_create_plist()
+    filters = [options.get_filter(number)[0] for number in range(options.get_nfilters())]
+    if set(filters) - FILTERS or len(set(filters)) < len(filters):
+        raise ValueError("is packed in a way that MATLAB does not use")
+    return found
 
 
 def read(raw, work, beside, boxes, splits=None, progress=True):
@@ -91,14 +161,11 @@ def read(raw, work, beside, boxes, splits=None, progress=True):
     """
     top = find_top(raw, lambda folder: (folder / IMAGES).is_file(), IMAGES)
     chosen = read_split(_split_file(raw, top, beside, boxes, splits))
-    origin = (top / IMAGES).stat()
-    folder = Path(work) / f"{boxes}-{origin.st_size}-{origin.st_mtime_ns}"  # another file's images are not mistaken
+    folder = Path(work) / boxes
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {name for rows in chosen.values() for name, _, _ in rows}
     found, written = Found(), set()
     with open_images(top / IMAGES) as mat:
-        if FIELDS[boxes] not in mat:
-            raise DataError(f"{top / IMAGES}: holds no images called {FIELDS[boxes]!r}")
         for name, pixels in bar(
             images_of(mat, FIELDS[boxes]), progress, desc=f"decoding {boxes}", total=len(wanted), unit="image"
         ):
@@ -106,10 +173,7 @@ def read(raw, work, beside, boxes, splits=None, progress=True):
                 found.extra.append(name)
                 continue
             written.add(name)
-            if not (folder / name).exists():
-                half = folder / f".{name}"
-                Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)).save(half, "PNG")
-                os.replace(half, folder / name)
+            Image.fromarray(np.ascontiguousarray(pixels)).save(folder / name, "PNG")
     for split, rows in chosen.items():
         for name, person, camera in rows:
             file = f"images/{name}"

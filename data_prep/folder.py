@@ -1,15 +1,21 @@
 """Your own cameras: images in any folders, and a table, a pattern over names, or nothing that says who is where."""
 
 import csv
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-from data_prep.archives import safe_parts
 from data_prep.market_layout import FOLDERS, DataError
-from data_prep.raw import Found, images_below, is_image
+from data_prep.raw import IMAGE_SUFFIXES, Found, images_below, is_image
+from paul.data.files import LARGEST_ID, safe_parts, short, unfit_path, unfit_text
+from paul.engine.regular import check_regular
 
 FIELDS = ("person_id", "camera_id", "split", "sequence", "frame")
 UNLABELLED, NO_CAMERA = -1, -1
+PATIENCE = 60  # seconds that a pattern may search for; a million names take two
 # a pattern may take the split from the names of folders, Market-1501's among them
 _SPLITS = {**{name: name for name in FOLDERS}, **{folder: name for name, folder in FOLDERS.items()}, "test": "gallery"}
 
@@ -26,18 +32,37 @@ def compiled(pattern):
     return expression
 
 
+# a process of its own: a search that tries all of endless ways to match heeds no clock, but a process can be ended
+_SEARCH = """
+import json, re, sys
+pattern, files = json.load(sys.stdin)
+found = map(re.compile(pattern).search, files)
+json.dump([match and match.groupdict("") for match in found], sys.stdout)
+"""
+
+
 def named(files, expression, split="train"):
-    """[(place, {field: text})] of the files that the expression finds something in, and the other files."""
-    matched, extra = [], []
-    for file in files:
-        match = expression.search(file)
-        if match:
-            matched.append(
-                (file, {"file": file, "split": split, **{key: text or "" for key, text in match.groupdict().items()}})
-            )
-        else:
-            extra.append(file)
-    return matched, extra
+    """[(place, {field: text})] of the files that the expression finds something in, and the other files.
+
+    Raises DataError where the search does not end.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", _SEARCH],
+            input=json.dumps([expression.pattern, files]).encode("ascii"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=PATIENCE,
+            check=True,
+        )
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+        raise DataError(
+            f"--pattern {expression.pattern}: its search through {len(files):,} names did not end within {PATIENCE} s; "
+            "a repeat inside a repeat, such as (a+)+, tries endless ways to match"
+        ) from error
+    found = dict(zip(files, json.loads(done.stdout)))
+    matched = [(file, {"file": file, "split": split, **groups}) for file, groups in found.items() if groups is not None]
+    return matched, [file for file, groups in found.items() if groups is None]
 
 
 def tabled(path):
@@ -81,22 +106,17 @@ def listed(entries):
     Raises DataError naming the place of the first entry at fault.
     """
     found, taken = Found(), set()
+    for place, fields in entries:
+        _check(place, fields)
     people = numbered(fields.get("person_id", "") for _, fields in entries if fields.get("person_id"))
     cameras = numbered(fields.get("camera_id", "") for _, fields in entries if fields.get("camera_id"))
     for place, fields in entries:
-        parts = safe_parts(fields["file"])
-        if not parts or not is_image(parts[-1]):
-            raise DataError(f"{place}: {fields['file']!r} is not the path of an image inside the folder")
-        file, split = "/".join(parts), _SPLITS.get(fields["split"])
+        file, split = "/".join(safe_parts(fields["file"])), _SPLITS.get(fields["split"])
         if split is None:
             raise DataError(f"{place}: unknown split {fields['split']!r}; use {', '.join(FOLDERS)}")
         if file in taken:
             raise DataError(f"{place}: {file} is listed twice")
         taken.add(file)
-        try:
-            file.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise DataError(f"{place!r}: the file's name is not valid text; rename it") from error
         person, camera = fields.get("person_id", ""), fields.get("camera_id", "")
         if split != "train" and not (person and camera):
             raise DataError(f"{place}: {split} needs person_id and camera_id; only images of train may go without")
@@ -119,6 +139,18 @@ def listed(entries):
     return found
 
 
+def _check(place, fields):
+    for key, text in fields.items():
+        reason = unfit_path(text) if key == "file" else unfit_text(text) if key in FIELDS else ""
+        if not reason and key == "file" and not is_image(safe_parts(text)[-1]):
+            reason = f"does not end like an image ({', '.join(sorted(IMAGE_SUFFIXES))}), or is hidden"
+        if not reason and key in ("person_id", "camera_id") and re.fullmatch(r"\d+", text, re.ASCII):
+            digits = text.lstrip("0")
+            reason = "is beyond 2**53" if len(digits) > 16 or int(digits or 0) > LARGEST_ID else ""
+        if reason:
+            raise DataError(f"{short(place)[1:-1]}: {key} {short(text)} {reason}")
+
+
 def read(raw, table=None, pattern="", split="train"):
     """Read a folder of images by a table or a pattern; returns Found.
 
@@ -126,15 +158,25 @@ def read(raw, table=None, pattern="", split="train"):
     (regular expression with named groups out of FIELDS, searched in each path below `raw`; without any, every image
     is an unlabelled one for training), split (of all images whose pattern has no such group).
     """
-    raw, present = Path(raw), images_below(raw)
-    if table is not None:
+    raw = Path(raw)
+    if table is not None:  # it names files, wherever below the folder: in prepared sets and behind links, too
         entries, extra = tabled(table), []
     else:
-        entries, extra = named(present, compiled(pattern), split)
+        entries, extra = named(images_below(raw), compiled(pattern), split)
     found = listed(entries)
     found.extra = extra
-    on_disk = set(present)
-    found.missing = [row["file"] for row in found.rows if row["file"] not in on_disk]
-    found.drop(set(found.missing))
+    missing = {row["file"]: reason for row in found.rows if (reason := _missing(raw / row["file"]))}
+    found.missing = [f"{file} ({reason})" for file, reason in missing.items()]
+    found.drop(missing)
     found.files = {row["file"]: raw / row["file"] for row in found.rows}
     return found
+
+
+def _missing(path):
+    """Why there is no regular file, "" where there is one."""
+    try:
+        check_regular(path)
+    except OSError as error:
+        nowhere = isinstance(error, FileNotFoundError) and os.path.islink(path)
+        return "a link that leads nowhere" if nowhere else error.strerror or str(error)
+    return ""

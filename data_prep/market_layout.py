@@ -2,10 +2,13 @@
 
 import csv
 import hashlib
+import io
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from paul.data.files import LARGEST_ID, read_bytes, short, unfit_path, unfit_text
 
 FOLDERS = {
     "train": "bounding_box_train",
@@ -46,33 +49,60 @@ class ImageName:
 
 
 def write_index(folder, rows):
-    """Write `index.csv`; rows are dictionaries with the same keys, the fixed columns first."""
+    """Write `index.csv`; rows are dictionaries with the same keys, the fixed columns first.
+
+    Raises DataError for a row that nothing could read back: a path that leaves the folder, a text or an id beyond the
+    limits of `paul.data.files`, an unknown split, a file for the second time.
+    """
     columns = list(rows[0])
     assert tuple(columns[: len(INDEX_COLUMNS)]) == INDEX_COLUMNS
+    seen = set()
+    for row in rows:
+        _check(row, seen)
+        seen.add(row["file"])
     with open(Path(folder) / "index.csv", "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
 
+def _check(row, seen):
+    for column, value in row.items():
+        if column in ("person_id", "camera_id"):
+            reason = "" if abs(value) <= LARGEST_ID else "is beyond 2**53"
+        elif column == "split":
+            reason = "" if value in FOLDERS else f"is none of {', '.join(FOLDERS)}"
+        elif column == "file":
+            reason = unfit_path(value) or ("is listed twice" if value in seen else "")
+        else:
+            reason = unfit_text(str(value))
+        if reason:
+            raise DataError(f"{short(row['file'])} cannot stand in an index: its {column} {short(value)} {reason}")
+
+
 def read_index(folder):
     """Read `index.csv` back as a list of dictionaries of strings; raises DataError where it cannot be read."""
     path = Path(folder) / "index.csv"
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: missing; is {folder} a prepared set?")
     try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
-    except (ValueError, csv.Error) as error:
+        return list(csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8"), newline="")))
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: not readable as a table ({error}); prepare the set again with --overwrite") from error
 
 
 def fingerprint(folder):
-    """sha256 over `index.csv` and then every image's bytes in the index's order, as a hexadecimal string."""
+    """sha256 over `index.csv` and then every image's bytes in the index's order, as a hexadecimal string.
+
+    Raises OSError for an image that is not there or no regular file, DataError for one outside the folder.
+    """
     folder = Path(folder)
-    digest = hashlib.sha256((folder / "index.csv").read_bytes())
+    digest = hashlib.sha256(read_bytes(folder / "index.csv"))
     for row in read_index(folder):
-        digest.update((folder / row["file"]).read_bytes())
+        reason = unfit_path(row["file"])
+        if reason:
+            raise DataError(f"{folder / 'index.csv'}: the file {short(row['file'])} {reason}")
+        digest.update(read_bytes(folder / row["file"]))
     return digest.hexdigest()
 
 
@@ -100,12 +130,12 @@ def write_card(folder, card):
 def read_card(folder):
     """The card of a set, or None where there is none; raises DataError where it cannot be read."""
     path = Path(folder) / "card.json"
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(read_bytes(path).decode("utf-8"))
         if not isinstance(card, dict):
             raise ValueError("no object")
         return card
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON ({error}); prepare the set again with --overwrite") from error

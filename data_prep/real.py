@@ -1,5 +1,6 @@
 """Real sets: from an archive or a folder that you hold to data/<name> with index and card. Nothing is downloaded."""
 
+import filecmp
 import hashlib
 import os
 import shutil
@@ -15,7 +16,9 @@ from data_prep.progress import bar
 from data_prep.published import PUBLISHED, Published, counts_of, differences
 from data_prep.raw import first
 from data_prep.store import locked, replace_folder
+from paul.data.files import read_bytes, short, unfit_text
 from paul.data.images import DAMAGED, open_image
+from paul.engine.regular import check_regular
 
 LAYOUT = 1  # raise it whenever the index or the folder of a prepared set changes
 COLUMNS = {
@@ -82,13 +85,16 @@ def plan_cuhk03(boxes="both", splits=None, progress=True):
 
 def plan_folder(name="mine", table=None, pattern="", split="train"):
     """Any folder of images -> data/<name>, by a table or by a pattern over file names."""
-    if name in PUBLISHED or name.startswith(".") or Path(name).name != name or not name:
-        raise DataError(f"--name {name}: choose a plain name that is not that of a published set")
+    if name in PUBLISHED or name.startswith(".") or Path(name).name != name or not name or unfit_text(name):
+        raise DataError(f"--name {short(name)}: choose a plain name that is not that of a published set")
     if table is not None and pattern:
         raise DataError("give either --csv or --pattern")
-    if table is not None and not Path(table).is_file():
+    if table is not None and not Path(table).exists():
         raise DataError(f"--csv {table}: no such file")
-    digest = hashlib.sha256(Path(table).read_bytes()).hexdigest() if table is not None else None
+    try:
+        digest = hashlib.sha256(read_bytes(table)).hexdigest() if table is not None else None
+    except OSError as error:
+        raise DataError(f"--csv {table}: {error.strerror or error}") from error
     return [
         Plan(
             name,
@@ -104,12 +110,18 @@ def prepare(plans, raw, out, link=True, accept=False, overwrite=False, published
     Args: plans, raw (archive or folder), out (folder), link (images of a raw folder become hard links, or symbolic
     ones across disks; else copies), accept (go on without files that do not belong, and with other counts than
     published), overwrite (replace what is there), published ({name: Published}), progress (show bars).
-    Returns {name: "kept" | "written"}.  Raises DataError naming the file or option at fault; what was there before
-    stays, and what an interrupted try had done is used at the next.
+    Returns {name: "kept" | "written"}.  Raises DataError naming the file or option at fault, OSError for what the
+    system does not let read or write; what was there before stays, and what an interrupted try had done is used at the
+    next.
     """
     raw, out = Path(raw), Path(out)
     if not raw.exists():
         raise DataError(f"--raw {raw}: no such file or folder")
+    if not raw.is_dir():
+        try:
+            check_regular(raw)
+        except OSError as error:
+            raise DataError(f"--raw {raw}: {error}; name a folder, or an archive as downloaded") from error
     work = out / f".{raw.resolve().name}.unpacked"
     states = {}
     try:
@@ -121,11 +133,6 @@ def prepare(plans, raw, out, link=True, accept=False, overwrite=False, published
             states[plan.name] = replace_folder(target, plan.recipe, overwrite, writing, resume=True)
         with locked(out / ".lock"):
             shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
-        raise DataError(
-            f"{error.filename or out}: {error.strerror or error}; --out must be a folder that can be "
-            "written, --raw a file or folder that can be read"
-        ) from error
     finally:
         with suppress(OSError):
             work.rmdir()  # holds something only where the next try can use it
@@ -230,7 +237,7 @@ def place(source, target, how):
         except OSError:
             if how == "linked":
                 return target.symlink_to(source.resolve())
-    half = target.with_name(f".{target.name}.half")
+    half = target.with_name(".half")
     shutil.copy2(source, half)
     os.replace(half, target)
 
@@ -240,5 +247,4 @@ def _placed(source, target, how):
         return False
     if how != "copied":
         return target.samefile(source)
-    theirs, ours = source.stat(), target.stat()
-    return not target.samefile(source) and (theirs.st_size, theirs.st_mtime_ns) == (ours.st_size, ours.st_mtime_ns)
+    return not target.samefile(source) and filecmp.cmp(source, target, shallow=False)

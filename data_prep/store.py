@@ -16,12 +16,15 @@ def locked(path):
     """Hold the lock file `path`; the system lets go of it however the process ends.  Raises DataError when held."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as stream:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # which does not wait, whatever stands there
+    try:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise DataError(f"{path.parent}: another preparation is writing here; wait for it to end") from error
         yield
+    finally:
+        os.close(lock)
 
 
 def check_kept(folder, recipe, overwrite):

@@ -4,12 +4,13 @@ import hashlib
 import os
 from pathlib import Path
 
-from data_prep.archives import safe_parts
-from data_prep.market_layout import FOLDERS, INDEX_COLUMNS, DataError, read_card, read_index
+from data_prep.market_layout import INDEX_COLUMNS, DataError, read_card
 from data_prep.progress import bar
 from data_prep.published import counts_of
 from data_prep.raw import first, images_below
 from data_prep.real import readable
+from paul.data.datasets import ReidDataset
+from paul.data.files import read_bytes
 
 
 def verify(folder, progress=True):
@@ -19,10 +20,9 @@ def verify(folder, progress=True):
     counts, bytes.
     """
     folder = Path(folder)
-    card, rows = read_card(folder), read_index(folder)
+    card, rows = read_card(folder), _rows(folder)
     if card is None:
         raise DataError(f"{folder / 'card.json'}: missing; prepare the set again")
-    _check_rows(folder / "index.csv", rows)
     files = [row["file"] for row in rows]
     wrong = []
     missing = [file for file in files if not (folder / file).is_file()]
@@ -36,9 +36,9 @@ def verify(folder, progress=True):
     if counts != card.get("counts"):
         wrong.append(f"counts: {counts} in the index, {card.get('counts')} in the card")
     if not missing:
-        digest = hashlib.sha256((folder / "index.csv").read_bytes())
+        digest = hashlib.sha256(read_bytes(folder / "index.csv"))
         for file in bar(files, progress, desc=f"verifying {folder.name}", unit="image"):
-            digest.update((folder / file).read_bytes())
+            digest.update(read_bytes(folder / file))
         if digest.hexdigest() != card.get("fingerprint"):
             broken = [file for file in files if not readable(folder / file)]
             wrong.append(
@@ -50,19 +50,12 @@ def verify(folder, progress=True):
     return card
 
 
-def _check_rows(path, rows):
-    if not rows or tuple(rows[0])[: len(INDEX_COLUMNS)] != INDEX_COLUMNS:
-        raise DataError(f"{path}: holds no rows, or its columns do not begin with {','.join(INDEX_COLUMNS)}")
-    seen = set()
-    for line, row in enumerate(rows, 2):
-        try:
-            int(row["person_id"]), int(row["camera_id"])
-            sound = safe_parts(row["file"]) and row["split"] in FOLDERS and row["file"] not in seen
-        except (TypeError, ValueError):
-            sound = False
-        if not sound:
-            raise DataError(
-                f"{path}, line {line}: a path that leaves the folder or stands there twice, an unknown "
-                "split, or an id that is no whole number"
-            )
-        seen.add(row["file"])
+def _rows(folder):
+    """The index as paul itself reads it."""
+    try:
+        frame = ReidDataset.load(folder).frame
+    except (ValueError, OSError) as error:
+        raise DataError(str(error)) from error
+    if tuple(frame.columns[: len(INDEX_COLUMNS)]) != INDEX_COLUMNS:
+        raise DataError(f"{folder / 'index.csv'}: its columns do not begin with {','.join(INDEX_COLUMNS)}")
+    return frame.to_dict("records")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from people import at_most, pairs, write_set
 from PIL import Image
 
 from data_prep import synthetic
@@ -255,6 +256,72 @@ def test_no_space_left(quick, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="no space left"):
         prepare(tmp_path, "smoke", seed=1, overwrite=True)
     assert read_card(tmp_path / "smoke/source")["seed"] == 0 and visible(tmp_path / "smoke") == sorted(SETS)
+
+
+@pytest.mark.parametrize("place", ["market", ".lock"])
+def test_a_pipe_is_never_waited_for(quick, tmp_path, capsys, place):
+    if place == "market":
+        prepare(tmp_path, "smoke")
+        place = next((tmp_path / "smoke/market/query").iterdir())
+        place.unlink()
+    else:
+        (tmp_path / "smoke").mkdir()
+        place = tmp_path / "smoke/.lock"
+    os.mkfifo(place)
+    with at_most(10):
+        status = main(["synthetic", "--profile", "smoke", "--out", str(tmp_path)])
+    if place.name == ".lock":
+        assert status == 0
+    else:
+        assert status == 1 and "market: its files no longer match the fingerprint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES])
+def test_a_target_that_cannot_be_written_is_named(smoke, tmp_path, monkeypatch, capsys, error):
+    def refuse(path, *_, **__):
+        raise OSError(error, os.strerror(error), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        assert main(["synthetic", "--profile", "smoke", "--out", str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'smoke'}: {os.strerror(error)}; --out must be a folder that can")
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", lambda image, path: refuse(path))
+        assert main(["contact", "--data", str(smoke), "--out", str(tmp_path / "sheet.png")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --out {tmp_path / 'sheet.png'}: ") and os.strerror(error) in line
+
+
+def test_a_sheet_that_cannot_be_is_named(smoke, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.png")
+    for out, words in (("a.nothing", "unknown file extension"), ("pipe.png", "a pipe"), ("none/a.png", "No such file")):
+        with at_most(10):
+            assert main(["contact", "--data", str(smoke), "--out", str(tmp_path / out)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: --out {tmp_path / out}: ") and words in line
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda top: (top / "index.csv").write_text("file,split\n"), "index.csv lacks the column 'person_id'"),
+        (lambda top: next(top.glob("*/*.png")).write_bytes(b"?"), "cannot read the image .*png"),
+        (lambda top: (top / "index.csv").write_text((top / "index.csv").read_text().replace("train", "query")),
+         "no images in split 'train'"),
+    ],
+)  # fmt: skip
+def test_a_set_that_no_sheet_can_show_is_named(tmp_path, damage, message):
+    folder = write_set(tmp_path / "mine", {"train": pairs([1, 2])})
+    damage(folder)
+    with pytest.raises(DataError, match=message):
+        contact_sheet(tmp_path)
+
+
+def test_a_sheet_shows_pictures_of_any_size(tmp_path):
+    folder = write_set(tmp_path / "mine", {"train": pairs([1, 2])})
+    Image.new("RGB", (77, 55)).save(next(folder.glob("*/*.png")))
+    assert contact_sheet(tmp_path).size[0] % 2 == 0
 
 
 def test_two_preparations_do_not_meet(quick, tmp_path, capsys):

@@ -1,15 +1,18 @@
 """Reading an index: what comes out, and every way in which it can be wrong, named by file and line."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from people import pairs, write_set
+from people import at_most, pairs, write_set
 
 from data_prep.__main__ import build_parser
 from data_prep.bench import open_long_index
 from paul.data.datasets import ReidDataset, first_repeated
+from paul.data.files import first_unfit, unfit_path
 
 
 @pytest.fixture
@@ -89,6 +92,15 @@ def cell(line, column, value):
         (cell(4, 2, ""), "line 4: person_id '' is not a whole number"),
         (cell(5, 2, "1.5"), "line 5: person_id '1.5' is not a whole number"),
         (cell(5, 3, "inf"), "line 5: camera_id 'inf' is not a whole number"),
+        (cell(5, 3, str(2**53 + 1)), "line 5: camera_id '9007199254740993' is not a whole number of at most 2[*]{2}53"),
+        (cell(5, 3, "9" * 20), "line 5: camera_id '9{20}' is not a whole number of at most 2[*]{2}53"),
+        (cell(5, 3, "9" * 5000), "line 5: camera_id .{1,90} is not a whole number"),
+        (cell(6, 0, "../a.png"), "line 6: the file '../a.png' is no path of a file inside the folder"),
+        (cell(6, 0, "/dev/zero"), "line 6: the file '/dev/zero' is no path of a file inside the folder"),
+        (cell(6, 0, "query\\..\\..\\a.png"), "line 6: the file .* is no path of a file inside the folder"),
+        (cell(6, 0, "."), "line 6: the file '.' is no path of a file inside the folder"),
+        (cell(6, 0, "a\tb.png"), r"line 6: the file 'a\\tb.png' holds a control character"),
+        (cell(6, 0, "a" * 5000), "line 6: the file .{1,90} is longer than 4,096 letters"),
         (lambda lines: [*lines, lines[2]], "line 10: bounding_box_train/.* is listed twice"),
         (lambda lines: lines[:1], "lists no images"),
         (lambda lines: [*lines, "a,b,c,d,e,f,g,h"], "cannot be read as a table"),
@@ -118,6 +130,19 @@ def test_ten_million_rows_open_in_half_a_minute_and_four_gigabytes():
     few, many = (open_long_index(rows) for rows in (1_000, 400_000))
     cpu, peak = ((many[i] - few[i]) / 399_000 * 10_000_000 + few[i] for i in (1, 2))
     assert cpu < 30 and peak < 4e9, (cpu, peak)
+
+
+@pytest.mark.parametrize("name", ["index.csv", "card.json"])
+def test_an_index_or_a_card_that_is_a_pipe_is_never_waited_for(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with at_most(5), pytest.raises(ValueError, match=f"set/{name} .*it is a pipe, no regular file"):
+        ReidDataset.load(folder)
+
+
+@given(st.lists(st.text(st.sampled_from("a/.\\: \0\nC\u00a0ж\ud800"), max_size=6) | st.just("x" * 4097), min_size=1))
+def test_the_first_path_that_does_not_fit_is_what_a_walk_finds(paths):
+    assert first_unfit(paths) == next((row for row, path in enumerate(paths) if unfit_path(path)), None)
 
 
 @pytest.mark.parametrize("storage", ["python", "pyarrow"])

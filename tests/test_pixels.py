@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from people import pairs, write_set
+from PIL import Image
 
 from paul.data import pixels as store
 from paul.data.datasets import ReidDataset
@@ -39,7 +40,7 @@ def test_a_map_holds_the_pixels_and_is_decoded_once(split, tmp_path, reads):
     first, second = (on_disk(split, tmp_path) for _ in range(2))
     assert reads == split.files and all(torch.equal(one.images, expected.images) for one in (first, second))
     assert first.images.dtype == torch.uint8 and first.file.stat().st_size == expected.images.nbytes
-    assert expected.file is None and not list(first.file.parent.glob("*.partial"))
+    assert expected.file is None
 
 
 def test_another_size_another_split_or_a_changed_image_is_decoded_anew(split, tmp_path, reads):
@@ -49,8 +50,38 @@ def test_another_size_another_split_or_a_changed_image_is_decoded_anew(split, tm
     on_disk(split.take([3, 1]), tmp_path)
     assert len(reads) == 2 * len(split) + 2
     split.files[0].write_bytes(split.files[1].read_bytes())
-    os.utime(split.files[0], ns=(0, 0))
     assert torch.equal(*on_disk(split, tmp_path).images[:2])
+
+
+def test_files_replaced_with_equal_size_and_time_are_decoded_anew(split, tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), dtype=np.uint8)
+    for number, path in enumerate(split.files[:2]):
+        Image.fromarray(colours[number]).save(path, "BMP")  # a PNG by its name, of a size that its pixels decide
+        os.utime(path, ns=(0, 0))
+    on_disk(split, tmp_path)
+    status = split.files[0].stat()
+    split.files[0].write_bytes(split.files[1].read_bytes())
+    os.utime(split.files[0], ns=(0, 0))
+    assert (split.files[0].stat().st_size, split.files[0].stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert torch.equal(on_disk(split, tmp_path).images[0].permute(1, 2, 0), torch.from_numpy(colours[1]))
+
+
+def test_the_same_pictures_elsewhere_and_touched_are_not_decoded_again(split, tmp_path, reads):
+    on_disk(split, tmp_path)
+    reads.clear()
+    moved = split.root.rename(tmp_path / "moved")
+    for path in moved.rglob("*.png"):
+        os.utime(path, ns=(0, 0))
+    on_disk(ReidDataset.load(moved).split("train"), tmp_path)
+    assert not reads
+
+
+def test_other_rules_or_another_pillow_decode_anew(split, tmp_path, reads, monkeypatch):
+    for name, value in (("RULES", 0), ("PIL.__version__", "0")):
+        monkeypatch.setattr(f"paul.data.pixels.{name}", value)
+        reads.clear()
+        on_disk(split, tmp_path)
+        assert reads == split.files
 
 
 def test_without_a_wish_the_free_memory_decides(split, tmp_path, monkeypatch):
@@ -85,16 +116,35 @@ def test_interrupted_decoding_goes_on_where_it_was(split, tmp_path, reads, monke
     assert max(0, len(split) - stop) <= len(reads) <= len(split) - max(0, stop // 4 * 4 - 4)
 
 
-@pytest.mark.parametrize("left", [1, 719, 720, 4 * 720, 4 * 720 + 5, 20 * 720])
-def test_what_a_crash_left_of_the_last_chunk_is_not_trusted(split, tmp_path, monkeypatch, left):
-    """A machine that goes down may leave a file of the right length whose last bytes never reached the disk."""
+@pytest.mark.parametrize("first, last", [(0, 20), (0, 1), (3, 4), (3, 5), (19, 20)])
+def test_what_is_overwritten_is_decoded_again_and_nothing_else(split, tmp_path, reads, monkeypatch, first, last):
+    """Zeros are also what a machine that goes down may leave in a file of the right length."""
     monkeypatch.setattr(store, "CHUNK", 4)
     pixels = on_disk(split, tmp_path)
-    path, expected = pixels.file, pixels.images.clone()
-    whole = path.read_bytes()
-    path.unlink()
-    sound = (-(-left // (4 * 720)) - 1) * 4 * 720
-    path.with_suffix(".partial").write_bytes(whole[:sound] + bytes(left - sound))
+    expected, image = pixels.images.clone(), pixels.images[0].nbytes
+    reads.clear()
+    with pixels.file.open("r+b") as file:
+        file.seek(first * image)
+        file.write(bytes((last - first) * image))
+    assert torch.equal(on_disk(split, tmp_path).images, expected)
+    assert reads == split.files[first // 4 * 4 : -(-last // 4) * 4]
+
+
+@pytest.mark.parametrize("damage", [lambda sums: sums.unlink(), lambda sums: os.truncate(sums, 40)])
+def test_without_checksums_nothing_is_trusted(split, tmp_path, reads, monkeypatch, damage):
+    monkeypatch.setattr(store, "CHUNK", 4)
+    pixels = on_disk(split, tmp_path)
+    expected = pixels.images.clone()
+    damage(pixels.file.with_suffix(".sha256"))
+    for _ in range(2):
+        reads.clear()
+        assert torch.equal(on_disk(split, tmp_path).images, expected)
+    assert not reads, "repaired"
+
+
+def test_a_map_that_is_whole_is_read_where_nothing_can_be_written(split, tmp_path, monkeypatch):
+    expected = on_disk(split, tmp_path).images.clone()
+    monkeypatch.setattr(store, "FileLock", lambda path: pytest.fail("writes"))
     assert torch.equal(on_disk(split, tmp_path).images, expected)
 
 

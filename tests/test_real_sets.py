@@ -10,31 +10,33 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import raw_sets
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from people import at_most
 from PIL import Image
 from raw_sets import DUKE, MARKET, MSMT, SMALL, jpeg, packed
 
-from data_prep import bounding_boxes, cuhk03, folder, msmt17, real
+from data_prep import bounding_boxes, folder, market_layout, msmt17, real
 from data_prep.__main__ import main
 from data_prep.archives import Limits, safe_parts, unpack
-from data_prep.market_layout import INDEX_COLUMNS, DataError, fingerprint
+from data_prep.market_layout import FOLDERS, INDEX_COLUMNS, DataError, fingerprint, write_index
 from data_prep.published import PUBLISHED, differences
 from data_prep.store import locked
 from data_prep.verify import verify
 from paul import checkpoint, cli
-from paul.data.datasets import ReidDataset
+from paul.data.datasets import SPLITS, ReidDataset
+from paul.data.files import unfit_text
 from paul.experiments.runner import evaluate_model
 from paul.options import PatchNetOptions
 from paul.patchnet import PatchNet
@@ -160,16 +162,6 @@ def test_msmt17(tmp_path, version, train):
     assert len(set(dataset.frame["person_id"])) == 4 and dataset.card["version"] == version
 
 
-class FakeMatlab(dict):
-    """What h5py gives, in memory: references are names."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-
 def check_cuhk03(tmp_path, raw):
     states = prepare(real.plan_cuhk03(progress=False), raw, tmp_path / "data")
     assert states == {"cuhk03_detected": "written", "cuhk03_labelled": "written"}
@@ -191,26 +183,25 @@ def check_cuhk03(tmp_path, raw):
 
 
 @pytest.fixture
-def cuhk(tmp_path):
+def cuhk(tmp_path, monkeypatch):
+    pytest.importorskip("h5py")
     raw = tmp_path / "cuhk03" / "cuhk03_release"
     raw.mkdir(parents=True)
     raw_sets.cuhk_split_files(raw.parent)
-    (raw / "cuhk-03.mat").write_bytes(b"in memory")
-    raw_sets.CUHK["detected"][1].clear()  # images outside the split are tested apart
+    monkeypatch.setitem(
+        raw_sets.CUHK, "detected", [raw_sets.CUHK["detected"][0], []]
+    )  # images outside the split are tested apart
+    raw_sets.cuhk_matlab(raw / "cuhk-03.mat")
     return raw.parent
 
 
-def test_cuhk03(tmp_path, cuhk, monkeypatch):
-    mat = FakeMatlab()
-    raw_sets.cuhk_matlab(str, mat)
-    monkeypatch.setattr(cuhk03, "open_images", lambda path: mat)
+def test_cuhk03(tmp_path, cuhk):
     check_cuhk03(tmp_path, cuhk)
+    for boxes in ("detected", "labelled"):  # one query, one other image of that person
+        check_evaluation(tmp_path, tmp_path / f"data/cuhk03_{boxes}", 1)
 
 
-def test_cuhk03_beside_its_archive_and_what_it_lacks(tmp_path, cuhk, monkeypatch):
-    mat = FakeMatlab()
-    raw_sets.cuhk_matlab(str, mat)
-    monkeypatch.setattr(cuhk03, "open_images", lambda path: mat)
+def test_cuhk03_beside_its_archive_and_what_it_lacks(tmp_path, cuhk):
     archive = packed(cuhk / "cuhk03_release", tmp_path / "cuhk03_release.zip", "cuhk03_release/")
     with pytest.raises(DataError, match="config_labeled.mat: not found .*--splits"):
         prepare(real.plan_cuhk03("labelled"), archive, tmp_path / "data")
@@ -226,32 +217,122 @@ def test_cuhk03_beside_its_archive_and_what_it_lacks(tmp_path, cuhk, monkeypatch
         prepare(real.plan_cuhk03("labelled"), archive, tmp_path / "data", overwrite=True)
 
 
-def test_cuhk03_from_a_true_matlab_file_or_the_name_of_what_is_missing(tmp_path, cuhk):
-    if find_spec("h5py") is None:
-        with pytest.raises(DataError, match=r"cuhk-03.mat: .*h5py.*pip install"):
-            prepare(real.plan_cuhk03("detected"), cuhk, tmp_path / "data")
-        return
-    import h5py
-
-    path = cuhk / "cuhk03_release/cuhk-03.mat"
+def test_cuhk03_without_its_package(tmp_path, cuhk, monkeypatch):
+    (cuhk / "cuhk03_release/cuhk-03.mat").write_bytes(b"")
     with pytest.raises(DataError, match="cuhk-03.mat: not a MATLAB v7.3 file"):
         prepare(real.plan_cuhk03("detected"), cuhk, tmp_path / "data")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(DataError, match=r"cuhk-03.mat: .*h5py.*pip install"):
+        prepare(real.plan_cuhk03("detected"), cuhk, tmp_path / "data")
 
-    class Cells:
-        """Cells are data sets of references, as MATLAB writes them."""
 
-        def __init__(self, file):
-            self.file = file
+def virtual(mat, name, other):
+    import h5py
 
-        def __setitem__(self, name, value):
-            kind = h5py.ref_dtype if value.dtype == object else value.dtype
-            self.file.create_dataset(name, value.shape, kind)[...] = value
+    with h5py.File(other, "w") as file:
+        file["pixels"] = np.zeros((3, 4, 8), np.uint8)
+    layout = h5py.VirtualLayout((3, 4, 8), np.uint8)
+    layout[...] = h5py.VirtualSource(str(other), "pixels", (3, 4, 8))
+    mat.create_virtual_dataset(name, layout)
 
-    with h5py.File(path, "w") as file:
-        raw_sets.cuhk_matlab(lambda name: file[name].ref, Cells(file))
-    check_cuhk03(tmp_path, cuhk)
-    for boxes in ("detected", "labelled"):  # one query, one other image of that person
-        check_evaluation(tmp_path, tmp_path / f"data/cuhk03_{boxes}", 1)
+
+def linked(kind):
+    def harm(mat, other):
+        import h5py
+
+        with h5py.File(other, "w") as file:
+            file["detected"] = np.zeros((1, 1))
+        del mat["detected"]
+        mat["detected"] = {"external": h5py.ExternalLink(str(other), "/detected"), "soft": h5py.SoftLink("/detected"),
+                           "cycle": mat["/"]}[kind]  # fmt: skip
+
+    return harm
+
+
+def image(make):
+    """Mischief with one image: `make(mat, name, a path outside)` writes what its cell then refers to."""
+
+    def harm(mat, other):
+        cells = mat["detected-0"]
+        make(mat, "mischief", other)
+        cells[0, 0] = mat["mischief"].ref
+
+    return harm
+
+
+def array(value, **options):
+    return image(lambda mat, name, other: mat.create_dataset(name, data=value, **options))
+
+
+def claimed(shape, dtype=np.uint8, **options):
+    return image(lambda mat, name, other: mat.create_dataset(name, shape, dtype, **options))
+
+
+def external(mat, name, other):
+    other.write_bytes(b"secrets of another file, " * 4)
+    mat.create_dataset(name, (3, 4, 8), np.uint8, external=[(str(other), 0, 96)])
+
+
+def reference_to_nothing(mat, other):
+    import h5py
+
+    mat["detected-0"][0, 0] = h5py.Reference()
+
+
+def replaced(field, value):
+    def harm(mat, other):
+        del mat[field]
+        if value is not None:
+            mat[field] = value
+
+    return harm
+
+
+FIRST = "image 1_001_1_01.png of 'detected'"
+CHANNELS = {count: np.zeros((count, 4, 8), np.uint8) for count in (1, 4, 5)}
+MISCHIEF = {
+    "external storage": (image(external), f"{FIRST} lies in another file"),
+    "virtual": (image(virtual), f"{FIRST} lies in another file"),
+    "external link": (linked("external"), "'detected' is a link to elsewhere"),
+    "soft link to itself": (linked("soft"), "'detected' is a link to elsewhere"),
+    "hard link to its group": (linked("cycle"), "'detected' is no array"),
+    "reference to its own cells": (
+        lambda mat, other: mat["detected-0"].__setitem__((0, 0), mat["detected-0"].ref),
+        f"{FIRST} holds object of shape",
+    ),
+    "reference to a group": (image(lambda mat, name, other: mat.create_group(name)), f"{FIRST} is no array"),
+    "reference to nothing": (reference_to_nothing, f"{FIRST} refers to nothing"),
+    "60 GB": (claimed((3, 10**5, 2 * 10**5)), f"{FIRST} claims 60,000,000,000 bytes"),
+    "60 GB in chunks": (claimed((3, 10**5, 2 * 10**5), chunks=(3, 100, 100), compression="gzip"), "claims 60,000,000"),
+    "huge chunk": (claimed((3, 4, 8), chunks=(3, 2**14, 2**14), maxshape=(None,) * 3), f"{FIRST} claims 96 bytes"),
+    "nothing behind it": (claimed((3, 400, 800)), f"{FIRST} claims 960,000 bytes of shape .* in 0 stored"),
+    "packed otherwise": (array(np.zeros((3, 4, 8), np.uint8), compression="lzf"), f"{FIRST} is packed in a way"),
+    "numbers": (array(np.zeros((3, 4, 8))), f"{FIRST} holds float64 of shape"),
+    "text": (array("a person"), f"{FIRST} holds object of shape"),
+    "letters": (array(np.zeros((1, 8), np.uint16)), f"{FIRST} holds uint16 of shape"),
+    "greys": (array(np.zeros((4, 8), np.uint8)), f"{FIRST} holds uint8 of shape .8, 4. where a picture of three 8-bit"),
+    **{f"{count} channels": (array(value), f"{FIRST} holds uint8 of shape") for count, value in CHANNELS.items()},
+    "no field": (replaced("detected", None), "'detected' is not there"),
+    "field of numbers": (replaced("detected", np.zeros((1, 2))), "'detected' holds float64 of shape .2, 1. where"),
+    "field of text": (replaced("detected", "people"), "'detected' holds object of shape"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MISCHIEF)
+def test_cuhk03_reads_nothing_but_its_own_pictures(tmp_path, cuhk, kind, monkeypatch, capsys):
+    import h5py
+
+    harm, words = MISCHIEF[kind]
+    path = cuhk / "cuhk03_release/cuhk-03.mat"
+    with h5py.File(path, "a") as mat:
+        harm(mat, tmp_path / "other.h5")
+    monkeypatch.setitem(PUBLISHED, "cuhk03_detected", SMALL["cuhk03_detected"])
+    out = ["--out", str(tmp_path / "data"), "--boxes", "detected"]
+    with at_most(10):
+        assert main(["cuhk03", "--raw", str(cuhk), *out]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(f"error: {path}: .*{words}", line), line
+    assert not (tmp_path / "data/cuhk03_detected").exists()
 
 
 def check_evaluation(tmp_path, data, queries):
@@ -416,9 +497,9 @@ def test_every_option_reaches_its_set_from_the_command_line(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("../secret.jpg,1,1,train", "line 2: '../secret.jpg' is not the path of an image inside"),
-        ("/etc/passwd.jpg,1,1,train", "line 2: '/etc/passwd.jpg' is not the path"),
-        ("notes.txt,1,1,train", "line 2: 'notes.txt' is not the path of an image"),
+        ("../secret.jpg,1,1,train", "line 2: file '../secret.jpg' is no path of a file inside the folder"),
+        ("/etc/passwd.jpg,1,1,train", "line 2: file '/etc/passwd.jpg' is no path of a file inside"),
+        ("notes.txt,1,1,train", "line 2: file 'notes.txt' does not end like an image (.bmp,"),
         ("入口/三.png,1,1,test set", "line 2: unknown split 'test set'"),
         ("入口/三.png,,1,query", "line 2: query needs person_id and camera_id"),
         ("入口/三.png,0,1,train", "line 2: person 0 stands for a distractor"),
@@ -440,8 +521,8 @@ def test_a_table_at_fault_is_named_with_its_line(tmp_path, line, message):
         ({"pattern": "("}, "--pattern (: not a regular expression"),
         ({"pattern": "(?P<who>.)"}, "unknown group 'who'"),
         ({"table": "none.csv"}, "--csv none.csv: no such file"),
-        ({"name": "market1501"}, "--name market1501"),
-        ({"name": "../up"}, "--name ../up"),
+        ({"name": "market1501"}, "--name 'market1501'"),
+        ({"name": "../up"}, "--name '../up'"),
         ({"table": __file__, "pattern": "x"}, "either --csv or --pattern"),
         ({"split": "training"}, "unknown split 'training'"),
         ({"table": __file__}, "column 'file'"),
@@ -451,6 +532,176 @@ def test_an_option_at_fault_is_named(tmp_path, options, message):
     raw = raw_sets.write(tmp_path / "raw", ["a.jpg"])
     with pytest.raises(DataError, match=re.escape(message)):
         prepare(real.plan_folder(**options), raw, tmp_path / "data")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_what_is_no_file_is_never_waited_for(tmp_path, kind, monkeypatch, capsys):
+    """As --raw, as --csv, and in the place of an image, a list or a lock."""
+    monkeypatch.chdir(tmp_path)  # the name of a socket must be short
+    monkeypatch.setitem(PUBLISHED, "market1501", SMALL["market1501"])
+
+    def put(path):
+        Path(path).unlink(missing_ok=True)
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            with socket.socket(socket.AF_UNIX) as plug:
+                plug.bind(str(path))
+        else:
+            Path(path).symlink_to("/dev/zero")
+
+    def said(*command):
+        with at_most(10):
+            assert main([*command]) == 1
+        return capsys.readouterr().err.splitlines()
+
+    put("raw")
+    for command in ("market1501", "msmt17", "cuhk03", "folder"):
+        assert said(command, "--raw", "raw") == [
+            f"error: --raw raw: it is a {kind}, no regular file; name a folder, or an archive as downloaded"
+        ]
+    assert said("folder", "--raw", ".", "--csv", "raw") == [f"error: --csv raw: it is a {kind}, no regular file"]
+    raw_sets.market(Path("market"))
+    put("market/query/0001_c1s1_001051_00.jpg")
+    assert "  not images: query/0001_c1s1_001051_00.jpg" in said("market1501", "--raw", "market")
+    raw_sets.msmt(Path("msmt"))
+    put("msmt/list_val.txt")
+    assert "no folder in it holds list_train.txt" in said("msmt17", "--raw", "msmt")[0]
+    raw_sets.write(Path("own"), ["a.jpg", "b.jpg"])
+    put("own/b.jpg")
+    assert f"  missing: b.jpg (it is a {kind}, no regular file)" in said("folder", "--raw", "own")
+    assert main(["folder", "--raw", "own", "--accept-counts", "--copy"]) == 0
+    put("data/mine/a.jpg")
+    assert "no longer match" in said("folder", "--raw", "own", "--accept-counts", "--copy")[-1]
+    assert "missing: a.jpg" in "".join(said("verify", "data/mine"))
+    for name in ("card.json", "index.csv"):
+        put(f"data/mine/{name}")
+        assert f"it is a {kind}, no regular file" in said("verify", "data/mine")[0]
+    if kind != "socket":
+        put("data/.lock")
+        with at_most(10):
+            assert main(["folder", "--raw", "own", "--accept-counts", "--overwrite"]) == 0
+
+
+def test_a_pattern_that_tries_endless_ways_ends(tmp_path, monkeypatch):
+    raw = raw_sets.write(tmp_path / "raw", ["a" * 60 + ".jpg", "b.jpg"])
+    monkeypatch.setattr(folder, "PATIENCE", 0.5)
+    with at_most(10), pytest.raises(DataError, match=r"--pattern \(a\+\)\+b: its search through 2 names did not end"):
+        prepare(real.plan_folder(pattern="(a+)+b"), raw, tmp_path / "data")
+
+
+@pytest.mark.parametrize("pattern", ["(?P<person_id>.)", "b|(?P<camera_id>a)?", r"^\w", "", "(?i)A(?P<frame>$)"])
+def test_a_pattern_finds_what_a_plain_search_finds(pattern):
+    names = ["", "a", "b", "A\n", "\n", "ж a", "\udcff", "\u2028b", '"\\', "xA", "\x00", "𝒳"]
+    matched, extra = folder.named(names, folder.compiled(pattern), "query")
+    found = {name: re.search(pattern, name) for name in names}
+    assert extra == [name for name in names if not found[name]]
+    assert matched == [
+        (name, {"file": name, "split": "query", **{key: text or "" for key, text in match.groupdict().items()}})
+        for name, match in found.items()
+        if match
+    ]
+
+
+def test_a_table_gets_what_it_names_wherever_it_lies(tmp_path):
+    """In a prepared set, in a hidden folder, and behind links to folders and to files."""
+    raw = raw_sets.write(tmp_path / "raw", ["here/a.jpg", ".hidden/b.jpg"])
+    raw_sets.write(tmp_path / "away", {"cam/c.jpg": jpeg(7), "d.jpg": jpeg(8)})
+    prepare_market(raw_sets.market(tmp_path / "market"), raw)
+    (raw / "linked").symlink_to(tmp_path / "away/cam")
+    (raw / "d.jpg").symlink_to(tmp_path / "away/d.jpg")
+    files = ["here/a.jpg", ".hidden/b.jpg", "linked/c.jpg", "d.jpg", f"market1501/{next(iter(MARKET))}"]
+    given = table(tmp_path / "my.csv", *(f"{file},1,1,train" for file in files))
+    prepare(real.plan_folder("mine", given), raw, tmp_path / "data")
+    assert set(index(tmp_path / "data/mine")) == set(files)
+    for file in files:
+        assert (tmp_path / "data/mine" / file).read_bytes() == (raw / file).read_bytes()
+
+
+def test_what_a_table_names_and_cannot_be_taken_is_given_with_its_reason(tmp_path):
+    raw = raw_sets.write(tmp_path / "raw", ["a.jpg", "folder.jpg/b.jpg"])
+    os.mkfifo(raw / "pipe.jpg")
+    (raw / "nowhere.jpg").symlink_to("none")
+    (raw / "loop.jpg").symlink_to("loop.jpg")
+    names = ["a.jpg", "none.jpg", "a.jpg/c.jpg", "folder.jpg", "pipe.jpg", "nowhere.jpg", "loop.jpg"]
+    given = table(tmp_path / "my.csv", *(f"{name},1,1,train" for name in names))
+    with pytest.raises(DataError) as refused:
+        prepare(real.plan_folder("mine", given), raw, tmp_path / "data")
+    assert (
+        "missing: none.jpg (No such file or directory), a.jpg/c.jpg (Not a directory), folder.jpg (Is a directory), "
+        "pipe.jpg (it is a pipe, no regular file), nowhere.jpg (a link that leads nowhere), loop.jpg (Too many levels"
+    ) in str(refused.value)
+    prepare(real.plan_folder("mine", given), raw, tmp_path / "data", accept=True)
+    assert set(index(tmp_path / "data/mine")) == {"a.jpg"}
+
+
+# ---- the limits of what is written are those of what is read
+
+ODD = st.text(st.sampled_from("ab/.\\:-\0\n\r\t\u2028\x85\u00a0ж,\"' \ud800\ufeff"), max_size=8)
+PATHS = ODD | st.sampled_from(["a.jpg", "b c.jpg", "x" * 4096, "x" * 4097, "ä" * 4096, "..", "NA", "nan", "1", "1e5"])
+IDS = st.sampled_from(
+    [-(2**53) - 1, -(2**53), -1, 0, 1, 7, 2**31, 2**53 - 1, 2**53, 2**53 + 1, 10**19, 10**20, 10**4300]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(
+    st.lists(
+        st.tuples(PATHS, st.sampled_from([*FOLDERS] * 3 + ["", "test"]), IDS, IDS, ODD, ODD), min_size=1, max_size=3
+    )
+)
+def test_what_is_written_is_read_back_and_what_is_not_read_is_not_written(tmp_path, rows):
+    rows = [dict(zip(INDEX_COLUMNS, row)) for row in rows]
+    try:
+        write_index(tmp_path, rows)
+    except DataError as refused:
+        assert "cannot stand in an index" in str(refused) and len(str(refused)) < 600
+    else:
+        assert read_back(tmp_path) == [tuple(row.values())[:4] for row in rows]
+        return
+    unread = any(
+        unfit_text(row[column]) for row in rows for column in ("sequence", "frame")
+    )  # paul does not look there
+    if not unread and all(abs(row[column]) < 10**100 for row in rows for column in ("person_id", "camera_id")):
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ValueError):
+            patch.setattr(market_layout, "_check", lambda *_: None)
+            write_index(tmp_path, rows)
+            assert read_back(tmp_path) != [tuple(row.values())[:4] for row in rows], "refused for no reason"
+
+
+def read_back(folder):
+    return list(ReidDataset.load(folder).frame[list(INDEX_COLUMNS[:4])].itertuples(index=False, name=None))
+
+
+@pytest.mark.parametrize("column", ["person_id", "camera_id"])
+@pytest.mark.parametrize(("value", "fits"), [("9" * 5000, False), ("9" * 20, False), (str(2**53 + 1), False),
+                                             (str(2**53), True), ("0" * 5000 + "7", False)])  # fmt: skip
+def test_an_id_that_could_not_be_read_back_is_not_written(tmp_path, column, value, fits):
+    row = {"person_id": "1", "camera_id": "2", column: value}
+    given = table(tmp_path / "my.csv", f"入口/三.png,{row['person_id']},{row['camera_id']},train")
+    plan = real.plan_folder("mine", given)
+    if fits:
+        prepare(plan, own(tmp_path / "raw"), tmp_path / "data")
+        assert ReidDataset.load(tmp_path / "data/mine").frame[column][0] == 2**53
+        return
+    with pytest.raises(DataError, match=f"my.csv, line 2: {column} .{{1,90}} is ") as refused:
+        prepare(plan, own(tmp_path / "raw"), tmp_path / "data")
+    assert len(str(refused.value)) < 300 and not (tmp_path / "data/mine").exists()
+
+
+def test_names_that_no_index_holds_are_refused_by_name(tmp_path):
+    raw = raw_sets.write(tmp_path / "raw", ["a\rb.jpg"])
+    with pytest.raises(DataError, match=r"file 'a\\rb.jpg' holds a control character"):
+        prepare(real.plan_folder(), raw, tmp_path / "data")
+    with pytest.raises(DataError, match=r"--name 'a\\nb': choose a plain name"):
+        real.plan_folder("a\nb")
+    (raw / "a\rb.jpg").rename(raw / ("x" * 251 + ".jpg"))
+    prepare(real.plan_folder(), raw, tmp_path / "data", link=False)
+    verify(tmp_path / "data/mine", progress=False)
+
+
+def test_paul_and_its_preparation_know_the_same_splits():
+    assert tuple(FOLDERS) == SPLITS
 
 
 # ---- other than published
@@ -653,7 +904,20 @@ def hostile_tar(path, name, kind=tarfile.REGTYPE, link="", data=b"x"):
     return path
 
 
+def sparse_tar(path, **headers):
+    """A member with holes, as the headers of PAX or, without any, of GNU say where."""
+    kind = tarfile.PAX_FORMAT if headers else tarfile.GNU_FORMAT
+    with gzip.open(path, "wb") as stream, tarfile.open(fileobj=stream, mode="w", format=kind) as archive:
+        info = tarfile.TarInfo("query/a.jpg")
+        info.type = tarfile.REGTYPE if headers else tarfile.GNUTYPE_SPARSE
+        info.pax_headers, info.size = {f"GNU.sparse.{key}": value for key, value in headers.items()}, 4
+        archive.addfile(info, io.BytesIO(b"1\n0\n"))
+    return path
+
+
 HOSTILE = {
+    "sparse": lambda path: sparse_tar(path, map="0,4", size="4"),
+    "old sparse": sparse_tar,
     "up": lambda path: hostile_zip(path, "../../evil.jpg"),
     "absolute": lambda path: hostile_zip(path, "/tmp/evil.jpg"),
     "drive": lambda path: hostile_zip(path, "C:/evil.jpg"),
@@ -707,6 +971,55 @@ def test_a_broken_archive_is_named(tmp_path, kind):
     with pytest.raises(DataError, match=rf"{path.name}: no zip or tar archive, or damaged or cut short"):
         prepare_market(path, tmp_path / "data")
     assert leftovers(tmp_path / "data") == []
+
+
+NEGATIVE = bytes([255] * 12)  # -1, as tar writes numbers that are too long for its field
+
+
+@pytest.mark.parametrize("headers", [{"map": "0,x", "size": "4"}, {"map": "0", "size": "4"},
+                                     {"size": "x", "map": "0,4"},
+                                     {"major": "1", "minor": "0", "name": "a", "realsize": "4"},
+                                     {"major": "1", "minor": "0"}, {"size": "9" * 5000, "map": "0,4"}])  # fmt: skip
+def test_a_member_whose_holes_make_no_sense_is_named(tmp_path, headers):
+    path = sparse_tar(tmp_path / "x.tar.gz", **headers)
+    with pytest.raises(DataError, match=r"x.tar.gz: .*(damaged or cut short|is a sparse file|more than)"):
+        unpack(path, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE])
+def test_a_member_of_less_than_no_bytes_is_named_at_once(tmp_path, kind):
+    info = tarfile.TarInfo("a.jpg")
+    info.type = kind
+    header = bytearray(info.tobuf())
+    header[124:136] = NEGATIVE
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "x.tar").write_bytes(bytes(header) + bytes(10240))
+    with at_most(10), pytest.raises(DataError, match="x.tar: no zip or tar archive, or damaged or cut short"):
+        unpack(tmp_path / "x.tar", tmp_path / "out", progress=False)
+
+
+def test_a_directory_before_the_beginning_is_named(tmp_path):
+    path = packed(raw_sets.market(tmp_path / "raw"), tmp_path / "m.zip")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x05\x06") + 16
+    data[at : at + 4] = (len(data) + 1000).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"m.zip: no zip or tar archive, or damaged or cut short"):
+        unpack(path, tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_damage_inside_of_a_packed_archive_is_named(tmp_path, kind):
+    path = tmp_path / f"market.tar.{kind}"
+    with tarfile.open(path, f"w:{kind}") as stream:
+        stream.add(raw_sets.write(tmp_path / "raw", [f"query/{number}.jpg" for number in range(200)]), "top")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"market.tar.*: no zip or tar archive, or damaged or cut short"):
+        unpack(path, tmp_path / "out", progress=False)
 
 
 def test_an_encrypted_archive_is_named(tmp_path):
@@ -876,11 +1189,21 @@ def edit(path, old, new):
         (lambda top: (top / "query/0001_c1s1_001051_00.jpg").write_bytes(b"?"), "no longer images: query/0001_c1"),
         (lambda top: edit(top / "index.csv", "query,1,1", "query,2,1"), "fingerprint: index"),
         (lambda top: edit(top / "index.csv", "query,1,1", "train,1,1"), "counts: "),
-        (lambda top: edit(top / "index.csv", "query/0001", "../query/0001"), "index.csv, line 5: a path that leaves"),
-        (lambda top: edit(top / "index.csv", "query,1,1", "query,one,1"), "an id that is no whole number"),
-        (lambda top: edit(top / "index.csv", "file,split", "split,file"), "columns do not begin with file"),
+        (
+            lambda top: edit(top / "index.csv", "query/0001", "../query/0001"),
+            "index.csv, line 5: the file '../query/.* is no path of a file",
+        ),
+        (
+            lambda top: edit(top / "index.csv", "query,1,1", "query,one,1"),
+            "index.csv, line 5: person_id 'one' is not a whole number",
+        ),
+        (lambda top: edit(top / "index.csv", "file,split", "split,file"), "index.csv, line 2: unknown split 'bounding"),
+        (
+            lambda top: edit(top / "index.csv", "sequence,frame", "frame,sequence"),
+            "columns do not begin with file,split",
+        ),
         (lambda top: (top / "card.json").unlink(), "card.json: missing"),
-        (lambda top: (top / "index.csv").unlink(), "index.csv: missing"),
+        (lambda top: (top / "index.csv").unlink(), "index.csv does not exist. Make it"),
     ],
 )
 def test_verify_says_what_changed(prepared, damage, message, capsys):

@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from paul.data.files import LARGEST_ID, first_unfit, read_bytes, short, unfit_path
+from paul.engine.regular import check_regular
+
 COLUMNS = ("file", "split", "person_id", "camera_id")
 SPLITS = ("train", "query", "gallery", "val_query", "val_gallery")
 JUNK, DISTRACTOR = -1, 0
 CHUNK = 2**16  # rows at a time where each becomes a Python object
-LARGEST = 2**53  # whole numbers beyond are not told apart once a table has read them as floating-point ones
 RENDERED, REAL = ("smoke", "mini", "gpu"), ("market1501", "dukemtmc", "msmt17")
 
 
@@ -132,15 +134,17 @@ class ReidDataset:
 
         Raises:
             FileNotFoundError: no such folder, or no index in it.
-            ValueError: a missing column, an unknown split, a file listed twice, an id that is no whole number, no rows.
+            ValueError: a missing column, an unknown split, a file listed twice or not inside the folder, an id that is
+                no whole number, no rows; an index or a card that is no regular file, or cannot be read.
         """
         root = Path(folder)
         index = root / "index.csv"
-        if not index.is_file():
+        if not index.exists():
             raise FileNotFoundError(
                 f"{index} does not exist. Make it with '{how_to_make(root)}', or name a folder that holds an index.csv"
             )
         try:
+            check_regular(index)
             # spreadsheets put a mark in front of UTF-8, which utf-8-sig takes off
             frame = pd.read_csv(
                 index,
@@ -149,7 +153,7 @@ class ReidDataset:
                 encoding="utf-8-sig",
                 index_col=False,
             )
-        except (ValueError, OverflowError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        except (ValueError, OverflowError, OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
             raise ValueError(f"{index} cannot be read as a table: {error}") from error
         missing = [column for column in COLUMNS if column not in frame]
         if missing:
@@ -163,6 +167,13 @@ class ReidDataset:
         row = first_repeated(frame["file"])
         if row is not None:
             raise ValueError(f"{index}, line {row + 2}: {frame['file'][row]} is listed twice")
+        for first in range(0, len(frame), CHUNK):
+            names = frame["file"].iloc[first : first + CHUNK].tolist()
+            row = first_unfit(names)
+            if row is not None:
+                raise ValueError(
+                    f"{index}, line {first + row + 2}: the file {short(names[row])} {unfit_path(names[row])}"
+                )
         if sys.getfilesystemencoding() != "utf-8":
             for row, name in enumerate(frame["file"]):
                 try:
@@ -174,19 +185,22 @@ class ReidDataset:
                     ) from error
         for column in ("person_id", "camera_id"):
             numbers = pd.to_numeric(frame[column], errors="coerce")
-            bad = numbers.isna() | (numbers % 1 != 0) | (numbers.abs() > LARGEST)
+            bad = numbers.isna() | (numbers % 1 != 0) | (numbers.abs() > LARGEST_ID)
             if bad.any():
                 row = int(bad.to_numpy().argmax())
-                raise ValueError(f"{index}, line {row + 2}: {column} '{frame[column][row]}' is not a whole number")
+                raise ValueError(
+                    f"{index}, line {row + 2}: {column} {short(str(frame[column][row]))} is not a whole number of at "
+                    "most 2**53"
+                )
             frame[column] = numbers.astype(np.int64)
         card = root / "card.json"
         try:
-            described = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+            described = json.loads(read_bytes(card).decode("utf-8")) if card.exists() else {}
             if not isinstance(described, dict):
                 raise ValueError("no object")
             for key in ("name", "fingerprint"):
                 if not isinstance(described.get(key, ""), str):
                     raise ValueError(f"{key} is not text")
-        except (ValueError, RecursionError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise ValueError(f"{card} is not valid JSON: {error}") from error
         return cls(root, frame, described)

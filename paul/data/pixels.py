@@ -1,32 +1,38 @@
 """A set's decoded images, and where they are kept: in memory, on the device, or on disk.
 
 For sets that memory does not hold, one file of plain bytes is mapped into memory: the system reads the pages that a
-batch touches and drops them when memory runs short. The file is written once, under a temporary name until it is whole;
-decoding that was interrupted goes on where it was.
+batch touches and drops them when memory runs short. The file is named by the contents of the image files, and a file of
+checksums beside it tells which of its blocks are as they were written: only the others are decoded, be it the first
+time, after an interruption or after damage.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+import PIL
 import torch
 from filelock import FileLock
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from paul.data.datasets import Split
-from paul.data.images import read_image
+from paul.data.files import read_bytes
+from paul.data.images import RULES, read_image
 
 PLACES = ("device", "memory", "disk")
 FOLDER = "build/images"
-CHUNK = 512  # images between two points at which interrupted decoding can go on
+CHUNK = 512  # images of a block, which has a checksum; interrupted decoding goes on at the next block
+DIGEST = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -72,16 +78,26 @@ def check_place(place: str | None) -> None:
 
 
 def key_of(files: Sequence[Path], size: tuple[int, int]) -> str:
-    """Hash over what decides the decoded bytes: the index's files, their lengths and times of change, and the size."""
-    found = hashlib.sha256(repr(tuple(size)).encode())
-    for path in files:
-        try:
-            status = os.stat(path)
-            state = status.st_size, status.st_mtime_ns
-        except OSError:  # decoding will name it
-            state = None
-        found.update(f"{os.path.abspath(path)}\0{state}\n".encode("utf-8", "surrogateescape"))
-    return found.hexdigest()[:16]
+    """Hash over what decides the decoded bytes: the contents of the files, the size, and the decoder.
+
+    Sizes and times of files would be cheaper to ask for, but a file can be replaced and keep both. Hashing 10,000 files
+    takes half a second, a fortieth of decoding them.
+    """
+
+    def digests(files: Sequence[Path]) -> list[bytes]:
+        found = []
+        for path in files:
+            try:
+                found.append(hashlib.sha256(read_bytes(path)).digest())
+            except OSError:  # decoding will name it
+                found.append(bytes(DIGEST))
+        return found
+
+    key = hashlib.sha256(repr((tuple(size), RULES, PIL.__version__)).encode())
+    with ThreadPoolExecutor() as pool:
+        for found in pool.map(digests, (files[first : first + CHUNK] for first in range(0, len(files), CHUNK))):
+            key.update(b"".join(found))
+    return key.hexdigest()[:16]
 
 
 def opened(path: Path, shape: tuple[int, ...]) -> Tensor:
@@ -115,36 +131,58 @@ def mapped(
     """
     shape = (len(files), 3, *size)
     path = Path(folder) / f"{size[0]}x{size[1]}-{key_of(files, size)}.uint8"
-    whole = int(np.prod(shape))
-    if not (path.is_file() and path.stat().st_size == whole):
-        try:
+    try:
+        if _to_decode(path, shape):
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):  # a second process waits, then finds the file
-                if not (path.is_file() and path.stat().st_size == whole):
-                    _decode_into(path, files, CHUNK * whole // len(files), decode)
-        except OSError as error:
-            raise OSError(
-                f"could not keep decoded images in {path.parent} ({error.strerror or error}): it takes "
-                f"{gigabytes(whole)}; free some space or name another folder, then run the same command "
-                "again: it goes on where it was"
-            ) from error
+                _decode_into(path, shape, files, decode)
+    except OSError as error:
+        raise OSError(
+            f"could not keep decoded images in {path.parent} ({error.strerror or error}): it takes "
+            f"{gigabytes(math.prod(shape))}; free some space or name another folder, then run the same command "
+            "again: it goes on where it was"
+        ) from error
     return Pixels(opened(path, shape), place, path)
 
 
-def _decode_into(path: Path, files: Sequence[Path], chunk: int, decode) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("ab") as file:
-        # the last chunk may not have reached the disk whole when the machine went down: decode it again
-        done = max(0, -(-file.tell() // chunk) - 1)
-        file.truncate(done * chunk)
-        file.seek(0, os.SEEK_END)
-        pixels = iter(decode(files[done * CHUNK :]))
-        for first in range(done * CHUNK, len(files), CHUNK):
+def _to_decode(path: Path, shape: tuple[int, ...]) -> list[int]:
+    """The first image of each block whose bytes do not have the checksum that was kept when they were written.
+
+    10,000 images of 256x128, which are 1 GB, take 0.8 s of processor time where memory holds them.
+    """
+    sums, firsts = path.with_suffix(".sha256"), range(0, shape[0], CHUNK)
+    if not (path.is_file() and sums.is_file() and path.stat().st_size == math.prod(shape)):
+        return list(firsts)
+    pixels, kept, step = np.memmap(path, np.uint8, "r"), sums.read_bytes(), CHUNK * math.prod(shape[1:])
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda at: hashlib.sha256(pixels[at : at + step]).digest(), range(0, len(pixels), step))
+        stated = (kept[at : at + DIGEST] for at in range(0, DIGEST * len(firsts), DIGEST))
+        return [first for first, was, now in zip(firsts, stated, found) if was != now]
+
+
+def _decode_into(path: Path, shape: tuple[int, ...], files: Sequence[Path], decode) -> None:
+    firsts, sums = _to_decode(path, shape), path.with_suffix(".sha256")
+    pixels = iter(decode([file for first in firsts for file in files[first : first + CHUNK]]))
+    for place in (path, sums):
+        place.touch()
+    with path.open("r+b") as file, sums.open("r+b") as kept:
+        file.truncate(math.prod(shape))
+        for first in firsts:
+            digest = hashlib.sha256()
+            file.seek(first * math.prod(shape[1:]))
             for _ in files[first : first + CHUNK]:
-                file.write(next(pixels).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(partial, path)
+                image = next(pixels).tobytes()
+                file.write(image)
+                digest.update(image)
+            _to_disk(file)
+            kept.seek(first // CHUNK * DIGEST)
+            kept.write(digest.digest())
+            _to_disk(kept)
+
+
+def _to_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def load_pixels(
