@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from paul.engine.regular import check_regular
 
 if TYPE_CHECKING:
     from paul.data.datasets import Split
@@ -36,7 +35,6 @@ DAMAGED = (
 GROUND = 128  # under transparent pixels: nearest to no signal once normalised, where black and white are clothes
 _PLAIN = ("1", "L", "P", "RGB", "RGBX", "YCbCr", "CMYK", "LAB", "HSV")
 _WITH_ALPHA = {"LA": "LA", "PA": "PA", "RGBA": "RGBA", "La": "LA", "RGBa": "RGBA"}  # as what its alpha is undone
-_KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a disk"))
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,12 +56,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
         OSError: no such file, a folder, pipe, socket or device (none of which is opened), or none of these formats.
         Image.DecompressionBombError: it claims more pixels than Pillow allows.
     """
-    path = os.fspath(path)
-    mode = os.stat(path).st_mode
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(mode):  # opening a pipe would wait for a writer
-        raise OSError(f"it is {next((name for test, name in _KINDS if test(mode)), 'special')}, no regular file")
+    check_regular(path)
     try:
         image = Image.open(path, formats=FORMATS)
     except UnidentifiedImageError as error:
