@@ -57,13 +57,14 @@ from paul.patchnet import PatchNet
 from paul.plots import BLUE, GREEN, GREY, ORANGE, STYLE
 from paul.report.frames import target_name
 from paul.retrieval.agreement import bank_drift, neighbours, patch_agreement, purity
-from paul.retrieval.embeddings import embed, listed, read_embeddings
+from paul.retrieval.embeddings import embed, listed
 from paul.retrieval.export import (
     load_safetensors,
     model_card,
     save_onnx,
     save_safetensors,
 )
+from paul.retrieval.features import read_embeddings
 from paul.retrieval.ranked_lists import page, picture, rank
 from paul.search import Index
 from PIL import Image
