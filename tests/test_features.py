@@ -59,7 +59,6 @@ def test_a_pipe_a_folder_or_a_device_is_named_and_not_opened(suffix, tmp_path):
 
 
 def test_a_flipped_bit_is_refused_or_changes_nothing(file):
-    """Parquet keeps no checksum of its columns: there a bit may change a number or a name, and nothing else."""
     whole, rng = file.read_bytes(), np.random.default_rng(0)
     for place in rng.integers(0, len(whole), 150):
         content = bytearray(whole)
@@ -70,10 +69,8 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(file):
         except ValueError as error:
             assert str(file) in str(error) and "\n" not in str(error)
             continue
-        assert len(found.frame) == len(found.vectors) == 3
-        if file.suffix == ".npz":
-            pd.testing.assert_frame_equal(found.frame, FRAME)
-            assert np.array_equal(found.vectors, VECTORS)
+        pd.testing.assert_frame_equal(found.frame, FRAME)
+        assert np.array_equal(found.vectors, VECTORS)
 
 
 # --- npz ---
@@ -254,3 +251,20 @@ def test_descriptors_that_are_stored_once_and_repeated_without_end(tmp_path):
     del many
     assert (tmp_path / "f.parquet").stat().st_size < 2**22
     refused(tmp_path / "f.parquet", "it claims 100000 rows of 64 numbers")
+
+
+def test_a_damaged_footer_does_not_end_the_process(tmp_path):
+    """Each byte of it, changed in three ways: pyarrow's own view of such metadata aborts Python."""
+    write(tmp_path / "f.parquet", FRAME, [VECTORS], 8, STAMP)
+    whole = (tmp_path / "f.parquet").read_bytes()
+    length = int.from_bytes(whole[-8:-4], "little")
+    for place in range(len(whole) - 8 - length, len(whole)):
+        for value in (0x00, 0x80, 0xFF):
+            content = bytearray(whole)
+            content[place] = value
+            (tmp_path / "f.parquet").write_bytes(content)
+            try:
+                found = stamp_of(tmp_path / "f.parquet")
+                assert found["rows"] == 3
+            except ValueError as error:
+                assert "f.parquet is no features file, or damaged" in str(error)

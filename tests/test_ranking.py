@@ -234,6 +234,16 @@ def test_rank_asks_queries_and_searches_the_gallery(arguments, counts, parted, t
     assert f": {asked} queries against {searched} images, exact" in capsys.readouterr().out
 
 
+def test_a_features_file_of_one_split_is_searched_whole(parted, tmp_path, capsys):
+    network = ["--init", parted / "model.pt", "--device", "cpu"]
+    for command in (
+        ["embed", parted / "set", "--split", "gallery", *network, "-o", tmp_path / "f.npz"],
+        ["rank", "--query", parted / "set", "--gallery", tmp_path / "f.npz", *network, "-o", tmp_path / "page.html"],
+    ):
+        assert cli.main([str(part) for part in command]) == 0
+    assert "1 queries against 4 images" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -276,7 +276,9 @@ signs.style.format("{:.3f}").set_caption(
 #         --other-cameras
 #     paul rank --query data/mine --gallery data/mine --init models/mine/model.pt -o page.html --other-cameras
 #
-# The second makes a page of all images that needs no network and holds its pictures inside.
+# The second makes a page of all images that needs no network and holds its pictures inside. A prepared set that has a
+# query and a gallery is asked and searched by these alone, unless `--splits` names others. `--other-cameras` leaves out
+# gallery images whose camera is not known, and says how many: an unknown camera may be the query's.
 
 # %%
 frame = listed([work / "data/mine"])

@@ -27,8 +27,9 @@ def fingerprint(*tensors: Tensor) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, shortened to a line."""
-    return str(error).partition("\n")[0] or type(error).__name__
+    """What an error says, shortened to a line of at most 200 characters: a damaged file may have filled it."""
+    line = str(error).partition("\n")[0][:200] or type(error).__name__
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
 
 
 def write_atomically(path: str | Path, write) -> None:

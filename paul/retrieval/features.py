@@ -17,6 +17,7 @@ import pandas as pd
 
 from paul.engine.files import first_line, open_archive, write_atomically
 from paul.engine.regular import check_regular
+from paul.retrieval.footer import Footer, read_footer
 
 COLUMNS = ("file", "person_id", "camera_id")
 # arrays in .npz: of which type, of how many axes
@@ -85,7 +86,8 @@ def write(path: Path, frame: pd.DataFrame, blocks: Iterable[np.ndarray], width: 
     schema = _schema(width).with_metadata(stamp)
 
     def write_parquet(file):
-        with pa.parquet.ParquetWriter(file, schema, compression="none", use_dictionary=False) as writer:
+        plain = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+        with pa.parquet.ParquetWriter(file, schema, **plain) as writer:
             first = 0
             for block in blocks:
                 rows = frame.iloc[first : first + len(block)]
@@ -130,35 +132,29 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
     return found
 
 
-def _open_parquet(path: Path):
-    """A Parquet file of ours; of others, and where claims and bytes disagree, ValueError or what pyarrow raises."""
+def _claims(path: Path) -> Footer:
+    """What a Parquet file of ours says of itself; of others, and where rows and values disagree, ValueError."""
     check_regular(path)
-    size = path.stat().st_size
-    # as a dictionary: a name is held once, however often a damaged file repeats it
-    file = _pyarrow().parquet.ParquetFile(path, read_dictionary=["file"])
-    about = file.metadata
-    schema = about.schema.to_arrow_schema()
-    width = getattr(schema.field("features").type, "list_size", 0)
-    if width < 1 or not schema.equals(_schema(width)):
-        raise ValueError("its columns are " + ", ".join(f"{field.name} {field.type}" for field in schema))
-    rows = stored = 0
-    for group in map(about.row_group, range(about.num_row_groups)):
-        rows += group.num_rows
-        for number, column in enumerate(map(group.column, range(group.num_columns))):
-            if column.compression != "UNCOMPRESSED":
-                raise ValueError("its columns are compressed")
-            if column.num_values != group.num_rows * (width if number == len(COLUMNS) else 1):
-                raise ValueError(f"it claims {column.num_values} values for {group.num_rows} rows")
-            stored += column.total_compressed_size
-    if not 1 <= rows == about.num_rows or max(stored, 4 * rows * width) > size:
-        raise ValueError(f"it claims {about.num_rows} rows of {width} numbers in {size} bytes")
-    return file
+    claims = read_footer(path)
+    for columns in claims.values:
+        values, rows = columns[-1]
+        width = values // rows
+        if columns != [(rows, rows)] * len(COLUMNS) + [(width * rows, rows)]:
+            raise ValueError(f"it claims {', '.join(str(count) for count, _ in columns)} values in {rows} rows")
+        if 4 * width * claims.rows > path.stat().st_size:
+            raise ValueError(f"it claims {claims.rows} rows of {width} numbers in {path.stat().st_size} bytes")
+    return claims
 
 
 def _read_parquet(path: Path) -> list:
     """Names, person ids, camera ids and features."""
-    pa = _pyarrow()
-    table = _open_parquet(path).read()
+    pa, claims = _pyarrow(), _claims(path)
+    # as a dictionary: a name is held once, however often a damaged file repeats it
+    file = pa.parquet.ParquetFile(path, read_dictionary=["file"], page_checksum_verification=True)
+    schema, width = file.metadata.schema.to_arrow_schema(), claims.values[0][-1][0] // claims.values[0][-1][1]
+    if not schema.equals(_schema(width)):
+        raise ValueError("its columns are " + ", ".join(f"{field.name} {field.type}" for field in schema))
+    table = file.read()
     table.validate(full=True)
     if any(column.null_count for column in table.itercolumns()):
         raise ValueError("values are missing")
@@ -181,9 +177,8 @@ def stamp_of(path: Path) -> dict:
         if path.suffix == ".npz":
             model, made_of, cameras = read_arrays(path, "model", "made_of", "camera_id")
             return {"model": str(model), "made_of": str(made_of), "rows": len(cameras)}
-        about = _open_parquet(path).metadata
-        said = {name: about.metadata[name.encode()].decode() for name in ("model", "made_of")}
-        return {**said, "rows": about.num_rows}
+        claims = _claims(path)
+        return {**{name: claims.notes[name] for name in ("model", "made_of")}, "rows": claims.rows}
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
