@@ -119,7 +119,7 @@ def load(path: str | Path, options: PatchNetOptions | None = None) -> tuple[Patc
 
 def _wanted(state: dict[str, Tensor], name: str) -> Tensor:
     if name not in state:
-        raise ValueError(f"not a released PAUL checkpoint: {name} is missing")
+        raise ValueError(f"{name} is missing")
     return state[name]
 
 
@@ -136,21 +136,22 @@ def import_released(path_or_dict: str | Path | dict, stage: str = "target") -> P
         stage: "target" or "source" (the latter needs the classifiers `module.new.fc_list`).
 
     Raises:
-        ValueError: a key is missing or does not fit; the message names it.
+        ValueError: a key is missing or does not fit; the message names it, and the file.
     """
     if stage not in ("source", "target"):
         raise ValueError(f"stage must be 'source' or 'target', got {stage!r}")
     state = path_or_dict if isinstance(path_or_dict, dict) else read(path_or_dict)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise ValueError("not a released PAUL checkpoint: it holds no weights by name")
-    for key, value in state.items():
-        if isinstance(value, Tensor) and not in_full(value):
-            raise ValueError(f"not a released PAUL checkpoint: {key} claims more than the file holds")
     try:
+        if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+            raise ValueError("it holds no weights by name")
+        for key, value in state.items():
+            if isinstance(value, Tensor) and not in_full(value):
+                raise ValueError(f"{key} claims more than the file holds")
         model = _released({key.removeprefix("module."): value for key, value in state.items()}, stage)
-    except (IndexError, TypeError, RuntimeError, AttributeError) as error:  # other shapes than anybody's, or no tensors
-        raise ValueError(f"not a released PAUL checkpoint: its tensors do not fit ({first_line(error)})") from error
+    except (ValueError, IndexError, TypeError, RuntimeError, AttributeError) as error:  # any shapes, or no tensors
+        name = "this" if isinstance(path_or_dict, dict) else path_or_dict
+        raise ValueError(f"{name} is not a released PAUL checkpoint: {first_line(error)}") from error
     model.image_size = 384, 128  # what their code resizes images to
     return model.to_target() if stage == "target" else model
 
@@ -167,7 +168,9 @@ def _released(state: dict[str, Tensor], stage: str) -> PatchNet:
         pgn_channels=len(_wanted(state, "patch_proposal.localization.0.weight")),
         pgn_hidden=len(_wanted(state, "patch_proposal.fc_loc.0.weight")),
     )
-    model = PatchNet(options, num_classes=classes if stage == "source" else None)
+    classes = classes if stage == "source" else None
+    with torch.device("meta"):  # shapes without memory: a length may be that of empty rows
+        ours = PatchNet(options, num_classes=classes).state_dict()
     renamed = {key: value for key, value in state.items() if key.startswith("backbone.")}
     renamed |= {
         key.replace("patch_proposal.", "generator."): value
@@ -189,11 +192,11 @@ def _released(state: dict[str, Tensor], stage: str) -> PatchNet:
             "classifier.weight": _stack(state, "new.fc_list.{}.weight", patches),
             "classifier.bias": _stack(state, "new.fc_list.{}.bias", patches),
         }
-    ours = model.state_dict()
     shapes = {key: value.shape for key, value in ours.items() if not key.endswith("num_batches_tracked")}
     unfit = [key for key, shape in shapes.items() if key not in renamed or renamed[key].shape != shape]
     unfit += [key for key in renamed if key not in ours]
     if unfit:
-        raise ValueError(f"not a released PAUL checkpoint: {unfit[0]} and {len(unfit) - 1} others do not fit")
+        raise ValueError(f"{unfit[0]} and {len(unfit) - 1} others do not fit")
+    model = PatchNet(options, num_classes=classes)
     model.load_state_dict(renamed, strict=False)
     return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import re
 from functools import lru_cache
 from http.client import HTTPException
@@ -87,7 +88,7 @@ def load_file(network: nn.Module, path: str | Path) -> None:
     try:
         state = read_tensors(path)
     except Exception as error:  # there is no list of what reading a damaged file can raise
-        reason = first_line(error)
+        reason = "it names code" if isinstance(error, pickle.UnpicklingError) else first_line(error)
         raise ValueError(f"{path} cannot be read as weights: damaged, or more than tensors ({reason})") from error
     _fit(network, state, path)
 

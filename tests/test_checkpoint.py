@@ -397,5 +397,23 @@ def test_released_checkpoint_that_does_not_fit(released, file):
 )
 def test_what_is_no_released_checkpoint_is_refused_in_words(content, tmp_path):
     torch.save(content, tmp_path / "file.pth")
-    with pytest.raises(ValueError, match="not a released PAUL checkpoint"):
+    with pytest.raises(ValueError, match="file.pth is not a released PAUL checkpoint: "):
         checkpoint.import_released(tmp_path / "file.pth")
+
+
+def test_rows_of_nothing_make_no_network(released, tmp_path, monkeypatch):
+    """A tensor of a million rows without columns takes no byte, and its length is a width of the network."""
+    torch.save(
+        {**released, "module.patch_proposal.localization.0.weight": torch.zeros(10**6, 0)}, tmp_path / "file.pth"
+    )
+    made = []
+    init = PatchNet.__init__
+
+    def counted(self, *given, **named):
+        made.append(torch.empty(0).device.type)
+        init(self, *given, **named)
+
+    monkeypatch.setattr(PatchNet, "__init__", counted)
+    with pytest.raises(ValueError, match="file.pth is not a released PAUL checkpoint: .*do not fit"):
+        checkpoint.import_released(tmp_path / "file.pth")
+    assert made == ["meta"]

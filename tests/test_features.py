@@ -254,17 +254,15 @@ def test_descriptors_that_are_stored_once_and_repeated_without_end(tmp_path):
 
 
 def test_a_damaged_footer_does_not_end_the_process(tmp_path):
-    """Each byte of it, changed in three ways: pyarrow's own view of such metadata aborts Python."""
+    """pyarrow's own view of such metadata aborts Python."""
     write(tmp_path / "f.parquet", FRAME, [VECTORS], 8, STAMP)
     whole = (tmp_path / "f.parquet").read_bytes()
     length = int.from_bytes(whole[-8:-4], "little")
-    for place in range(len(whole) - 8 - length, len(whole)):
-        for value in (0x00, 0x80, 0xFF):
-            content = bytearray(whole)
-            content[place] = value
-            (tmp_path / "f.parquet").write_bytes(content)
-            try:
-                found = stamp_of(tmp_path / "f.parquet")
-                assert found["rows"] == 3
-            except ValueError as error:
-                assert "f.parquet is no features file, or damaged" in str(error)
+    for place in range(len(whole) - 8 - length, len(whole), 7):
+        content = bytearray(whole)
+        content[place] = 0xFF
+        (tmp_path / "f.parquet").write_bytes(content)
+        try:
+            assert len(read_embeddings(tmp_path / "f.parquet").vectors) == stamp_of(tmp_path / "f.parquet")["rows"] == 3
+        except ValueError as error:
+            assert "f.parquet is no features file, or damaged" in str(error)

@@ -10,6 +10,7 @@ import pickle
 import pickletools
 import secrets
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -87,8 +88,9 @@ def read_tensors(path: str | Path) -> dict:
                     _check_pickle(io.BytesIO(archive.read(entry)))
     else:  # as torch wrote before 1.6: magic number, version, machine, contents, names of tensors
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            for _ in range(5):
-                _check_pickle(content)
+            with suppress(ValueError):  # cut short, or another kind of file: torch says so
+                for _ in range(5):
+                    _check_pickle(content)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
