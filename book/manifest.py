@@ -13,6 +13,8 @@ from pathlib import Path
 
 from .toc import ROOT
 
+STATUSES = ("waiting", "running", "ran", "failed", "skipped")
+TOLD = {"profile": str, "machine": str, "at": str, "seconds": (int, float)}  # once a chapter ran or failed
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "matplotlib", "papermill", "jupytext")
 
 
@@ -35,11 +37,23 @@ def write_manifest(path: Path, manifest: dict) -> None:
 
 
 def read_manifest(path: Path) -> dict:
-    """The manifest at `path`; an empty one when there is none or it can't be read."""
+    """The manifest at `path`, without entries that are not whole; an empty one when there is none or it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        entries = found["chapters"].items()
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         return {"chapters": {}}
+    return {**found, "chapters": {slug: entry for slug, entry in entries if _is_whole(entry)}}
+
+
+def _is_whole(entry) -> bool:
+    """Whether a chapter's entry has what pages and costs read in it."""
+    if not isinstance(entry, dict) or entry.get("status") not in STATUSES:
+        return False
+    told = TOLD if entry["status"] in ("ran", "failed") else {}
+    return all(isinstance(entry.get(key), kind) for key, kind in told.items()) and all(
+        isinstance(entry.get(key) or "", str) for key in ("commit", "error", "why")
+    )
 
 
 def now() -> str:

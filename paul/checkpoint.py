@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from paul.engine.files import first_line, read, write_atomically
-from paul.options import PatchNetOptions
+from paul.engine.files import first_line, in_full, read, write_atomically
+from paul.options import PatchNetOptions, image_size
 from paul.patchnet import PatchNet
 
 FORMAT = 1
@@ -32,16 +33,6 @@ def save(path: str | Path, model: PatchNet, **training) -> None:
     write_atomically(path, lambda file: torch.save(state, file))
 
 
-def _in_full(found: Tensor) -> bool:
-    """Whether a tensor's numbers are there: a view can claim any shape of a few bytes, or of none."""
-    return (
-        found.device.type == "cpu"
-        and found.layout == torch.strided
-        and not found.is_quantized
-        and found.untyped_storage().nbytes() >= found.nbytes
-    )
-
-
 def _holds(state: dict, name: str, wanted: Tensor) -> bool:
     """Whether a state dict has the tensor, in full."""
     found = state.get(name)
@@ -49,12 +40,16 @@ def _holds(state: dict, name: str, wanted: Tensor) -> bool:
         isinstance(found, Tensor)
         and found.shape == wanted.shape
         and found.dtype.is_floating_point == wanted.dtype.is_floating_point
-        and _in_full(found)
+        and in_full(found)
     )
 
 
-def _build(path: str | Path, state: dict) -> PatchNet:
+def build(path: str | Path, state: dict) -> PatchNet:
     """The network that a file describes, with its weights; built only when the file is known to fill it.
+
+    Args:
+        path: of the file, for messages.
+        state: of `describe`, and "model": the state dict.
 
     Raises:
         ValueError: an option that is none, or weights that do not fit the options.
@@ -66,6 +61,8 @@ def _build(path: str | Path, state: dict) -> PatchNet:
     try:
         with torch.device("meta"):  # shapes without memory
             shapes = PatchNet(options, num_classes=state["num_classes"])
+        if state["stage"] not in ("source", "target"):
+            raise ValueError(f"stage {state['stage']!r}")
         if state["stage"] == "target":
             shapes.to_target()
         wanted, weights = shapes.state_dict(), state["model"]
@@ -74,15 +71,14 @@ def _build(path: str | Path, state: dict) -> PatchNet:
         if unfit:
             raise ValueError(f"{unfit[0]} and {len(unfit) - 1} others")
         size = state.get("image_size")  # files written before sizes were kept have none
-        if size is not None and not (len(size) == 2 and all(type(side) is int and 0 < side < 2**15 for side in size)):
-            raise ValueError(f"image size {size!r}")
-    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        size = None if size is None else image_size(size)
+    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{path} does not fit its own options ({first_line(error)})") from error
-    model = PatchNet(options, num_classes=state["num_classes"])
+    model = PatchNet(options, num_classes=shapes.num_classes)  # a target network never has classifiers to make
     if state["stage"] == "target":
         model.to_target()
     model.load_state_dict(weights)
-    model.image_size = size and tuple(size)
+    model.image_size = size
     return model
 
 
@@ -95,7 +91,8 @@ def load(path: str | Path, options: PatchNetOptions | None = None) -> tuple[Patc
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: unreadable, of another format, or of another architecture than expected.
+        ValueError: unreadable, of another format, of another architecture than expected, or its training's spec is no
+            JSON.
     """
     state = read(path)
     if not isinstance(state, dict) or str(state.get("format")) != str(FORMAT):
@@ -103,7 +100,7 @@ def load(path: str | Path, options: PatchNetOptions | None = None) -> tuple[Patc
             f"{path} was not written by paul.checkpoint.save (format {FORMAT}); for the authors' own file "
             "use import_released"
         )
-    model = _build(path, state)
+    model = build(path, state)
     found = model.options
     if options is not None and found != options:
         differing = [
@@ -112,12 +109,17 @@ def load(path: str | Path, options: PatchNetOptions | None = None) -> tuple[Patc
             if value != asdict(options)[key]
         ]
         raise ValueError(f"{path} holds another architecture ({'; '.join(differing)})")
-    return model, state.get("training", {})
+    training = state.get("training", {})
+    try:
+        json.loads(training.get("spec", "null"))
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} does not say how it was trained ({first_line(error)}); use an earlier one") from error
+    return model, training
 
 
 def _wanted(state: dict[str, Tensor], name: str) -> Tensor:
     if name not in state:
-        raise ValueError(f"not a released PAUL checkpoint: {name} is missing")
+        raise ValueError(f"{name} is missing")
     return state[name]
 
 
@@ -134,21 +136,22 @@ def import_released(path_or_dict: str | Path | dict, stage: str = "target") -> P
         stage: "target" or "source" (the latter needs the classifiers `module.new.fc_list`).
 
     Raises:
-        ValueError: a key is missing or does not fit; the message names it.
+        ValueError: a key is missing or does not fit; the message names it, and the file.
     """
     if stage not in ("source", "target"):
         raise ValueError(f"stage must be 'source' or 'target', got {stage!r}")
     state = path_or_dict if isinstance(path_or_dict, dict) else read(path_or_dict)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise ValueError("not a released PAUL checkpoint: it holds no weights by name")
-    for key, value in state.items():
-        if isinstance(value, Tensor) and not _in_full(value):
-            raise ValueError(f"not a released PAUL checkpoint: {key} claims more than the file holds")
     try:
+        if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+            raise ValueError("it holds no weights by name")
+        for key, value in state.items():
+            if isinstance(value, Tensor) and not in_full(value):
+                raise ValueError(f"{key} claims more than the file holds")
         model = _released({key.removeprefix("module."): value for key, value in state.items()}, stage)
-    except (IndexError, TypeError, RuntimeError, AttributeError) as error:  # other shapes than anybody's, or no tensors
-        raise ValueError(f"not a released PAUL checkpoint: its tensors do not fit ({first_line(error)})") from error
+    except (ValueError, IndexError, TypeError, RuntimeError, AttributeError) as error:  # any shapes, or no tensors
+        name = "this" if isinstance(path_or_dict, dict) else path_or_dict
+        raise ValueError(f"{name} is not a released PAUL checkpoint: {first_line(error)}") from error
     model.image_size = 384, 128  # what their code resizes images to
     return model.to_target() if stage == "target" else model
 
@@ -165,7 +168,9 @@ def _released(state: dict[str, Tensor], stage: str) -> PatchNet:
         pgn_channels=len(_wanted(state, "patch_proposal.localization.0.weight")),
         pgn_hidden=len(_wanted(state, "patch_proposal.fc_loc.0.weight")),
     )
-    model = PatchNet(options, num_classes=classes if stage == "source" else None)
+    classes = classes if stage == "source" else None
+    with torch.device("meta"):  # shapes without memory: a length may be that of empty rows
+        ours = PatchNet(options, num_classes=classes).state_dict()
     renamed = {key: value for key, value in state.items() if key.startswith("backbone.")}
     renamed |= {
         key.replace("patch_proposal.", "generator."): value
@@ -187,11 +192,11 @@ def _released(state: dict[str, Tensor], stage: str) -> PatchNet:
             "classifier.weight": _stack(state, "new.fc_list.{}.weight", patches),
             "classifier.bias": _stack(state, "new.fc_list.{}.bias", patches),
         }
-    ours = model.state_dict()
     shapes = {key: value.shape for key, value in ours.items() if not key.endswith("num_batches_tracked")}
     unfit = [key for key, shape in shapes.items() if key not in renamed or renamed[key].shape != shape]
     unfit += [key for key in renamed if key not in ours]
     if unfit:
-        raise ValueError(f"not a released PAUL checkpoint: {unfit[0]} and {len(unfit) - 1} others do not fit")
+        raise ValueError(f"{unfit[0]} and {len(unfit) - 1} others do not fit")
+    model = PatchNet(options, num_classes=classes)
     model.load_state_dict(renamed, strict=False)
     return model

@@ -7,7 +7,22 @@ a golden trajectory of the stage moves: what was trained or recorded under anoth
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import ClassVar
+
+LARGEST_SIDE = 4096  # pixels; a crop of a person has hundreds
+
+
+def image_size(size) -> tuple[int, int]:
+    """Rows and columns of a network's images, as a file or a caller states them.
+
+    Raises:
+        ValueError: no two whole numbers from 1 to LARGEST_SIDE.
+    """
+    sides = tuple(size) if isinstance(size, (tuple, list)) else ()
+    if len(sides) != 2 or not all(isinstance(side, Integral) and 1 <= side <= LARGEST_SIDE for side in sides):
+        raise ValueError(f"image_size must be two whole numbers from 1 to {LARGEST_SIDE}, rows and columns, got {size}")
+    return int(sides[0]), int(sides[1])
 
 
 @dataclass(frozen=True)

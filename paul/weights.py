@@ -14,6 +14,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from paul.engine.files import first_line, in_full, read_tensors
+
 HEAD = ("avgpool", "fc", "classifier", "dropout", "head", "heads", "AuxLogits", "aux1", "aux2")
 
 
@@ -84,11 +86,15 @@ def load_file(network: nn.Module, path: str | Path) -> None:
             f"{found[: len(named)]} and its name says {named}; delete it and fetch it again"
         )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        state = read_tensors(path)
+    except Exception as error:  # there is no list of what reading a damaged file can raise
+        reason = "it names code" if isinstance(error, pickle.UnpicklingError) else first_line(error)
         raise ValueError(f"{path} cannot be read as weights: damaged, or more than tensors ({reason})") from error
     _fit(network, state, path)
+
+
+def _holds(found, shape: torch.Size) -> bool:
+    return isinstance(found, Tensor) and found.shape == shape and in_full(found)
 
 
 def _fit(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
@@ -100,7 +106,7 @@ def _fit(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None
         for name, value in network.state_dict().items()
         if not name.startswith(HEAD) and (name in state or not name.endswith("num_batches_tracked"))
     }
-    unfit = [name for name, value in wanted.items() if getattr(state.get(name), "shape", None) != value.shape]
+    unfit = [name for name, value in wanted.items() if not _holds(state.get(name), value.shape)]
     if unfit:
         raise ValueError(
             f"{path} is not a weight file of this backbone: {unfit[0]} and {len(unfit) - 1} others are "

@@ -13,7 +13,7 @@ import pytest
 from book import pairs
 from book.__main__ import main
 from book.costs import write_costs
-from book.manifest import committed_seeds, write_text
+from book.manifest import committed_seeds, read_manifest, write_text
 from book.run import locked, run_book, seed_range
 from book.toc import ROOT, BookError, load_book
 
@@ -201,6 +201,28 @@ def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         write_text(path, "half")
     assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[]",
+        b"5",
+        b"",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"chapters": 3}',
+        b"{}",
+        b'{"chapters": {"a": [], "b": {}, "c": {"status": "ran"}, "d": {"status": "failed", "error": 3}}}',
+        b'{"chapters": {"a": {"status": "ran", "profile": "mini", "machine": "m", "at": 5, "seconds": 1}}}',
+    ],
+)
+def test_what_is_no_manifest_or_no_whole_entry_counts_as_none(content, small, tmp_path):
+    run = small(a=("# %%\n1", ""))
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(BookError, match="no chapter that ran"):
+        write_costs(run.book, tmp_path / "manifest.json")
+    assert not read_manifest(tmp_path / "manifest.json")["chapters"]
 
 
 def test_measured_costs_come_from_the_manifest(small, tmp_path):

@@ -4,11 +4,13 @@ import os
 import pickle
 import shutil
 import stat
+import zipfile
 from dataclasses import replace
 
 import pytest
 import torch
 import torchvision
+from people import at_most
 from torch.nn import functional as F
 
 from paul import checkpoint
@@ -72,7 +74,7 @@ def test_the_image_size_comes_back_and_older_files_have_none(tmp_path):
         assert checkpoint.load(tmp_path / "model.pt")[0].image_size == size
     state = checkpoint.read(tmp_path / "model.pt")
     torch.save({**state, "image_size": (40, 0)}, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match=r"model.pt does not fit its own options \(image size \(40, 0\)\)"):
+    with pytest.raises(ValueError, match=r"model.pt does not fit its own options .*1 to 4096.* got \(40, 0\)"):
         checkpoint.load(tmp_path / "model.pt")
     del state["image_size"]
     torch.save(state, tmp_path / "model.pt")
@@ -135,6 +137,58 @@ def test_damaged_files_are_named_and_code_is_not_run(file, name, tmp_path, monke
         checkpoint.load(file)
     assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
     assert not (tmp_path / "the-code-was-run").exists()
+
+
+@pytest.mark.parametrize("training", [5, [], {"spec": 5}, {"spec": "no JSON"}, {"spec": "[" * 10**5}], ids=repr)
+def test_what_does_not_say_how_it_was_trained_is_refused(file, training):
+    torch.save({**checkpoint.read(file), "training": training}, file)
+    with pytest.raises(ValueError, match="model.pt does not say how it was trained"):
+        checkpoint.load(file)
+
+
+def test_a_target_network_that_claims_classes_makes_none(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path / "model.pt", model().to_target())
+    torch.save({**checkpoint.read(tmp_path / "model.pt"), "num_classes": 10**7}, tmp_path / "model.pt")
+    asked = []
+    made = PatchNet.__init__
+
+    def init(self, *given, num_classes=None, **named):
+        if torch.empty(0).device.type != "meta":
+            asked.append(num_classes)
+        made(self, *given, num_classes=num_classes, **named)
+
+    monkeypatch.setattr(PatchNet, "__init__", init)
+    assert checkpoint.load(tmp_path / "model.pt")[0].classifier is None and asked == [None]
+
+
+def call(name, size):
+    """A pickle that calls `name` with a number."""
+    return b"\x80\x02c" + name.replace(" ", "\n").encode() + b"\n\x8a\x04" + size.to_bytes(4, "little") + b"\x85R."
+
+
+@pytest.mark.parametrize("name", ["builtins bytearray", "__builtin__ bytearray", "torch Tensor", "torch FloatTensor"])
+@pytest.mark.parametrize("kind", ["plain", "archive", "archive behind it"])
+def test_no_memory_is_made_out_of_a_number(file, name, kind):
+    """From some bytes of a file, torch would make gigabytes."""
+    content = call(name, 2**30 + 1)
+    if kind == "archive":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("model/data.pkl", content)
+            archive.writestr("model/version", "3\n")
+            archive.writestr("model/byteorder", "little")
+    else:
+        file.write_bytes(content + file.read_bytes() * (kind != "plain"))
+    with pytest.raises(ValueError, match="model.pt is refused: it is no checkpoint, or holds more than tensors"):
+        checkpoint.load(file)
+
+
+def test_a_pipe_is_no_checkpoint_and_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "model.pt")
+    with (
+        at_most(20, tmp_path / "model.pt"),
+        pytest.raises(ValueError, match="model.pt is .*no checkpoint .it is a pipe"),
+    ):
+        checkpoint.load(tmp_path / "model.pt")
 
 
 def test_missing_file(tmp_path):
@@ -343,5 +397,23 @@ def test_released_checkpoint_that_does_not_fit(released, file):
 )
 def test_what_is_no_released_checkpoint_is_refused_in_words(content, tmp_path):
     torch.save(content, tmp_path / "file.pth")
-    with pytest.raises(ValueError, match="not a released PAUL checkpoint"):
+    with pytest.raises(ValueError, match="file.pth is not a released PAUL checkpoint: "):
         checkpoint.import_released(tmp_path / "file.pth")
+
+
+def test_rows_of_nothing_make_no_network(released, tmp_path, monkeypatch):
+    """A tensor of a million rows without columns takes no byte, and its length is a width of the network."""
+    torch.save(
+        {**released, "module.patch_proposal.localization.0.weight": torch.zeros(10**6, 0)}, tmp_path / "file.pth"
+    )
+    made = []
+    init = PatchNet.__init__
+
+    def counted(self, *given, **named):
+        made.append(torch.empty(0).device.type)
+        init(self, *given, **named)
+
+    monkeypatch.setattr(PatchNet, "__init__", counted)
+    with pytest.raises(ValueError, match="file.pth is not a released PAUL checkpoint: .*do not fit"):
+        checkpoint.import_released(tmp_path / "file.pth")
+    assert made == ["meta"]

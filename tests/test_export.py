@@ -1,6 +1,7 @@
 """Models for others: what is exported gives the same descriptors, and its card says what it is."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from people import NETWORK, SIZE, same_weights
+from people import NETWORK, SIZE, at_most, same_weights
 
 from paul import checkpoint
 from paul.checkpoint import save
@@ -76,8 +77,50 @@ def test_damaged_and_foreign_files_are_named(tmp_path):
         load_safetensors(path)
     with safe_metadata(path, whole) as about:
         about["options"]["dim"] = 9
-    with pytest.raises(ValueError, match="damaged, or no exported model .*size mismatch|Error"):
+    with pytest.raises(ValueError, match="m.safetensors does not fit its own options .branch.weight and 6 others"):
         load_safetensors(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_size": [float("inf"), 24]},
+        {"image_size": [10**6, 10**6]},
+        {"image_size": [40.0, 24]},
+        {"image_size": "40"},
+        {"stage": "sauce"},
+        {"stage": "source", "num_classes": 10**7},
+        {"options": {"num_patches": 10**6}},
+        {"options": {"dim": 10**6}},
+        {"options": {"pgn_hidden": 10**7}},
+        {"options": {"backbone": "resnet50"}},
+        {"options": {"embedding_dim": 10**30}},
+    ],
+    ids=str,
+)
+def test_what_a_file_says_of_its_network_is_held_against_its_tensors_before_one_is_made(change, tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    save_safetensors(network(), path)
+    with safe_metadata(path, path.read_bytes()) as about:
+        for key, value in change.items():
+            about[key] = {**about[key], **value} if isinstance(value, dict) else value
+    made = []
+    init = PatchNet.__init__
+
+    def counted(self, *given, **named):
+        init(self, *given, **named)
+        made.append(sum(value.numel() for value in self.state_dict().values() if value.device.type != "meta"))
+
+    monkeypatch.setattr(PatchNet, "__init__", counted)
+    with pytest.raises(ValueError, match="m.safetensors does not fit its own options"):
+        load_safetensors(path)
+    assert sum(made) == 0
+
+
+def test_a_pipe_is_no_model_and_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "m.safetensors")
+    with at_most(20, tmp_path / "m.safetensors"), pytest.raises(ValueError, match="m.safetensors .*it is a pipe"):
+        load_safetensors(tmp_path / "m.safetensors")
 
 
 class safe_metadata:

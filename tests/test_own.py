@@ -21,8 +21,9 @@ from paul.data.images import read_image
 from paul.data.passes import extract
 from paul.patchnet import PatchNet
 from paul.retrieval import embeddings
-from paul.retrieval.embeddings import embed, listed, read_embeddings
+from paul.retrieval.embeddings import embed, listed
 from paul.retrieval.extractor import Extractor
+from paul.retrieval.features import read_embeddings
 
 WIDTH = NETWORK.num_patches * NETWORK.dim
 
@@ -171,7 +172,7 @@ def test_a_checkpoint_by_its_path(model, saved, extractor, files):
 def test_an_unknown_image_size_asks_for_one():
     with pytest.raises(ValueError, match=r"the network does not say which image size .* image_size=\(rows, columns\)"):
         Extractor(PatchNet(NETWORK))
-    with pytest.raises(ValueError, match="two positive numbers"):
+    with pytest.raises(ValueError, match="two whole numbers"):
         Extractor(PatchNet(NETWORK), (0, 5))
 
 

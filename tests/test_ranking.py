@@ -9,9 +9,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from people import pairs, write_set
+import torch
+from people import NETWORK, SIZE, pairs, write_set
 from PIL import Image
 
+from paul import checkpoint, cli
+from paul.data.datasets import ReidDataset
+from paul.patchnet import PatchNet
 from paul.retrieval.embeddings import listed
 from paul.retrieval.ranked_lists import OTHER, SAME, page, picture, rank, write_ranking
 
@@ -165,3 +169,95 @@ def test_an_image_that_has_gone_leaves_a_gap(vectors, gallery):
     ranking = rank(vectors[:1], gallery[:1], vectors, gone, 3)
     assert page(ranking).count("not there") == 3 and picture(ranking).size[0] > 200
     assert re.search(r"gone \d", page(ranking))
+
+
+# --- which images, how many ---
+
+
+def test_images_of_unknown_cameras_are_no_images_of_other_cameras(vectors, gallery):
+    unsure = gallery.assign(camera_id=gallery["camera_id"].where(gallery.index % 3 > 0, -1))
+    known = unsure[unsure["camera_id"] >= 0]
+    with pytest.warns(UserWarning, match=f"left out {len(unsure) - len(known)} images .* camera is not known"):
+        ranking = rank(vectors[known.index], known, vectors, unsure, 20, other_cameras=True)
+    for number, (_, query) in enumerate(known.iterrows()):
+        found = ranking.found[ranking.found["query"] == number]
+        assert sorted(found["file"]) == sorted(known["file"][known["camera_id"] != query["camera_id"]])
+    with pytest.raises(ValueError, match="no image of the gallery says from which camera it is"):
+        rank(vectors[:1], gallery[:1], vectors, gallery.assign(camera_id=-1), other_cameras=True)
+
+
+@pytest.mark.parametrize("k", [0, -3])
+def test_less_than_one_image_per_query_is_refused_with_the_number_given(k, vectors, gallery):
+    with pytest.raises(ValueError, match=f"k must be at least 1, got {k}$"):
+        rank(vectors[:1], gallery[:1], vectors, gallery, k)
+
+
+@pytest.fixture(scope="module")
+def parted(tmp_path_factory):
+    """A prepared set with training images, queries and a gallery; a set without splits of its own; a checkpoint."""
+    folder = tmp_path_factory.mktemp("parted")
+    splits = {"train": pairs([1, 2, 3]), "query": [(4, 1)], "gallery": [(4, 2), (5, 1), (5, 2), (6, 1)]}
+    write_set(folder / "set", {**splits, "val_query": [(7, 1)], "val_gallery": [(7, 2), (8, 2)]})
+    write_set(folder / "crops", {"train": pairs([1, 2])}, seed=1)
+    torch.manual_seed(0)
+    network = PatchNet(NETWORK).to_target()
+    network.image_size = SIZE
+    checkpoint.save(folder / "model.pt", network)
+    return folder
+
+
+def test_of_a_prepared_set_one_split_is_listed_where_there_is_one(parted):
+    index = ReidDataset.load(parted / "set").frame
+
+    def files(split):
+        return [str(parted / "set" / name) for name in index["file"][index["split"] == split]]
+
+    assert listed([parted / "set"], "gallery")["file"].tolist() == files("gallery")
+    assert len(listed([parted / "set"])) == len(index)
+    with pytest.raises(ValueError, match="crops/index.csv has no images in split 'gallery'; it has .'train'."):
+        listed([parted / "set", parted / "crops"], "gallery")
+    both = listed([parted / "set", parted / "crops"], "gallery", strict=False)
+    assert both["file"].tolist() == files("gallery") + listed([parted / "crops"])["file"].tolist()
+    one = files("train")[0]
+    assert listed([one], "gallery")["file"].tolist() == [one]  # named by itself
+
+
+@pytest.mark.parametrize(
+    ("arguments", "counts"),
+    [([], (1, 4)), (["--splits", "train,gallery"], (6, 4)), (["--splits", "val_query,val_gallery"], (1, 2))],
+)
+def test_rank_asks_queries_and_searches_the_gallery(arguments, counts, parted, tmp_path, capsys):
+    command = ["rank", "--query", parted / "set", "--gallery", parted / "set", "--init", parted / "model.pt"]
+    command += ["--device", "cpu", "-o", tmp_path / "page.html", *arguments]
+    assert cli.main([str(part) for part in command]) == 0
+    asked, searched = counts
+    assert f": {asked} queries against {searched} images, exact" in capsys.readouterr().out
+
+
+def test_a_features_file_of_one_split_is_searched_whole(parted, tmp_path, capsys):
+    network = ["--init", parted / "model.pt", "--device", "cpu"]
+    for command in (
+        ["embed", parted / "set", "--split", "gallery", *network, "-o", tmp_path / "f.npz"],
+        ["rank", "--query", parted / "set", "--gallery", tmp_path / "f.npz", *network, "-o", tmp_path / "page.html"],
+    ):
+        assert cli.main([str(part) for part in command]) == 0
+    assert "1 queries against 4 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-k", "0"], "-k 0: ask for at least one image per query"),
+        (["-k", "-3"], "-k -3: ask for at least one"),
+        (["--splits", "gallery"], "--splits gallery: name two, such as query,gallery"),
+        (["--splits", "query,galery"], "set/index.csv has no images in split 'galery'"),
+        (["--image-size", "99999x9"], "--image-size 99999x9: write ROWSxCOLUMNS, such as 384x128, each at most 4096"),
+    ],
+)
+def test_what_cannot_be_ranked_is_said_in_a_line(arguments, words, parted, tmp_path, capsys):
+    command = ["rank", "--query", parted / "set", "--gallery", parted / "set", "--init", parted / "model.pt"]
+    command += ["--device", "cpu", "-o", tmp_path / "page.html", *arguments]
+    assert cli.main([str(part) for part in command]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("paul rank: ") and words in message and message.count("\n") == 1
+    assert not list(tmp_path.iterdir())

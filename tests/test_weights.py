@@ -1,6 +1,7 @@
 """Where a backbone's weights come from: torchvision's folder, a download, a file; and that their content is checked."""
 
 import hashlib
+import zipfile
 from dataclasses import replace
 from http.client import IncompleteRead
 from pathlib import Path
@@ -178,6 +179,35 @@ def small_weights(tmp_path):
     body, _ = build_backbone("small")
     torch.save(body.state_dict(), tmp_path / "small.pth")
     return tmp_path / "small.pth"
+
+
+def test_files_of_torch_before_1_6_are_read(small_weights):
+    state = torch.load(small_weights, weights_only=True)
+    torch.save(state, small_weights, _use_new_zipfile_serialization=False)
+    body, _ = build_backbone("small", str(small_weights))
+    assert all(torch.equal(value, state[name]) for name, value in body.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["compressed", "without numbers", "of another layout", "a view", "a number's worth"])
+def test_weights_are_whole_tensors(small_weights, kind):
+    state = torch.load(small_weights, weights_only=True)
+    changes = {
+        "without numbers": lambda value: value.to("meta"),
+        "of another layout": lambda value: value.to_sparse(),
+        "a view": lambda value: torch.zeros(1).expand(value.shape),
+    }
+    if kind in changes:
+        torch.save({**state, "0.weight": changes[kind](state["0.weight"])}, small_weights)
+    elif kind == "compressed":
+        with zipfile.ZipFile(small_weights) as archive:
+            entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+        with zipfile.ZipFile(small_weights, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in entries.items():
+                archive.writestr(name, content)
+    else:
+        small_weights.write_bytes(b"\x80\x02cbuiltins\nbytearray\n\x8a\x04\x01\x00\x00\x40\x85R.")
+    with pytest.raises(ValueError, match="small.pth (is not a weight file|cannot be read as weights)"):
+        build_backbone("small", str(small_weights))
 
 
 def test_weights_reach_the_runs_of_a_table(data, small_weights, tmp_path, capsys, tiny_smoke):

@@ -57,13 +57,14 @@ from paul.patchnet import PatchNet
 from paul.plots import BLUE, GREEN, GREY, ORANGE, STYLE
 from paul.report.frames import target_name
 from paul.retrieval.agreement import bank_drift, neighbours, patch_agreement, purity
-from paul.retrieval.embeddings import embed, listed, read_embeddings
+from paul.retrieval.embeddings import embed, listed
 from paul.retrieval.export import (
     load_safetensors,
     model_card,
     save_onnx,
     save_safetensors,
 )
+from paul.retrieval.features import read_embeddings
 from paul.retrieval.ranked_lists import page, picture, rank
 from paul.search import Index
 from PIL import Image
@@ -275,7 +276,9 @@ signs.style.format("{:.3f}").set_caption(
 #         --other-cameras
 #     paul rank --query data/mine --gallery data/mine --init models/mine/model.pt -o page.html --other-cameras
 #
-# The second makes a page of all images that needs no network and holds its pictures inside.
+# The second makes a page of all images that needs no network and holds its pictures inside. A prepared set that has a
+# query and a gallery is asked and searched by these alone, unless `--splits` names others. `--other-cameras` leaves out
+# gallery images whose camera is not known, and says how many: an unknown camera may be the query's.
 
 # %%
 frame = listed([work / "data/mine"])

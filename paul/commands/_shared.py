@@ -216,10 +216,15 @@ def book_of(args) -> Path:
 
 def image_size(text: str) -> tuple[int, int]:
     """ "384x128" -> rows and columns."""
-    rows, cross, columns = text.partition("x")
-    if not (cross and rows.isdecimal() and columns.isdecimal()):
-        raise ValueError(f"--image-size {text}: write ROWSxCOLUMNS, such as 384x128")
-    return int(rows), int(columns)
+    from paul import options
+
+    rows, _, columns = text.partition("x")
+    try:
+        return options.image_size((int(rows), int(columns)))
+    except ValueError:
+        raise ValueError(
+            f"--image-size {text}: write ROWSxCOLUMNS, such as 384x128, each at most {options.LARGEST_SIDE}"
+        ) from None
 
 
 def describing(command) -> None:

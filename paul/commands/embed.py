@@ -12,6 +12,7 @@ def options(command) -> None:
     command.add_argument("images", nargs="+", help="files, folders (a prepared set among them) and patterns")
     describing(command)
     command.add_argument("-o", "--out", required=True, help="features.parquet or .npz; the same command goes on")
+    command.add_argument("--split", help="of prepared sets only this split, such as gallery; all of them by default")
     command.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
 
 
@@ -19,5 +20,5 @@ def run(args) -> None:
     from paul.retrieval.embeddings import embed, listed
 
     extractor = extractor_of(args)
-    count = embed(extractor, listed(args.images), args.out, args.skip_unreadable)
+    count = embed(extractor, listed(args.images, args.split), args.out, args.skip_unreadable)
     print(f"{args.out}: {count} images, {extractor.width} numbers each")

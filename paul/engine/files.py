@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import mmap
 import os
 import pickle
+import pickletools
 import secrets
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from paul.engine.regular import check_regular
 
 
 def fingerprint(*tensors: Tensor) -> str:
@@ -22,8 +28,9 @@ def fingerprint(*tensors: Tensor) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, shortened to a line."""
-    return str(error).partition("\n")[0] or type(error).__name__
+    """What an error says, shortened to a line of at most 200 characters: a damaged file may have filled it."""
+    line = str(error).partition("\n")[0][:200] or type(error).__name__
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
 
 
 def write_atomically(path: str | Path, write) -> None:
@@ -52,6 +59,60 @@ def write_atomically(path: str | Path, write) -> None:
         raise
 
 
+def open_archive(path: str | Path) -> zipfile.ZipFile:
+    """A zip archive in a regular file whose entries are stored as they are, so that it unpacks to what it holds.
+
+    Raises:
+        OSError, zipfile.BadZipFile: no regular file, no such archive, or entries that are compressed or overlap.
+    """
+    check_regular(path)
+    archive = zipfile.ZipFile(path)
+    entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise zipfile.BadZipFile("its entries are compressed, and nothing bounds what they unpack to")
+    if sum(entry.file_size for entry in entries) > Path(path).stat().st_size:
+        raise zipfile.BadZipFile("it claims to unpack to more than it holds")
+    return archive
+
+
+def read_tensors(path: str | Path) -> dict:
+    """What `torch.save` wrote, without running code in it. Raises anything at all for a damaged file."""
+    check_regular(path)
+    with open(path, "rb") as file:
+        zipped = file.read(4) == b"PK\3\4"  # as torch tells them apart: an archive at the end of others is none
+    if zipped:  # torch itself does not look at the checksums
+        with open_archive(path) as archive:
+            damaged = archive.testzip()
+            if damaged:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+            for entry in archive.infolist():
+                if entry.filename.lower().endswith("data.pkl"):
+                    _check_pickle(io.BytesIO(archive.read(entry)))
+    else:  # as torch wrote before 1.6: magic number, version, machine, contents, names of tensors
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            with suppress(ValueError):  # cut short, or another kind of file: torch says so
+                for _ in range(5):
+                    _check_pickle(content)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_pickle(content) -> None:
+    """Refuse a pickle that names what makes memory out of a number alone: torch's own reader takes such names."""
+    for opcode, name, _ in pickletools.genops(content):
+        if opcode.name == "GLOBAL" and name.endswith(("bytearray", "Tensor")):
+            raise pickle.UnpicklingError(f"it names {name}")
+
+
+def in_full(found: Tensor) -> bool:
+    """Whether a tensor's numbers are there: a view can claim any shape of a few bytes, or of none."""
+    return (
+        found.device.type == "cpu"
+        and found.layout == torch.strided
+        and not found.is_quantized
+        and found.untyped_storage().nbytes() >= found.nbytes
+    )
+
+
 def read(path: str | Path) -> dict:
     """The contents of a checkpoint file.
 
@@ -59,18 +120,10 @@ def read(path: str | Path) -> dict:
         FileNotFoundError: no such file.
         ValueError: truncated, damaged, no checkpoint, or a pickle that would run code (refused).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
     try:
-        if zipfile.is_zipfile(path):  # torch itself does not look at the checksums
-            with zipfile.ZipFile(path) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-                    raise zipfile.BadZipFile("it claims to unpack to more than it holds")
-                damaged = archive.testzip()
-            if damaged:
-                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_tensors(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no checkpoint at {path}") from None
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is refused: it is no checkpoint, or holds more than tensors and numbers, and loading "

@@ -1,4 +1,4 @@
-"""Descriptors of many images as one file: which images, described by which network, kept as Parquet or NumPy's npz."""
+"""Which images there are, and their descriptors by a network as one features file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import json
 import os
 import shutil
 import warnings
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,36 +19,24 @@ from tqdm.auto import tqdm
 
 from paul.data.datasets import ReidDataset
 from paul.data.images import read_image
-from paul.engine.files import write_atomically
+from paul.engine.files import first_line, write_atomically
+from paul.engine.regular import check_regular
 from paul.retrieval.extractor import Extractor
+from paul.retrieval.features import COLUMNS, check_format, read_arrays, stamp_of, write
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 UNKNOWN = -1
-COLUMNS = ("file", "person_id", "camera_id")
 PART = 4096  # images described between two saves
-DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile)
 
 
-@dataclass(frozen=True)
-class Embeddings:
-    """What a features file holds.
-
-    Attributes:
-        frame: a row per image: file, person_id, camera_id (-1 where unknown).
-        vectors: float32 [N, M*D].
-        model: `Extractor.fingerprint` of the network.
-    """
-
-    frame: pd.DataFrame
-    vectors: np.ndarray
-    model: str
-
-
-def _files_of(name: str) -> list[str]:
+def _files_of(name: str, split: str | None, strict: bool) -> list[str]:
     path = Path(name)
     if path.is_dir():
         if (path / "index.csv").is_file():
-            return [str(file) for file in path / ReidDataset.load(path).frame["file"].to_numpy(object)]
+            dataset = ReidDataset.load(path)
+            chosen = split is not None and (strict or split in dataset.splits)
+            frame = dataset.split(split).frame if chosen else dataset.frame
+            return [str(file) for file in path / frame["file"].to_numpy(object)]
         found = []
         for folder, folders, names in os.walk(path):
             folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
@@ -93,16 +79,22 @@ def _labels_of(files: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS[1:], dtype=np.int64)
 
 
-def listed(names) -> pd.DataFrame:
+def listed(names, split: str | None = None, strict: bool = True) -> pd.DataFrame:
     """The images that files, folders and patterns (`*`, `**`) name: file, person_id, camera_id; each image once.
 
     A folder with an index.csv stands for the images of that index, any other for all images below it. Ids come from
     the index of the set that an image lies in, and are -1 elsewhere.
 
+    Args:
+        names: of files and folders, and patterns.
+        split: of a folder with an index.csv only the images of this split; None takes all.
+        strict: refuse an index without that split; otherwise it stands for all its images.
+
     Raises:
-        ValueError: a name that stands for nothing; FileNotFoundError, ValueError: an index that cannot be read.
+        ValueError: a name that stands for nothing; FileNotFoundError, ValueError: an index that cannot be read, or
+            that lacks the split.
     """
-    files = list(dict.fromkeys(file for name in names for file in _files_of(str(name))))
+    files = list(dict.fromkeys(file for name in names for file in _files_of(str(name), split, strict)))
     for file in files:
         if not file.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in file):
             raise ValueError(f"{file!r}: the file's name is not valid text; rename it")
@@ -125,7 +117,13 @@ def embed(extractor: Extractor, frame: pd.DataFrame, path: str | Path, skip_unre
         RuntimeError: another process is writing this file; pyarrow is wanted and not installed.
     """
     path = Path(path)
-    _format_of(path)
+    check_format(path)
+    try:
+        check_regular(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ValueError(f"{path} cannot be a features file: {error}") from error
     made_of = hashlib.sha256(
         json.dumps(
             [extractor.fingerprint, skip_unreadable, frame.to_dict("list"), [_state(file) for file in frame["file"]]]
@@ -141,17 +139,13 @@ def embed(extractor: Extractor, frame: pd.DataFrame, path: str | Path, skip_unre
                     shutil.rmtree(other)
                 parts.mkdir(exist_ok=True)
                 rows = _describe(extractor, frame, parts, skip_unreadable)
-                _write(
-                    path,
-                    frame.iloc[rows].reset_index(drop=True),
-                    parts,
-                    extractor.width,
-                    {"model": extractor.fingerprint, "made_of": made_of},
-                )
+                blocks = (_part(part, "features") for part in sorted(parts.glob("*.npz")))
+                stamp = {"model": extractor.fingerprint, "made_of": made_of}
+                write(path, frame.iloc[rows].reset_index(drop=True), blocks, extractor.width, stamp)
             shutil.rmtree(waiting)
     except Timeout:
         raise RuntimeError(f"another process is writing {path}; wait for it, then run the same command again") from None
-    return _stamp(path)["rows"]
+    return stamp_of(path)["rows"]
 
 
 def _state(file: str) -> tuple[int, int] | None:
@@ -175,12 +169,20 @@ def _describe(extractor: Extractor, frame: pd.DataFrame, folder: Path, skip: boo
                 features = extractor(images, bar).numpy()  # fills `places` as it reads
                 rows = first + np.array(places, dtype=np.int64)
                 write_atomically(part, lambda file: np.savez(file, rows=rows, features=features))
-            with np.load(part, allow_pickle=False) as saved:
-                kept.append(saved["rows"])
+            kept.append(_part(part, "rows"))
             bar.update(first + len(files) - bar.n)  # parts made before, images left out
     if not sum(map(len, kept)):
         raise ValueError("none of the images can be read")
     return np.concatenate(kept)
+
+
+def _part(path: Path, name: str) -> np.ndarray:
+    try:
+        return read_arrays(path, name)[0]
+    except Exception as error:  # there is no list of what reading a damaged file can raise
+        raise ValueError(
+            f"{path} is damaged ({first_line(error)}); delete it and give the same command again"
+        ) from error
 
 
 def _readable(files: list[str], extractor: Extractor, places: list[int]) -> Iterator[np.ndarray]:
@@ -203,105 +205,8 @@ def _readable(files: list[str], extractor: Extractor, places: list[int]) -> Iter
                     yield pixels
 
 
-def _format_of(path: Path) -> str:
-    if path.suffix not in (".parquet", ".npz"):
-        raise ValueError(f"{path}: a features file ends in .parquet or .npz")
-    return path.suffix
-
-
-def _pyarrow():
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise RuntimeError(
-            "Parquet files need the package pyarrow: install paul-book[search], or let the file end in .npz"
-        ) from error
-    return pyarrow
-
-
-def _write(path: Path, frame: pd.DataFrame, parts: Path, width: int, stamp: dict[str, str]) -> None:
-    """Put the parts together, whole or not at all. In Parquet, `features` is a list of M*D float32 per row."""
-
-    def features():
-        for part in sorted(parts.glob("*.npz")):
-            with np.load(part, allow_pickle=False) as saved:
-                yield saved["features"]
-
-    if _format_of(path) == ".npz":
-        columns = {name: frame[name].to_numpy() for name in COLUMNS[1:]}
-        columns |= {"files": np.array(frame["file"].tolist(), dtype=str), "features": np.concatenate([*features()])}
-        write_atomically(path, lambda file: np.savez(file, **columns, **stamp))
-        return
-    pa = _pyarrow()
-    schema = pa.schema(
-        [
-            ("file", pa.string()),
-            ("person_id", pa.int64()),
-            ("camera_id", pa.int64()),
-            ("features", pa.list_(pa.float32(), width)),
-        ],
-        metadata=stamp,
-    )
-
-    def write(file):
-        with pa.parquet.ParquetWriter(file, schema) as writer:
-            first = 0
-            for block in features():
-                rows = frame.iloc[first : first + len(block)]
-                columns = [pa.array(rows[name].tolist(), schema.field(name).type) for name in COLUMNS]
-                vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), width)
-                writer.write_table(pa.Table.from_arrays([*columns, vectors], schema=schema))
-                first += len(block)
-
-    write_atomically(path, write)
-
-
-def _stamp(path: Path) -> dict[str, str]:
-    """What the file says about itself, without its descriptors: model, made_of, rows."""
-    try:
-        if _format_of(path) == ".npz":
-            with np.load(path, allow_pickle=False) as saved:
-                return {"model": str(saved["model"]), "made_of": str(saved["made_of"]), "rows": len(saved["camera_id"])}
-        about = _pyarrow().parquet.read_metadata(path)
-        return {
-            "model": about.metadata[b"model"].decode(),
-            "made_of": about.metadata[b"made_of"].decode(),
-            "rows": about.num_rows,
-        }
-    except DAMAGED as error:
-        raise ValueError(f"{path} is no features file, or damaged ({error}); 'paul embed' makes one") from error
-
-
 def _made_of(path: Path) -> str | None:
     try:
-        return _stamp(path)["made_of"] if path.is_file() else None
-    except ValueError:
-        return None  # something else, which the new file replaces
-
-
-def read_embeddings(path: str | Path) -> Embeddings:
-    """Read a features file.
-
-    Raises:
-        FileNotFoundError: there is none. ValueError: it is damaged, or was not written by `embed`.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no features file at {path}; 'paul embed IMAGES -o {path}' makes one")
-    stamp = _stamp(path)
-    try:
-        if _format_of(path) == ".npz":
-            with np.load(path, allow_pickle=False) as saved:
-                frame = pd.DataFrame({"file": saved["files"], **{name: saved[name] for name in COLUMNS[1:]}})
-                vectors = saved["features"]
-        else:
-            table = _pyarrow().parquet.read_table(path)
-            column = table["features"].combine_chunks()
-            vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
-            frame = table.select(list(COLUMNS)).to_pandas()
-        if vectors.ndim != 2 or len(vectors) != len(frame) or vectors.dtype != np.float32:
-            raise ValueError(f"features are {vectors.dtype} {vectors.shape} for {len(frame)} files")
-    except DAMAGED as error:
-        raise ValueError(f"{path} is no features file, or damaged ({error}); 'paul embed' makes one") from error
-    return Embeddings(frame, vectors, stamp["model"])
+        return stamp_of(path)["made_of"]
+    except (FileNotFoundError, ValueError):
+        return None  # none, or something else, which the new file replaces

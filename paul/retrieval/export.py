@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor, nn
 
 from paul import checkpoint
 from paul.data.transforms import MEAN, STD
-from paul.engine.files import fingerprint, write_atomically
-from paul.options import PatchNetOptions
+from paul.engine.files import fingerprint, first_line, write_atomically
+from paul.engine.regular import check_regular
 from paul.patchnet import PatchNet
 
 FORMAT = "paul-1"
@@ -36,13 +35,8 @@ def save_safetensors(model: PatchNet, path: str | Path, training: dict | None = 
         training: of `open_model`; its "spec" goes along.
     """
     safetensors = _package("safetensors.torch", "safetensors")
-    about = {
-        "options": asdict(model.options),
-        "stage": model.stage,
-        "num_classes": model.num_classes,
-        "image_size": model.image_size,
-    }
-    metadata = {"format": FORMAT, "paul": json.dumps(about), "spec": (training or {}).get("spec", "null")}
+    about = json.dumps(checkpoint.describe(model))
+    metadata = {"format": FORMAT, "paul": about, "spec": (training or {}).get("spec", "null")}
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomically(path, lambda file: file.write(safetensors.save(tensors, metadata)))
 
@@ -56,24 +50,20 @@ def load_safetensors(path: str | Path) -> tuple[PatchNet, dict]:
         RuntimeError: safetensors is not installed.
     """
     safetensors, path = _package("safetensors", "safetensors"), Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no model at {path}")
     try:
+        check_regular(path)
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata.get("format") != FORMAT:
             raise ValueError("'paul export' did not write it")
-        about = json.loads(metadata["paul"])
-        model = PatchNet(PatchNetOptions(**about["options"]), num_classes=about["num_classes"])
-        if about["stage"] == "target":
-            model.to_target()
-        model.load_state_dict(tensors)
-        model.image_size = about["image_size"] and tuple(map(int, about["image_size"]))
-        spec = json.loads(metadata["spec"])
-    except (safetensors.SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"{path} is damaged, or no exported model ({str(error).splitlines()[0]})") from error
-    return model, {"spec": json.dumps(spec)} if spec else {}
+        state = {**json.loads(metadata["paul"]), "model": tensors}
+        training = {"spec": metadata["spec"]} if json.loads(metadata["spec"]) else {}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no model at {path}") from None
+    except Exception as error:  # there is no list of what reading a damaged file can raise
+        raise ValueError(f"{path} is damaged, or no exported model ({first_line(error)})") from error
+    return checkpoint.build(path, state), training
 
 
 class _Descriptor(nn.Module):
@@ -178,18 +168,20 @@ How well the network does on other cameras is not known until it is measured the
 
 def _stages(spec) -> list[str]:
     """A line per training stage, the first one first."""
-    if not isinstance(spec, dict):
-        return [f"- Starting from `{spec}`."] if spec else []
-    data, options = spec.get("data"), spec.get("options")
-    if isinstance(data, dict):
-        known = ("images", "title", "source", "licence", "fingerprint")
-        kept = [f"{key} {data[key]}" for key in known if data.get(key)]
-        where = f"{data.get('name')} ({'; '.join(kept)})"
-    else:
-        where = f"images with hash {spec.get('images', 'unknown')}, in a set that the checkpoint does not name"
-    if isinstance(options, dict):
-        options = ", ".join(f"{key} {value}" for key, value in options.items())
-    return [*_stages(spec.get("from")), f"- {spec.get('stage')} stage: {where}. Seed {spec.get('seed')}; {options}."]
+    lines = []
+    while isinstance(spec, dict):
+        data, options = spec.get("data"), spec.get("options")
+        if isinstance(data, dict):
+            known = ("images", "title", "source", "licence", "fingerprint")
+            kept = [f"{key} {data[key]}" for key in known if data.get(key)]
+            where = f"{data.get('name')} ({'; '.join(kept)})"
+        else:
+            where = f"images with hash {spec.get('images', 'unknown')}, in a set that the checkpoint does not name"
+        if isinstance(options, dict):
+            options = ", ".join(f"{key} {value}" for key, value in options.items())
+        lines.append(f"- {spec.get('stage')} stage: {where}. Seed {spec.get('seed')}; {options}.")
+        spec = spec.get("from")
+    return [f"- Starting from `{spec}`."] * bool(spec) + lines[::-1]
 
 
 def _package(name: str, words: str):

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from paul import options
 from paul.data.images import DAMAGED, read_image, to_rgb
 from paul.data.passes import extract
 from paul.engine.device import pick_device
@@ -66,13 +67,13 @@ class Extractor:
                 f"{name} does not say which image size it was trained at: give image_size=(rows, columns), "
                 "as in its training's profile"
             )
-        if len(size) != 2 or min(size) < 1 or batch < 1:
-            raise ValueError(f"image_size must be two positive numbers and batch at least 1, got {size} and {batch}")
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
+        self.image_size = options.image_size(size)
         for key, value in model.state_dict().items():
             if not value.isfinite().all():
                 raise ValueError(f"{name} holds weights that are not finite ({key}): use an earlier one or train again")
         self.model, self.batch = model, batch
-        self.image_size = (int(size[0]), int(size[1]))
         self.width = model.options.num_patches * model.options.dim
         self.fingerprint = fingerprint(torch.tensor(self.image_size), *model.state_dict().values())
 

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,22 +54,30 @@ def rank(
     Args:
         query_vectors, gallery_vectors: descriptors [Q, D] and [G, D] by one network.
         queries, gallery: their rows: file, person_id, camera_id (of `paul.retrieval.embeddings.listed`).
-        k: how many.
-        other_cameras: leave out images of the query's own camera (whose neighbours in time look alike).
+        k: how many, at least 1.
+        other_cameras: leave out images of the query's own camera (whose neighbours in time look alike), and, with a
+            warning, those of the gallery whose camera is not known: it may be the query's.
         method: of `paul.search.Index`.
 
     Raises:
-        ValueError: other_cameras, and a query's camera is unknown.
+        ValueError: k < 1; other_cameras, and a query's camera is unknown, or each one of the gallery.
     """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
     if other_cameras and (queries["camera_id"] < 0).any():
         lost = queries.loc[queries["camera_id"] < 0, "file"].iloc[0]
         raise ValueError(
             f"the camera of {lost} is not known: take queries out of a prepared set, or leave other_cameras=True out"
         )
     cameras, lines = gallery["camera_id"].to_numpy(), []
+    known = cameras >= 0
+    if other_cameras and not known.all():
+        if not known.any():
+            raise ValueError("no image of the gallery says from which camera it is; leave other_cameras=True out")
+        warnings.warn(f"left out {(~known).sum()} images of the gallery whose camera is not known", stacklevel=2)
     for camera in sorted(set(queries["camera_id"])) if other_cameras else [None]:
         asked = np.flatnonzero(queries["camera_id"] == camera) if other_cameras else np.arange(len(queries))
-        kept = np.flatnonzero(cameras != camera) if other_cameras else None
+        kept = np.flatnonzero(known & (cameras != camera)) if other_cameras else None
         if kept is not None and not len(kept):
             continue
         index = Index(gallery_vectors if kept is None else gallery_vectors[kept], method, queries=len(asked))
