@@ -35,6 +35,7 @@ FLAGS = {
     "image_size=(rows, columns)": "--image-size ROWSxCOLUMNS",
     "weights=FILE": "--weights FILE",
     "take fewer workers": "lower --workers",
+    "workers=1": "--workers 1",
 }
 
 

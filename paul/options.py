@@ -9,6 +9,30 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+LARGEST_SEED = 2**31 - 1  # every generator takes it, and every table holds it
+
+
+def checked_seed(seed: int) -> int:
+    """The seed, where a generator takes it.
+
+    Raises:
+        ValueError: it is below 0 or above `LARGEST_SEED`.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"seed={seed}: a seed is a whole number from 0 to {LARGEST_SEED}")
+    return seed
+
+
+def known(kind: str, name: str, names) -> str:
+    """The name, where it is one of those there are: whatever becomes part of a path has passed here.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if name not in names:
+        raise ValueError(f"unknown {kind} {name!r}; there are {', '.join(names)}")
+    return name
+
 
 @dataclass(frozen=True)
 class PretrainOptions:

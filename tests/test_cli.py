@@ -10,6 +10,8 @@ import torch
 from people import SIZE
 
 from paul import __version__, checkpoint, cli
+from paul.commands._shared import overridden
+from paul.options import AdaptOptions
 
 pytestmark = pytest.mark.usefixtures("tiny_smoke")
 ROOT = Path(__file__).parents[1]
@@ -127,6 +129,12 @@ def test_settings_reach_the_training(paul, work, start):
     spec = json.loads(checkpoint.read(work / "set target/checkpoint.pt")["training"]["spec"])
     assert (spec["options"]["loss_v"], spec["options"]["crop_area"]) == (False, [0.5, 0.6])
     assert spec["options"]["loss_c"] == "pull"
+
+
+def test_settings_are_spelled_as_in_json_or_in_python():
+    for none, true in (("null", "true"), ("None", "True")):
+        options = overridden(AdaptOptions(), "adapt", [f"adapt.loss_c={none}", f"adapt.drop_last={true}"])
+        assert options.loss_c is None and options.drop_last is True
 
 
 def test_run_and_report(paul, work):
