@@ -22,8 +22,6 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TQDM_DISABLE": "1"}
-
 import numpy as np
 import torch
 
@@ -94,20 +92,20 @@ COMMANDS = {
 }
 
 
-def make_inputs(folder: Path) -> None:
-    """What the commands read: rendered people, a source model, crops, and look-alikes of the real sets."""
-    for words in (
-        f"data_prep synthetic --profile smoke --out {folder}/data --workers 2",
-        f"paul pretrain {SMOKE} --data {folder}/data/smoke/source --out {folder}/start",
-    ):
-        assert Life(words.split(), folder).wait() == 0, (folder / "said.txt").read_text()
-    for number, file in enumerate(sorted((folder / "data/smoke/market").rglob("*.jpg"))):
-        (folder / f"crops/camera{number % 3}").mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, folder / f"crops/camera{number % 3}")
+def make_inputs(folder: Path, words: str) -> None:
+    """What commands of these words read: crops and look-alikes of the real sets, and rendered people and a source model
+    where they are asked for."""
+    raw_sets.write(folder / "crops", [f"camera{number % 3}/{number:04d}.jpg" for number in range(60)])
     raw_sets.packed(raw_sets.market(folder / "market"), folder / "market.zip")
     raw_sets.duke(folder / "duke")
     raw_sets.packed(raw_sets.msmt(folder / "MSMT17_V1"), folder / "msmt.tar.gz")
     raw_sets.cuhk_release(folder / "cuhk")
+    for asked, command in {
+        "{inputs}/data": f"data_prep synthetic --profile smoke --out {folder}/data --workers 2",
+        "{inputs}/start": f"paul pretrain {SMOKE} --data {folder}/data/smoke/source --out {folder}/start",
+    }.items():
+        if asked in words:
+            assert Life(command.split(), folder).wait() == 0, (folder / "said.txt").read_text()
 
 
 class Life:
@@ -120,7 +118,7 @@ class Life:
         if self.pid == 0:
             status = 70
             try:
-                os.environ[LIFE] = self.token
+                os.environ |= {LIFE: self.token, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
                 os.chdir(folder)
                 with open("said.txt", "w") as said:
                     os.dup2(said.fileno(), 1)
@@ -296,8 +294,9 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         (folder / "inputs").mkdir()
-        make_inputs(folder / "inputs")
-        for number, name in enumerate(args.names or COMMANDS):
+        names = args.names or list(COMMANDS)
+        make_inputs(folder / "inputs", " ".join(COMMANDS[name].words for name in names))
+        for number, name in enumerate(names):
             line = tried(COMMANDS[name], folder / "inputs", folder / str(number), args.kills, moments)
             outcome[name] = line
             print(name, line, flush=True)
