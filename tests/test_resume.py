@@ -351,6 +351,15 @@ def test_a_finished_training_is_read_without_a_lock(source, target, trained, ada
         assert [path.name for path in folder.iterdir()] == ["checkpoint.pt"]
 
 
+def test_an_unfinished_training_that_cannot_be_written_says_so(source, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(OSError, match=r"new cannot be written \(.*Read-only file system\); choose another folder"):
+        pretrain(*source, NETWORK, PRETRAIN, folder=tmp_path / "new")
+
+
 def test_what_another_process_saved_before_the_lock_was_free_is_taken_up(
     trained, target, adapted, tmp_path, monkeypatch
 ):
