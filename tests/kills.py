@@ -187,12 +187,16 @@ def content(path: Path) -> object:
     if path.suffix == ".npz":
         with np.load(path) as arrays:
             return {name: (arrays[name].shape, digest(arrays[name].tobytes())) for name in arrays}
-    if path.suffix == ".ipynb":  # what the cells said, but for clocks, versions and names of folders
-        cells = json.loads(path.read_text())["cells"]
+    if path.suffix == ".ipynb":  # texts hold clocks, and the injected parameters the command's folder
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if "injected-parameters" not in tags(cell)]
         return [(cell["source"], [part["output_type"] for part in cell.get("outputs", [])]) for cell in cells]
     if path.suffix == ".json":
         return timeless(json.loads(path.read_text()))
     return digest(path.read_bytes())
+
+
+def tags(cell: dict) -> list[str]:
+    return cell["metadata"].get("tags", [])
 
 
 def digest(data: bytes) -> str:
@@ -259,17 +263,17 @@ def tried(command: Command, inputs: Path, folder: Path, kills: int, moments: ran
         where = emptied()
     found["runs"] += 1
     found["unlike"] += to_the_end(where) != whole
-    return {**found, "seconds": round(time.monotonic() - begin)}
+    return {**found, "seconds": round(time.monotonic() - begin), "date": f"{date.today()}"}
 
 
 def table(kept: dict) -> str:
     """The outcome as Markdown."""
-    lines = ["| command | kills | runs to the end | equal | processes left | seconds |", "|---|---|---|---|---|---|"]
+    heads = ("command", "kills", "runs to the end", "equal", "processes left", "seconds", "on")
+    lines = [heads, ["---"] * len(heads)]
     for name, line in kept["commands"].items():
         equal = "all" if not line["unlike"] else f"all but {line['unlike']}"
-        cells = (f"`{name}`", line["kills"], line["runs"], equal, line["left"], line["seconds"])
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines) + f"\n\nLast outcome: {kept['date']}, {kept['machine']}.\n"
+        lines.append([f"`{name}`", line["kills"], line["runs"], equal, line["left"], line["seconds"], line["date"]])
+    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines) + f"\nOn {kept['machine']}.\n"
 
 
 def with_table(page: str, kept: dict) -> str:
@@ -300,9 +304,10 @@ def main(arguments: list[str] | None = None) -> int:
             line = tried(COMMANDS[name], folder / "inputs", folder / str(number), args.kills, moments)
             outcome[name] = line
             print(name, line, flush=True)
-    kept = {"date": f"{date.today()}", "machine": machine(), "commands": outcome}
-    print(table(kept))
-    if args.write:
+    print(table({"machine": machine(), "commands": outcome}))
+    if args.write:  # of the other commands, what is known stays
+        known = json.loads(KEPT.read_text(encoding="utf-8"))["commands"] | outcome if KEPT.is_file() else outcome
+        kept = {"machine": machine(), "commands": {name: known[name] for name in COMMANDS if name in known}}
         KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), kept), encoding="utf-8")
     return int(any(line["unlike"] or line["left"] for line in outcome.values()))

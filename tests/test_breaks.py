@@ -436,7 +436,7 @@ with synthetic._pool(2) as spread:
 
 
 def test_every_row_of_the_table_names_a_test_that_is_there_and_no_break_is_missing():
-    page = (ROOT / "book/pages/when_things_break.md").read_text(encoding="utf-8")
+    page = (ROOT / "book/pages/when_things_break.md").read_text(encoding="utf-8").partition("\n## ")[0]
     rows = [
         [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         for line in page.splitlines()

@@ -1,6 +1,7 @@
-"""The script that kills commands: it kills, compares, notices what differs or is left, and the page shows its outcome."""
+"""The script that kills commands: it kills, compares, notices what differs or is left; the page shows its outcome."""
 
 import json
+import os
 import random
 import warnings
 
@@ -38,9 +39,7 @@ def test_another_result_counts_as_unlike(inputs, monkeypatch):
 
 def test_a_process_left_behind_is_counted_and_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(kills, "GRACE", 0.2)
-    monkeypatch.setattr(
-        kills.Life, "_run", lambda *_: kills.os.spawnlp(kills.os.P_NOWAIT, "sleep", "sleep", "60") and 0
-    )
+    monkeypatch.setattr(kills.Life, "_run", lambda *_: os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "60") and 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         life = kills.Life(["any"], tmp_path)
