@@ -204,6 +204,8 @@ def run_book(
     notebooks = {chapter.slug: read_chapter(chapter) for chapter in selected}
     common = {"profile": profile, "data_dir": _from_root(data), "results_dir": _from_root(results)}
     parameters = choose_parameters(notebooks, book, common, asked or {})
+    if "target" in (asked or {}):
+        _check_target(asked["target"], profile)
     if profile not in ("smoke", "mini") and not has_gpu():
         say(
             f"warning: profile {profile} is meant for a GPU, and there is none here. Runs that are recorded in "
@@ -220,6 +222,17 @@ def run_book(
             recorder.interrupt()
             say(f"\ninterrupted; what ran until now is in {out / 'manifest.json'}")
         return recorder.close()
+
+
+def _check_target(name: str, profile: str) -> None:
+    """Raises BookError for a target that the profile has not: chapters make a folder's name of it."""
+    from paul.experiments import profiles
+    from paul.options import known
+
+    try:
+        known("target", name, profiles.profile(profile).targets)
+    except ValueError as error:
+        raise BookError(f"-p target={name}: {error}") from error
 
 
 def _run_selected(book, selected, notebooks, parameters, recorder, data_error, keep_going, say) -> None:

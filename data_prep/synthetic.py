@@ -8,7 +8,9 @@ the same bit for bit on any number of processes.
 import io
 import itertools
 import multiprocessing
+import os
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from data_prep.camera import Shot, sample_camera, sample_shot
-from data_prep.market_layout import FOLDERS, ImageName, count, fingerprint, write_card, write_index
+from data_prep.market_layout import FOLDERS, DataError, ImageName, count, fingerprint, write_card, write_index
 from data_prep.people import describe, sample_people
 from data_prep.photograph import render
 from data_prep.progress import bar
@@ -164,6 +166,17 @@ def batch_size(size):
     return max(1, BATCH_PIXELS // (size[0] * size[1]))
 
 
+def _begin():
+    """In a worker: Ctrl-C is for the process that made it, and whatever ends that one ends the worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _encode(task):
     """Render one batch and encode it; runs in a worker."""
     cameras, shots, size = task
@@ -254,9 +267,13 @@ class _pool:
             self.executor = None
             return map
         # spawn: a notebook that already runs threads must not be forked
-        self.executor = ProcessPoolExecutor(  # Ctrl-C is this process's to handle
-            self.workers, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
-        )
+        try:
+            self.executor = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _begin)
+        except OSError as error:
+            raise DataError(
+                f"no processes can work together here ({error.strerror}): the system keeps semaphores in /dev/shm, "
+                "which must be writable; --workers 1 does without"
+            ) from error
         return self.executor.map
 
     def __exit__(self, kind, value, trace):

@@ -21,7 +21,7 @@ from paul.engine.optim import parameter_groups, prepare, set_learning_rates, sgd
 from paul.engine.run import Run
 from paul.engine.steps import within_memory
 from paul.objective import PaulLoss
-from paul.options import AdaptOptions
+from paul.options import AdaptOptions, checked_seed
 from paul.patchnet import PatchNet
 from paul.schedules import target_learning_rates
 from paul.sharded import objective_of
@@ -139,7 +139,7 @@ def adapt(
     pixels = Pixels.of(images)
     if options.batch > len(pixels):
         raise ValueError(f"batch {options.batch} is larger than the set of {len(pixels)} images; lower adapt.batch")
-    torch.manual_seed(seed)
+    torch.manual_seed(checked_seed(seed))
     generator = torch.Generator().manual_seed(seed)
     model = deepcopy(model).to_target()
     model.image_size = tuple(pixels.images.shape[-2:])

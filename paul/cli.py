@@ -10,7 +10,7 @@ from importlib import import_module
 
 from paul import __version__
 
-COMMANDS = ("pretrain", "adapt", "evaluate", "run", "report", "tune", "bench", "embed", "rank", "export")
+COMMANDS = ("pretrain", "adapt", "evaluate", "run", "report", "tune", "bench", "embed", "rank", "export", "models")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +35,7 @@ FLAGS = {
     "image_size=(rows, columns)": "--image-size ROWSxCOLUMNS",
     "weights=FILE": "--weights FILE",
     "take fewer workers": "lower --workers",
+    "workers=1": "--workers 1",
 }
 
 

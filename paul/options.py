@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import ClassVar
 
+LARGEST_SEED = 2**31 - 1  # every generator takes it, and every table holds it
 LARGEST_SIDE = 4096  # pixels; a crop of a person has hundreds
 
 
@@ -23,6 +24,28 @@ def image_size(size) -> tuple[int, int]:
     if len(sides) != 2 or not all(isinstance(side, Integral) and 1 <= side <= LARGEST_SIDE for side in sides):
         raise ValueError(f"image_size must be two whole numbers from 1 to {LARGEST_SIDE}, rows and columns, got {size}")
     return int(sides[0]), int(sides[1])
+
+
+def checked_seed(seed: int) -> int:
+    """The seed, where a generator takes it.
+
+    Raises:
+        ValueError: it is below 0 or above `LARGEST_SEED`.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"seed={seed}: a seed is a whole number from 0 to {LARGEST_SEED}")
+    return seed
+
+
+def known(kind: str, name: str, names) -> str:
+    """The name, where it is one of those there are: whatever becomes part of a path has passed here.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if name not in names:
+        raise ValueError(f"unknown {kind} {name!r}; there are {', '.join(names)}")
+    return name
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from paul.engine.optim import parameter_groups, prepare, set_learning_rates, sgd
 from paul.engine.run import Run
 from paul.engine.steps import within_memory
 from paul.losses import triplet_loss
-from paul.options import PatchNetOptions, PretrainOptions
+from paul.options import PatchNetOptions, PretrainOptions, checked_seed
 from paul.patchnet import PatchNet, PatchNetOutput, concatenate
 from paul.schedules import cosine_learning_rates, source_learning_rates
 from paul.weights import content_of
@@ -114,7 +114,7 @@ def pretrain(
         raise ValueError("the source stage needs at least two people")
     if options.batch > len(pixels):
         raise ValueError(f"batch {options.batch} is larger than the set of {len(pixels)} images; lower pretrain.batch")
-    torch.manual_seed(seed)
+    torch.manual_seed(checked_seed(seed))
     generator = torch.Generator().manual_seed(seed)
     started = any(Path(folder).glob("checkpoint*.pt"))  # then its weights follow, and the first ones may be gone
     model = PatchNet(network, num_classes=len(people), weights=None if started else weights).to(device)

@@ -1,16 +1,21 @@
 """Whatever is wrong, the command line ends with 1 and one line that names the file or option; nothing is lost."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
-from people import NETWORK, pairs, write_set
+from people import ADAPT, NETWORK, PRETRAIN, adapt, pairs, pretrain, write_set
 
 from paul import checkpoint, cli
+from paul.experiments import load_runs, trained_model
+from paul.experiments.records import recorded_profiles
 from paul.patchnet import PatchNet
+from paul.report.tables import write_tables
 
 pytestmark = pytest.mark.usefixtures("tiny_smoke")
+ROOT = Path(__file__).parents[1]
 COMMON = ["--profile", "smoke", "--device", "cpu"]
 
 
@@ -92,6 +97,11 @@ def test_checkpoints_of_the_authors(refused):
         (["--target", "msmt"], "--target msmt: profile smoke has market, duke"),
         (["--device", "cuda:99"], "--device cuda:99: this machine has"),
         (["--device", "gpu"], "--device gpu: no such device"),
+        (["--device", "meta"], "--device meta: no such device; it is cpu, cuda or a numbered cuda:1"),
+        (["--set", "adapt.lr=NaN"], "--set adapt.lr=NaN: lr must be float"),
+        (["--set", "adapt.lr=-1e999"], "--set adapt.lr=-1e999: lr must be float"),
+        (["--set", "adapt.k=" + "9" * 5000], "k must be int"),
+        (["--set", "adapt.k=" + "[" * 100_000], "k must be int"),
         (["--profile", "huge"], "unknown profile 'huge'; there are smoke, mini, gpu, paper"),
         (["--data", "nowhere"], "nowhere/index.csv does not exist"),
     ],
@@ -122,6 +132,10 @@ def test_options_of_pretrain(refused, arguments, words):
     [
         (["table9"], "unknown table 'table9'"),
         (["table3", "--seeds", "x"], "seeds must look like 0-2"),
+        (["table3", "--seeds", "0-1000000000000"], "'0-1000000000000' name 1,000,000,000,001 seeds; one command takes"),
+        (["table3", "--seeds", "0-3,5-999999999999999999"], "one command takes 100 at most"),
+        (["table3", "--seeds", "9" * 5000], "seeds must look like 0-2 or 0,3,5 in 18 digits at most"),
+        (["table3", "--seeds", "2147483648"], "a seed is a whole number from 0 to 2147483647"),
         (["table3", "--rows", "all"], "unknown row 'all'"),
         (["table3", "--targets", "msmt"], "unknown target 'msmt'"),
         (
@@ -133,6 +147,73 @@ def test_options_of_pretrain(refused, arguments, words):
 def test_options_of_run(refused, arguments, words, tmp_path):
     assert words in refused("run", *arguments, "--results", "results", "--models", "models")
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        ("pretrain", "--seed", str(10**23)),
+        ("pretrain", "--seed", "-1"),
+        ("adapt", "--seed", "1.5"),
+        ("run", "--workers", "0"),
+        ("tune", "--workers", "-3"),
+        ("run", "--task", "-1"),
+        ("embed", "--batch", "0"),
+        ("rank", "--batch", "9" * 5000),
+    ],
+)
+def test_numbers_have_ranges(command, option, value, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main([command, option, value])
+    *_, line = capsys.readouterr().err.splitlines()
+    assert left.value.code == 2 and line.startswith(f"paul {command}: error: argument {option}: {value[:40]}")
+    assert "must be a whole number from" in line
+
+
+def test_seeds_that_no_generator_takes(source, trained, target, tmp_path):
+    for seed in (-1, 2**31, 10**23):
+        with pytest.raises(ValueError, match=f"seed={seed}: a seed is a whole number from 0 to 2147483647"):
+            pretrain(*source, NETWORK, PRETRAIN, folder=tmp_path / "source", seed=seed)
+        with pytest.raises(ValueError, match=f"seed={seed}: a seed is a whole number"):
+            adapt(trained[0], target, ADAPT, folder=tmp_path / "target", seed=seed)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_become_paths_are_those_there_are(data, tmp_path):
+    for wrong in ("../../etc", "/etc", "", "source", None):
+        with pytest.raises(ValueError, match="unknown target .*; there are market, duke"):
+            trained_model("paul", wrong, 0, "smoke", data, tmp_path / "models")
+    with pytest.raises(ValueError, match="unknown row '../paul'"):
+        trained_model("../paul", "market", 0, "smoke", data, tmp_path / "models")
+    for function in (load_runs, lambda results, profile: write_tables(results, profile, tmp_path)):
+        with pytest.raises(ValueError, match="unknown profile '../../..'; there are smoke, mini, gpu, paper"):
+            function(tmp_path / "results", "../../..")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_without_records_says_so_and_writes_nothing(refused, tmp_path):
+    book = ["--book", ROOT / "book"]
+    assert "--results nowhere: there are no run records below nowhere/runs;" in refused(
+        "report", "--results", "nowhere", *book
+    )
+    (tmp_path / "results/runs/smoke").mkdir(parents=True)
+    for profile, words in {
+        "smoke": "below results/runs/smoke;",
+        "../../../etc": "unknown profile '../../../etc'",
+    }.items():
+        assert words in refused("report", "--profile", profile, *book)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_dir() and path.parent != tmp_path) == [
+        "runs",
+        "smoke",
+    ]
+
+
+def test_folders_of_no_profile_are_left_out_of_a_report(tmp_path):
+    for name in ("mini", "mini.old"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "runs/.DS_Store").touch()
+    with pytest.warns(UserWarning, match="runs/mini.old is of no profile; left out"):
+        assert recorded_profiles(tmp_path) == ["mini"]
 
 
 def test_splits_of_evaluate(refused):

@@ -119,6 +119,13 @@ def test_parameters_that_no_chapter_takes_are_refused_before_anything_runs(small
     assert not (tmp_path / "out").exists()
 
 
+def test_a_target_that_the_profile_has_not_is_refused_before_anything_runs(small, tmp_path):
+    run = small(a=('# %% tags=["parameters"]\ntarget: str = "market"\n', ""))
+    with pytest.raises(BookError, match="-p target=../../etc: unknown target '../../etc'; there are market, duke"):
+        run(asked={"target": "../../etc"})
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_wrong_parameter_in_book_toml_is_refused(small):
     with pytest.raises(BookError, match="a has no parameter 'kk'; it takes profile, k"):
         small(a=(PARAMETERS, "parameters = {kk = 1}"))()

@@ -1,7 +1,9 @@
 """What can break while a training runs, each row of the table in book/pages/when_things_break.md: nothing is lost."""
 
 import ast
+import errno
 import json
+import multiprocessing.synchronize
 import os
 import re
 import resource
@@ -16,10 +18,13 @@ import pytest
 import torch
 from people import ADAPT, SIZE, adapt, pairs, same, same_weights, with_history, write_set
 
+from data_prep import synthetic
+from data_prep.market_layout import DataError
 from paul import checkpoint, cli
 from paul.data.datasets import ReidDataset
 from paul.data.pixels import load_images
 from paul.experiments import records
+from paul.experiments.workers import workers_executor
 
 ROOT = Path(__file__).parents[1]
 COMMON = ["--profile", "smoke", "--device", "cpu"]
@@ -383,11 +388,55 @@ def test_paths_with_spaces_quotes_and_other_alphabets(tmp_path, capsys, monkeypa
         assert "rank1" in capsys.readouterr().out
 
 
+@pytest.fixture
+def no_semaphores(monkeypatch):
+    """What a read-only /dev/shm does to whoever wants one."""
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(multiprocessing.synchronize._multiprocessing, "SemLock", refuse)
+
+
+def test_without_semaphores_several_processes_are_refused_and_one_is_enough(no_semaphores):
+    words = r"no processes can work together here \(Read-only file system\): .* /dev/shm, .*"
+    with pytest.raises(OSError, match=words + "workers=1 does without"), workers_executor(2):
+        pass
+    with pytest.raises(DataError, match=words + "--workers 1 does without"), synthetic._pool(2):
+        pass
+    with workers_executor(1) as executor, synthetic._pool(1) as spread:
+        assert executor is None and list(spread(len, ["ab"])) == [2]
+
+
+def test_renderers_end_with_the_process_that_started_them(tmp_path):
+    script = """
+import os, time
+from data_prep import synthetic
+with synthetic._pool(2) as spread:
+    list(spread(time.sleep, [0, 0]))
+    print(*synthetic.multiprocessing.active_children(), flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=QUIET, stdout=subprocess.PIPE, text=True)
+    workers = [int(pid) for pid in re.findall(r"pid=(\d+)", process.stdout.readline())]
+    assert workers
+    process.kill()
+    process.wait()
+    for _ in range(200):
+        left = [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+        if not left:
+            break
+        time.sleep(0.05)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
 # --- the table ---
 
 
 def test_every_row_of_the_table_names_a_test_that_is_there_and_no_break_is_missing():
-    page = (ROOT / "book/pages/when_things_break.md").read_text(encoding="utf-8")
+    page = (ROOT / "book/pages/when_things_break.md").read_text(encoding="utf-8").partition("\n## ")[0]
     rows = [
         [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         for line in page.splitlines()

@@ -10,6 +10,8 @@ import torch
 from people import SIZE
 
 from paul import __version__, checkpoint, cli
+from paul.commands._shared import overridden
+from paul.options import AdaptOptions
 
 pytestmark = pytest.mark.usefixtures("tiny_smoke")
 ROOT = Path(__file__).parents[1]
@@ -105,9 +107,9 @@ def test_the_checkpoint_knows_the_size_of_its_images(paul, work, start):
 
 
 def test_adabn_changes_statistics_only(paul, work, start):
-    code, out, _ = paul("adapt", *COMMON, "--init", start, "--out", "adabn", "--adabn")
-    assert (code, out) == (0, "adabn/model.pt: batch-norm statistics of the target\n")
-    before, after = (checkpoint.load(work / file)[0] for file in (start, "adabn/model.pt"))
+    code, out, _ = paul("adapt", *COMMON, "--init", start, "--data", "data/smoke/duke", "--adabn")
+    assert (code, out) == (0, "models/duke-adabn/model.pt: batch-norm statistics of the target\n")
+    before, after = (checkpoint.load(work / file)[0] for file in (start, "models/duke-adabn/model.pt"))
     kept = dict(after.named_parameters())
     assert all(torch.equal(value, kept[name]) for name, value in before.named_parameters() if name in kept)
     assert not torch.equal(before.branch_norm.running_mean, after.branch_norm.running_mean)
@@ -129,6 +131,12 @@ def test_settings_reach_the_training(paul, work, start):
     assert spec["options"]["loss_c"] == "pull"
 
 
+def test_settings_are_spelled_as_in_json_or_in_python():
+    for none, true in (("null", "true"), ("None", "True")):
+        options = overridden(AdaptOptions(), "adapt", [f"adapt.loss_c={none}", f"adapt.drop_last={true}"])
+        assert options.loss_c is None and options.drop_last is True
+
+
 def test_run_and_report(paul, work):
     study = ["--results", "results", "--models", "models"]
     run = ["run", "table3", *COMMON, *study, "--seeds", "0", "--targets", "market", "--rows", "patch_direct,patch_lv"]
@@ -146,6 +154,27 @@ def test_run_and_report(paul, work):
     assert paul(*run)[1].startswith("profile smoke: 2 runs, 0 to compute\n")
     code, again, _ = paul("report", "--results", "results")
     assert code == 0 and again.splitlines() == [line for line in out.splitlines()[1:] if not line.startswith(" ")]
+
+
+def test_models_are_named_by_rows_seed_data_and_profile(paul, work):
+    code, _, err = paul("models", "--models", "nowhere")
+    assert (
+        code == 1
+        and err == "paul models: --models nowhere: no trained networks below it; 'paul run' puts its own there\n"
+    )
+    study = ["--results", "named", "--models", "models", "--workers", "1"]
+    assert paul("run", "table3", *COMMON, *study, "--seeds", "0", "--targets", "market", "--rows", "patch_lv")[0] == 0
+    other = work / "models/smoke/another/checkpoint.pt"
+    other.parent.mkdir()
+    other.write_bytes(b"no checkpoint")
+    code, out, err = paul("models", "--models", "models")
+    other.unlink()
+    files, said = out.splitlines()[::2], [line.strip() for line in out.splitlines()[1::2]]
+    assert code == 0 and all((work / file).is_file() for file in files)
+    assert err.startswith("paul models: models/smoke/another/checkpoint.pt is not a checkpoint of the study")
+    assert said[0].startswith("source model of patch_direct, ") and ", paul" in said[0].partition(";")[0]
+    assert said[0].endswith("PatchNet, 2 patches (small); trained on smoke/source, seed 0, profile smoke")
+    assert said[1].startswith("target model of patch_lv; PatchNet") and "trained on smoke/market" in said[1]
 
 
 def test_an_outdated_record_is_told_in_one_line(paul, work):

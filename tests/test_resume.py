@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -336,6 +337,51 @@ def test_two_runs_in_one_folder(source, trained, tmp_path):
     with FileLock(trained[1] / ".lock"):  # a finished training is there for all to read
         assert same_weights(pretrain(*source, NETWORK, PRETRAIN, folder=trained[1]), trained[0])
     pretrain(*source, NETWORK, PRETRAIN, folder=tmp_path / "new")  # nobody holds the lock any more
+
+
+def test_a_finished_training_is_read_without_a_lock(source, target, trained, adapted, tmp_path):
+    for before, again in (
+        (trained, lambda folder: pretrain(*source, NETWORK, PRETRAIN, folder=folder)),
+        (adapted, lambda folder: adapt(trained[0], target, ADAPT, folder=folder)),
+    ):
+        folder = tmp_path / before[1].name
+        folder.mkdir()
+        shutil.copy(before[1] / "checkpoint.pt", folder)
+        assert same_weights(again(folder), before[0])
+        assert [path.name for path in folder.iterdir()] == ["checkpoint.pt"]
+
+
+def test_an_unfinished_training_that_cannot_be_written_says_so(source, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(OSError, match=r"new cannot be written \(.*Read-only file system\); choose another folder"):
+        pretrain(*source, NETWORK, PRETRAIN, folder=tmp_path / "new")
+
+
+def test_what_another_process_saved_before_the_lock_was_free_is_taken_up(
+    trained, target, adapted, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        at_step(patched, 4, interrupt)
+        adapt(trained[0], target, ADAPT, folder=tmp_path)
+    shutil.copytree(tmp_path, tmp_path / "first epoch")
+    later = tmp_path / "second epoch"
+    shutil.copytree(tmp_path / "first epoch", later)
+    with monkeypatch.context() as patched, pytest.raises(engine.Stopped):
+        at_step(patched, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        adapt(trained[0], target, ADAPT, folder=later)
+    lock = engine.TrainingFolder.lock
+
+    def meanwhile(folder):
+        shutil.copy(later / "checkpoint.pt", folder.path)
+        return lock(folder)
+
+    monkeypatch.setattr(engine.TrainingFolder, "lock", meanwhile)
+    taken = steps_taken(monkeypatch)
+    assert same_weights(adapt(trained[0], target, ADAPT, folder=tmp_path / "first epoch"), adapted[0])
+    assert taken == [2]
 
 
 # --- numbers that are not finite ---

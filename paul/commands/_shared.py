@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import json
 import sys
 import typing
 from pathlib import Path
+
+from paul.options import LARGEST_SEED
+
+PYTHON = {"None": "null", "True": "true", "False": "false"}  # as messages and pages write them, and as JSON does
+
+
+def whole_number(low: int, high: int = 10**6):
+    """For argparse: text to a whole number of that range, by default to more than any machine takes of anything."""
+
+    def read(text: str) -> int:
+        if not (text.isdecimal() and len(text) <= len(str(high)) and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f"{text[:40]}: must be a whole number from {low} to {high}")
+        return int(text)
+
+    return read
 
 
 def as_type(hint, value):
@@ -20,9 +36,9 @@ def as_type(hint, value):
     for kind in kinds:
         if typing.get_origin(kind) is tuple and isinstance(value, list) and len(value) == len(typing.get_args(kind)):
             return tuple(map(as_type, typing.get_args(kind), value))
-        if kind is float and type(value) is int:
+        if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:  # neither inf nor nan
             return float(value)
-        if type(value) is kind:  # not isinstance: True is no number here
+        if type(value) is kind and kind is not float:  # not isinstance: True is no number here
             return value
     raise TypeError(" or ".join(getattr(kind, "__name__", str(kind)).replace("NoneType", "null") for kind in kinds))
 
@@ -41,7 +57,8 @@ def overridden(options, prefix: str, settings: list[str]):
             raise ValueError(
                 f"--set {setting}: write --set {prefix}.KEY=VALUE with KEY one of {', '.join(sorted(known))}"
             )
-        with contextlib.suppress(json.JSONDecodeError):  # else a word
+        value = PYTHON.get(value, value)
+        with contextlib.suppress(ValueError, RecursionError):  # else a word
             value = json.loads(value)
         try:
             changes[key] = as_type(known[key], value)
@@ -150,13 +167,14 @@ def training(command, default_out: str | None = None) -> None:
         help="folder for checkpoint and log; the same command "
         "resumes" + (f" (default: {default_out})" if default_out else ""),
     )
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0)
     command.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="PART.KEY=VALUE",
-        help="change one option of the profile, e.g. adapt.s=10; may be repeated",
+        help="change one option of the profile, e.g. adapt.s=10 or adapt.loss_c=null; values as in JSON (None, True "
+        "and False are understood, too); may be repeated",
     )
     command.add_argument(
         "--images",
@@ -185,7 +203,7 @@ def study(command) -> None:
     command.add_argument("--data", default="data")
     command.add_argument("--results", default="results")
     command.add_argument("--models", default="build/models", help="checkpoints")
-    command.add_argument("--workers", type=int, default=2, help="processes on a CPU")
+    command.add_argument("--workers", type=whole_number(1), default=2, help="processes on a CPU")
 
 
 def judging(command) -> None:
@@ -231,7 +249,7 @@ def describing(command) -> None:
     """Options of commands that describe images by a trained network."""
     command.add_argument("--init", required=True, metavar="CHECKPOINT", help="the network: model.pt of 'paul adapt'")
     command.add_argument("--image-size", metavar="ROWSxCOLUMNS", help="where the checkpoint does not say it")
-    command.add_argument("--batch", type=int, default=64, help="images per pass")
+    command.add_argument("--batch", type=whole_number(1), default=64, help="images per pass")
     command.add_argument("--device", help="cpu, cuda, cuda:1; a GPU when there is one")
 
 

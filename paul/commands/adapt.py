@@ -26,7 +26,7 @@ HELP = "adapt a source model to unlabelled images of a target set"
 def options(command) -> None:
     """Of the command line."""
     common(command, None)
-    training(command, default_out="models/NAME, with the name of the data's folder")
+    training(command, default_out="models/NAME, with the name of the data's folder; models/NAME-adabn with --adabn")
     starting(command)
     command.add_argument(
         "--data",
@@ -36,7 +36,9 @@ def options(command) -> None:
         "--target",
         help="whose options to use: market or duke; by default the profile's general ones with --data, market without",
     )
-    command.add_argument("--adabn", action="store_true", help="only set batch-norm statistics (the control)")
+    command.add_argument(
+        "--adabn", action="store_true", help="only set batch-norm statistics: the control, tried first"
+    )
 
 
 def run(args) -> None:
@@ -55,7 +57,7 @@ def run(args) -> None:
         raise ValueError(f"--target {target}: profile {p.name} has {', '.join(p.targets)}")
     options = overridden(p.adapt_options(target) if target else p.adapt, "adapt", args.set)
     folder = args.data or f"data/{p.folders[target]}"
-    out = Path(args.out or Path("models", Path(folder).resolve().name))
+    out = Path(args.out or Path("models", Path(folder).resolve().name + ("-adabn" if args.adabn else "")))
     split, images = training_images(folder, size, args.skip_unreadable, args.images)
     if args.adabn:
         model.to_target().to(pick_device(args.device))

@@ -30,19 +30,30 @@ def run(args) -> None:
 
 
 def write(results: str, book: Path, data: str, profile: str | None) -> None:
-    """Tables and verdicts of a profile, or of all; what is odd about the records goes to stderr."""
-    from paul.experiments.records import made_with, read_records
+    """Tables and verdicts of a profile, or of all; what is odd about the records goes to stderr.
+
+    Raises:
+        FileNotFoundError: there are no records.
+        ValueError: an unknown profile.
+    """
+    from paul.experiments.records import made_with, read_records, recorded_profiles
     from paul.report.claims import write_claims
     from paul.report.seal import differences
     from paul.report.tables import write_tables
 
+    names = [profile] if profile else recorded_profiles(results)
+    found = {name: read_records(results, name) for name in names}
     for line in differences(results, profile):
         print(line, file=sys.stderr)
-    profiles = [profile] if profile else [folder.name for folder in sorted((Path(results) / "runs").glob("*"))]
-    for name in profiles:
+    if not any(found.values()):
+        raise FileNotFoundError(
+            f"--results {results}: there are no run records below {Path(results, 'runs', profile or '')}; 'paul run' "
+            "makes them"
+        )
+    for name, records in found.items():
         for path in write_tables(results, name, book / "paper", data):
             print(path)
-        note = made_with(read_records(results, name))
+        note = made_with(records)
         if note:
             print(f"profile {name}: {note}", file=sys.stderr)
     verdicts = write_claims(results, book / "claims.toml", book / "paper", data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from paul.commands._shared import book_of, common, judging, study
+from paul.commands._shared import book_of, common, judging, study, whole_number
 from paul.commands.report import write
 
 HELP = "run what is missing of the paper's tables, then write tables and claims"
@@ -17,7 +17,7 @@ def options(command) -> None:
     common(command)
     study(command)
     judging(command)
-    command.add_argument("--seeds", default="0-2", help="source seeds: 0-2 or 0,3")
+    command.add_argument("--seeds", default="0-2", help="source seeds: 0-2 or 0,3; 100 at most")
     command.add_argument("--targets", help="market,duke; all by default")
     command.add_argument("--rows", help="some rows only, e.g. patch_direct,paul")
     command.add_argument("--fresh", action="store_true", help="compute again what other code or data left behind")
@@ -42,7 +42,9 @@ def options(command) -> None:
         metavar="OPTIONS",
         help="more options for Slurm, as one word: --sbatch='--time=4:00:00 --gres=gpu:1'",
     )
-    cluster.add_argument("--task", type=int, metavar="I", help="compute run I of all that the command names, and stop")
+    cluster.add_argument(
+        "--task", type=whole_number(0), metavar="I", help="compute run I of all that the command names, and stop"
+    )
     cluster.add_argument("--source-only", action="store_true", help="with --task: only the source model of that run")
 
 

@@ -24,7 +24,9 @@ def pick_device(name: str | None = None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device={name!r}: no such device; it is cpu, cuda or a numbered cuda:1") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):  # torch knows more than this library runs on
+        raise ValueError(f"device={name!r}: no such device; it is cpu, cuda or a numbered cuda:1")
     if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
         raise ValueError(
             f"device={name!r}: this machine has {torch.cuda.device_count()} usable GPUs; leave it out to use "

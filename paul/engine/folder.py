@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from paul.engine.files import read, write_atomically
+from paul.engine.files import first_line, read, write_atomically
 
 
 class FolderInUse(RuntimeError):
@@ -42,13 +43,30 @@ class TrainingFolder:
         return self.checkpoint.is_file() or self.previous.is_file()
 
     def lock(self) -> bool:
-        """Become the one who writes; False while another process is."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Become the one who writes; False while another process is.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
             return True
         except Timeout:
             return False
+        except OSError as error:
+            raise OSError(
+                f"{self.path} cannot be written ({first_line(error)}); choose another folder, or make it writable and "
+                "run the same command again"
+            ) from error
+
+    def version(self) -> list[tuple[int, int]]:
+        """Changes with every save."""
+        found = []
+        for path in (self.checkpoint, self.previous):
+            with contextlib.suppress(FileNotFoundError):  # not there, or just being renamed by another process
+                found.append((path.stat().st_ino, path.stat().st_mtime_ns))
+        return found
 
     def unlock(self) -> None:
         """Let others write; nothing where it was not locked."""
@@ -66,10 +84,10 @@ class TrainingFolder:
         Raises:
             ValueError: neither can.
         """
-        if not self.checkpoint.is_file():  # killed between two renames
-            return read(self.previous)
         try:
             return read(self.checkpoint)
+        except FileNotFoundError:  # between two renames: a process was killed there, or is there now
+            return read(self.previous)
         except ValueError as error:
             if not self.previous.is_file():
                 raise

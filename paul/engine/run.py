@@ -83,21 +83,25 @@ class Run:
         return self.folder.started
 
     def __enter__(self) -> Run:
+        before = self.folder.version()
+        if before:
+            self._resume(self.folder.load())
+            if len(self.history) >= self.total:  # read without a lock, which a disk may not take
+                return self
         locked = not self.world.is_main or self.folder.lock()
         self.world.wait()
         try:
-            if self.started:
+            if not locked:
+                raise FolderInUse(
+                    f"another run is writing {self.folder.path}; wait for it or choose another "
+                    "folder, then run the same command again"
+                )
+            if self.folder.version() != before:  # another process has saved meanwhile
                 self._resume(self.folder.load())
-            if len(self.history) < self.total:
-                if not locked:
-                    raise FolderInUse(
-                        f"another run is writing {self.folder.path}; wait for it or choose another "
-                        "folder, then run the same command again"
-                    )
-                if self.world.is_main:
-                    self.folder.clean()
-                    self._writer = self._tensorboard() if self.tensorboard else None
-                self._stop.listen()
+            if self.world.is_main:
+                self.folder.clean()
+                self._writer = self._tensorboard() if self.tensorboard else None
+            self._stop.listen()
         except BaseException:
             self.folder.unlock()
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 
-from paul.options import AdaptOptions, PatchNetOptions, PretrainOptions
+from paul.options import AdaptOptions, PatchNetOptions, PretrainOptions, known
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,4 @@ def profile(name: str) -> Profile:
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in PROFILES:
-        raise ValueError(f"unknown profile {name!r}; there are {', '.join(PROFILES)}")
-    return PROFILES[name]
+    return PROFILES[known("profile", name, PROFILES)]

@@ -13,8 +13,8 @@ from paul.data.datasets import ReidDataset
 from paul.engine.files import write_atomically
 from paul.experiments.profiles import PROFILES
 from paul.experiments.provenance import versions
-from paul.experiments.rows import ROWS
 from paul.experiments.specs import Places, Spec
+from paul.options import known
 
 
 def write_record(path: Path, record: dict) -> None:
@@ -44,12 +44,25 @@ def read_record(path: Path) -> dict | None:
     return record if isinstance(record, dict) and isinstance(record.get("metrics"), dict) else None
 
 
+def recorded_profiles(results_dir) -> list[str]:
+    """The profiles that have a folder below results_dir/runs; another folder there is named in a warning."""
+    folders = sorted(path for path in (Path(results_dir) / "runs").glob("*") if path.is_dir())
+    for folder in folders:
+        if folder.name not in PROFILES:
+            warnings.warn(f"{folder} is of no profile; left out", stacklevel=2)
+    return [folder.name for folder in folders if folder.name in PROFILES]
+
+
 def read_records(results_dir, profile: str) -> list[dict]:
     """Every readable record under results_dir/runs/profile, each with its `file`; the others are named in a warning.
 
     A record whose file has another name than its fields give (`name_of`) is a copy, or was edited: it is left out too,
     so that no two files can hold the same run.
+
+    Raises:
+        ValueError: an unknown profile.
     """
+    known("profile", profile, PROFILES)
     records = []
     for path in sorted((Path(results_dir) / "runs" / profile).glob("*.json")):
         try:
@@ -97,9 +110,10 @@ def spec_of(record: dict) -> Spec | None:
     words = [word for word in (row, name, target, weights) if word is not None]
     if type(seed) is not int or not all(isinstance(word, str) for word in words):
         return None
-    if row not in ROWS or name not in PROFILES or target not in PROFILES[name].targets:
+    try:
+        return Spec(row, target, seed, name, weights)
+    except ValueError:
         return None
-    return Spec(row, target, seed, name, weights)
 
 
 def outdated(record: dict, places: Places | None = None) -> str:

@@ -13,9 +13,10 @@ from paul.experiments.profiles import Profile, profile
 from paul.experiments.provenance import digest
 from paul.experiments.rows import ROWS, TABLES, Row
 from paul.method import Method
-from paul.options import PatchNetOptions, PretrainOptions
+from paul.options import PatchNetOptions, PretrainOptions, checked_seed, known
 
 MODELS = "build/models"
+MOST_SEEDS = 100  # that one command may name
 EVALUATION_NUMERICS = 1  # of descriptors and their scores: raised when goldens of theirs move
 
 
@@ -31,6 +32,9 @@ class Spec:
     Attributes:
         weights: the content of the weights that the backbone starts from, where it isn't the profile's (see
             `paul.weights.content_of`); the file itself is a matter of `Places`.
+
+    Raises:
+        ValueError: a row, target or profile that is none, or a seed out of range.
     """
 
     row: str
@@ -38,6 +42,11 @@ class Spec:
     seed: int
     profile: str
     weights: str | None = None
+
+    def __post_init__(self):
+        known("row", self.row, ROWS)
+        known("target", self.target, self.at.targets)
+        checked_seed(self.seed)
 
     @property
     def at(self) -> Profile:
@@ -136,12 +145,16 @@ def seeds_of(text: str) -> list[int]:
     """ "0-2" or "0,3,5" -> seeds.
 
     Raises:
-        ValueError: anything else.
+        ValueError: anything else, more than `MOST_SEEDS`, or one that no generator takes.
     """
-    parts = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in str(text).split(",")]
+    parts = [re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", part) for part in str(text).split(",")]
     if not all(parts):
-        raise ValueError(f"seeds must look like 0-2 or 0,3,5, got {text!r}")
-    seeds = [seed for part in parts for seed in range(int(part[1]), int(part[2] or part[1]) + 1)]
+        raise ValueError(f"seeds must look like 0-2 or 0,3,5 in 18 digits at most, got {text!r}")
+    ranges = [range(int(part[1]), int(part[2] or part[1]) + 1) for part in parts]
+    count = sum(map(len, ranges))
+    if count > MOST_SEEDS:
+        raise ValueError(f"seeds {text!r} name {count:,} seeds; one command takes {MOST_SEEDS:,} at most")
+    seeds = [checked_seed(seed) for each in ranges for seed in each]
     if not seeds:
         raise ValueError(f"seeds {text!r} name no seed")
     return seeds
@@ -164,14 +177,11 @@ def specs_of(
     """
     from paul.weights import content_of
 
-    if table not in TABLES:
-        raise ValueError(f"unknown table {table!r}; there are {', '.join(TABLES)}")
-    p, of = profile(profile_name), TABLES[table]
+    p, of = profile(profile_name), TABLES[known("table", table, TABLES)]
     possible = [target for target in p.targets if of.target in (None, target)]
-    for chosen, known, kind in ((targets, p.targets, "target"), (rows, of.lines, "row")):
-        unknown = set(chosen or ()) - set(known)
-        if unknown:
-            raise ValueError(f"unknown {kind} {sorted(unknown)[0]!r}; there are {', '.join(known)}")
+    for chosen, names, kind in ((targets, p.targets, "target"), (rows, of.lines, "row")):
+        for name in chosen or ():
+            known(kind, name, names)
     content = content_of(p.network.backbone, weights)
     content = None if content == p.weights else content
     found = []

@@ -59,11 +59,21 @@ class Workers(Executor):
 
 @contextmanager
 def workers_executor(workers: int):
-    """Processes, or None for one worker: then everything happens in this process."""
+    """Processes, or None for one worker: then everything happens in this process.
+
+    Raises:
+        OSError: the system lends no semaphores.
+    """
     if workers <= 1:
         yield None
         return
-    pool = Workers(workers)
+    try:
+        pool = Workers(workers)
+    except OSError as error:
+        raise OSError(
+            f"no processes can work together here ({error.strerror}): the system keeps semaphores in /dev/shm, which "
+            "must be writable; workers=1 does without"
+        ) from error
     try:
         yield pool
     finally:

@@ -23,6 +23,7 @@ from pathlib import Path
 import pandas as pd
 
 from paul.engine.files import write_text
+from paul.experiments.records import recorded_profiles
 from paul.experiments.rows import ROWS, TABLES
 from paul.report.frames import metric_labels, paired_differences, target_name, values_by_seed
 from paul.report.published import PRINTED, published
@@ -335,8 +336,7 @@ def write_claims(results_dir, claims_path, paper, data=None) -> dict:
     `data` names the folder of the sets: runs on others are outdated where theirs are there.
     """
     claims = load_claims(claims_path)
-    folders = sorted(path.name for path in (Path(results_dir) / "runs").glob("*") if path.is_dir())
-    found = {profile: current_runs(results_dir, profile, data) for profile in folders}
+    found = {profile: current_runs(results_dir, profile, data) for profile in recorded_profiles(results_dir)}
     verdicts = {profile: judge_all(claims, runs, profile, paper) for profile, runs in found.items()}
     write_text(Path(results_dir) / "claims.json", json.dumps(verdicts, indent=1, allow_nan=False) + "\n")
     return verdicts

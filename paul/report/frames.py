@@ -9,6 +9,7 @@ import pandas as pd
 
 from paul.experiments.methods import METHODS
 from paul.experiments.rows import ROWS
+from paul.options import LARGEST_SEED
 from paul.report.statistics import mean_interval
 
 METRICS = {
@@ -50,7 +51,7 @@ def flatten(record: dict) -> dict:
     line = {key: record[key] for key in ["row", "target", "seed", "profile", "spec_hash", "code", "queries"]}
     for key, value in line.items():
         kind = int if key in ("seed", "queries") else str
-        if type(value) is not kind or (kind is int and not 0 <= value < 2**31):
+        if type(value) is not kind or (kind is int and not 0 <= value <= LARGEST_SEED):
             raise ValueError(f"{key} is {value!r}")
     for metric in metrics_of(record["row"]):
         line[metric] = float(record["metrics"][metric])

@@ -31,6 +31,7 @@ from paul.engine.device import pick_device, precision, send
 from paul.engine.files import fingerprint
 from paul.engine.optim import parameter_groups, prepare, sgd
 from paul.engine.run import Run
+from paul.options import checked_seed
 from paul.patchnet import PatchNet
 from paul.rivals.kmeans import kmeans
 from paul.rivals.pul import PulOptions
@@ -115,7 +116,7 @@ def pul(
     device, pixels = pick_device(device), Pixels.of(images)
     if options.clusters > len(pixels):
         raise ValueError(f"{len(pixels)} images make no {options.clusters} clusters; lower pul.clusters")
-    torch.manual_seed(seed)
+    torch.manual_seed(checked_seed(seed))
     generator = torch.Generator().manual_seed(seed)
     spec = {
         "stage": "pul",
