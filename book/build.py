@@ -102,13 +102,17 @@ def _verdicts(entries: dict, path: Path) -> str:
     profiles = [entry["profile"] for entry in entries.values() if entry["status"] == "ran"]
     if not profiles or not path.is_file():
         return ""
-    judged = json.loads(path.read_text(encoding="utf-8")).get(profiles[-1], [])
-    rows = "\n".join(
-        f"<tr><td>{escape(claim['id'])}</td><td>{escape(claim['text'])}<br>"
-        f'<span class="teaches">{escape(claim["where"])}</span></td><td>'
-        f'<span class="badge-status verdict-{claim["verdict"].replace(" ", "-")}">{claim["verdict"]}</span></td></tr>'
-        for claim in judged
-    )
+    try:
+        judged = json.loads(path.read_text(encoding="utf-8")).get(profiles[-1], [])
+        rows = "\n".join(
+            f"<tr><td>{escape(claim['id'])}</td><td>{escape(claim['text'])}<br>"
+            f'<span class="teaches">{escape(claim["where"])}</span></td><td>'
+            f'<span class="badge-status verdict-{escape(claim["verdict"].replace(" ", "-"))}">'
+            f"{escape(claim['verdict'])}</span></td></tr>"
+            for claim in judged
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BookError(f"{path}: no verdicts ({type(error).__name__}: {error}); write it with 'paul report'") from error
     return (
         f"""
 ## What came out

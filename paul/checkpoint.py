@@ -117,7 +117,7 @@ def load(path: str | Path, options: PatchNetOptions | None = None) -> tuple[Patc
 
 def _wanted(state: dict[str, Tensor], name: str) -> Tensor:
     if name not in state:
-        raise ValueError(f"not a released PAUL checkpoint: {name} is missing")
+        raise ValueError(f"{name} is missing")
     return state[name]
 
 
@@ -138,19 +138,26 @@ def import_released(path_or_dict: str | Path | dict, stage: str = "target") -> P
     """
     if stage not in ("source", "target"):
         raise ValueError(f"stage must be 'source' or 'target', got {stage!r}")
-    state = path_or_dict if isinstance(path_or_dict, dict) else read(path_or_dict)
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise ValueError("not a released PAUL checkpoint: it holds no weights by name")
-    for key, value in state.items():
-        if isinstance(value, Tensor) and not _in_full(value):
-            raise ValueError(f"not a released PAUL checkpoint: {key} claims more than the file holds")
+    given = isinstance(path_or_dict, dict)
+    state = path_or_dict if given else read(path_or_dict)
     try:
-        model = _released({key.removeprefix("module."): value for key, value in state.items()}, stage)
-    except (IndexError, TypeError, RuntimeError, AttributeError) as error:  # other shapes than anybody's, or no tensors
-        raise ValueError(f"not a released PAUL checkpoint: its tensors do not fit ({first_line(error)})") from error
+        model = _released(_named_tensors(state), stage)
+    except (ValueError, IndexError, TypeError, RuntimeError, AttributeError) as error:  # shapes of any kind, no tensors
+        what = "not" if given else f"{path_or_dict} is not"
+        raise ValueError(f"{what} a released PAUL checkpoint: {first_line(error)}") from error
     model.image_size = 384, 128  # what their code resizes images to
     return model.to_target() if stage == "target" else model
+
+
+def _named_tensors(state) -> dict[str, Tensor]:
+    """The tensors by the authors' names; ValueError where there are none, or one that the file does not hold."""
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise ValueError("it holds no weights by name")
+    for key, value in state.items():
+        if isinstance(value, Tensor) and not _in_full(value):
+            raise ValueError(f"{key} claims more than the file holds")
+    return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def _released(state: dict[str, Tensor], stage: str) -> PatchNet:
@@ -165,7 +172,8 @@ def _released(state: dict[str, Tensor], stage: str) -> PatchNet:
         pgn_channels=len(_wanted(state, "patch_proposal.localization.0.weight")),
         pgn_hidden=len(_wanted(state, "patch_proposal.fc_loc.0.weight")),
     )
-    model = PatchNet(options, num_classes=classes if stage == "source" else None)
+    with torch.device("meta"):  # shapes without memory: a tensor of no bytes can have any number of rows
+        shapes = PatchNet(options, num_classes=classes if stage == "source" else None).state_dict()
     renamed = {key: value for key, value in state.items() if key.startswith("backbone.")}
     renamed |= {
         key.replace("patch_proposal.", "generator."): value
@@ -187,11 +195,14 @@ def _released(state: dict[str, Tensor], stage: str) -> PatchNet:
             "classifier.weight": _stack(state, "new.fc_list.{}.weight", patches),
             "classifier.bias": _stack(state, "new.fc_list.{}.bias", patches),
         }
-    ours = model.state_dict()
-    shapes = {key: value.shape for key, value in ours.items() if not key.endswith("num_batches_tracked")}
-    unfit = [key for key, shape in shapes.items() if key not in renamed or renamed[key].shape != shape]
-    unfit += [key for key in renamed if key not in ours]
+    unfit = [
+        key
+        for key, wanted in shapes.items()
+        if not key.endswith("num_batches_tracked") and not _holds(renamed, key, wanted)
+    ]
+    unfit += [key for key in renamed if key not in shapes]
     if unfit:
-        raise ValueError(f"not a released PAUL checkpoint: {unfit[0]} and {len(unfit) - 1} others do not fit")
+        raise ValueError(f"{unfit[0]} and {len(unfit) - 1} others do not fit")
+    model = PatchNet(options, num_classes=classes if stage == "source" else None)
     model.load_state_dict(renamed, strict=False)
     return model
