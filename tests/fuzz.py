@@ -50,7 +50,8 @@ ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "build/fuzz"
 MOST_MEMORY = 2 << 30  # bytes that a reader may claim on top of what the libraries take
 MOST_USED = 512 << 10  # KiB by which one content, of 2 MB at most, may raise what the process has ever held
-LONGEST, SECONDS = 2_000_000, 10  # bytes of a content, and how long one may take
+LONGEST = 2_000_000  # bytes of a content
+BUSY, WAITING = 10, 60  # seconds that one may compute, and that it may last on a machine that others use, too
 DANGER = (
     "os.system",
     "os.exec",
@@ -69,7 +70,7 @@ class CodeRan(BaseException):
 
 
 class TooLong(BaseException):
-    """Reading a file took longer than SECONDS."""
+    """Reading a file took too long."""
 
 
 def forbid_code(folder: Path) -> None:
@@ -98,6 +99,7 @@ class Judge:
 
     def __call__(self, content: bytes) -> None:
         self.tried += 1
+        signal.setitimer(signal.ITIMER_PROF, BUSY)
         self.tally[:8] = struct.pack("q", self.tried)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
@@ -105,6 +107,7 @@ class Judge:
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
             assert grown < MOST_USED, f"{len(content):,} bytes took {grown >> 10:,} MiB"
         except (Exception, CodeRan, TooLong) as error:
+            signal.setitimer(signal.ITIMER_PROF, 0)
             self._keep(content, error)
 
     def _keep(self, content: bytes, error: BaseException) -> None:
@@ -137,19 +140,18 @@ def mutated(content: bytes, other: bytes, chance: random.Random) -> bytes:
     return bytes(content[:LONGEST])
 
 
+def stop(*_):
+    raise TooLong(f"longer than {BUSY} s of computing, or {WAITING} s")
+
+
 def plainly(judge: Judge, seeds: list[bytes], seconds: float, seed: int) -> None:
     """Mutations of the seeds, led by nothing."""
-
-    def stop(*_):
-        raise TooLong(f"longer than {SECONDS} s")
-
     signal.signal(signal.SIGALRM, stop)
     chance, end, waiting = random.Random(seed), time.monotonic() + seconds, list(seeds)
-    while time.monotonic() < end:
+    while waiting or time.monotonic() < end:
         content = waiting.pop() if waiting else mutated(chance.choice(seeds), chance.choice(seeds), chance)
-        signal.alarm(SECONDS)
+        signal.alarm(WAITING)
         judge(content)
-        signal.alarm(0)
 
 
 def fuzz(reader: str, seconds: float, seed: int, folder: Path, earlier: list[bytes], tally: mmap.mmap) -> None:
@@ -166,13 +168,14 @@ def fuzz(reader: str, seconds: float, seed: int, folder: Path, earlier: list[byt
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MOST_MEMORY, resource.RLIM_INFINITY))
     forbid_code(work)
+    signal.signal(signal.SIGPROF, stop)
     if atheris is None:
         plainly(judge, begin, seconds, seed)
         os._exit(0)
     options = {
         "max_total_time": max(1, round(seconds)),
         "seed": seed,
-        "timeout": SECONDS,
+        "timeout": WAITING,
         "max_len": LONGEST,
         "rss_limit_mb": 0,  # the limit above is the address space's
         "artifact_prefix": f"{finds}/",

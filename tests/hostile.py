@@ -45,6 +45,7 @@ from tests import raw_sets
 
 ROOT = Path(__file__).parents[1]
 CLAIMS = ROOT / "book/claims.toml"
+CHAPTER = load_book().chapters[0]
 INDEX = b"""file,split,person_id,camera_id,sequence,frame
 bounding_box_train/0002_c1s1_000151_01.jpg,train,2,1,1,151
 query/0003_c2s1_000151_01.jpg,query,3,2,1,151
@@ -467,9 +468,8 @@ def read_lists(content: bytes, folder: Path) -> None:
 def read_the_manifest(content: bytes, folder: Path) -> None:
     """A manifest is what it should be, or none: pages then say that nothing ran."""
     (folder / "manifest.json").write_bytes(content)
-    chapter = load_book().chapters[0]
     for entry in read_manifest(folder / "manifest.json")["chapters"].values():
-        assert isinstance(build._run_line(chapter, entry), str)
+        assert isinstance(build._run_line(CHAPTER, entry), str)
 
 
 MANIFEST = b"""{"status": "complete", "chapters": {"00_setup": {"status": "ran", "seconds": 3.5, "profile": "mini",
