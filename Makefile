@@ -3,16 +3,17 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 LOCK   := requirements.lock
+PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check
 # The environment is made again only when what it is made from has changed. LOCKED=1 makes it of the very files that were
-# tested: their versions and hashes stand in $(LOCK).
+# tested, whose versions and hashes stand in the lock file.
 ifeq ($(LOCKED),1)
 STAMP   := $(VENV)/made-from-$(shell cat pyproject.toml $(LOCK) | git hash-object --stdin)
-INSTALL  = $(PIP) --require-hashes --only-binary :all: --requirement $(LOCK) && $(PIP) --no-deps --no-build-isolation --editable .
+INSTALL := $(PIP) --require-hashes --only-binary :all: --requirement $(LOCK) && \
+	$(PIP) --no-deps --no-build-isolation --editable .
 else
 STAMP   := $(VENV)/made-from-$(shell git hash-object pyproject.toml)
-INSTALL  = $(PIP) --editable '.[book,test]'
+INSTALL := $(PIP) --editable '.[book,test]'
 endif
-PIP      = $(RUN) -m pip install --quiet --disable-pip-version-check
 
 PROFILE ?= mini
 WORKERS ?= 2

@@ -35,20 +35,11 @@ def write_manifest(path: Path, manifest: dict) -> None:
 
 
 def read_manifest(path: Path) -> dict:
-    """The manifest at `path`; an empty one when there is none, or what is there is none."""
+    """The manifest at `path`; an empty one when there is none or it can't be read."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        return manifest if all(map(_is_entry, manifest["chapters"].values())) else {"chapters": {}}
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
         return {"chapters": {}}
-
-
-def _is_entry(entry: dict) -> bool:
-    """Whether it says of a chapter what the pages print."""
-    words = ["status", *(("profile", "machine", "at") if entry["status"] in ("ran", "failed") else ())]
-    said = [entry[name] for name in words] + [entry[name] or "" for name in ("commit", "error", "why") if name in entry]
-    seconds = entry["seconds"] if len(words) > 1 else 0
-    return all(isinstance(text, str) for text in said) and isinstance(seconds, int | float)
 
 
 def now() -> str:
