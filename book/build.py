@@ -112,7 +112,9 @@ def _verdicts(entries: dict, path: Path) -> str:
             for claim in judged
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BookError(f"{path}: no verdicts ({type(error).__name__}: {error}); write it with 'paul report'") from error
+        raise BookError(
+            f"{path}: no verdicts ({type(error).__name__}: {error}); write it with 'paul report'"
+        ) from error
     return (
         f"""
 ## What came out

@@ -163,6 +163,7 @@ def fuzz(reader: str, seconds: float, seed: int, folder: Path, earlier: list[byt
         (folder / f"seeds/{number}").write_bytes(content)
     work = folder / "work"
     work.mkdir()
+    tempfile.tempdir = str(work)  # of the libraries, too: `forbid_code` lets go what lies there
     read(begin[0], work)  # whatever is imported late is imported now
     judge = Judge(read, work, finds, tally)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -176,6 +177,7 @@ def fuzz(reader: str, seconds: float, seed: int, folder: Path, earlier: list[byt
         "max_total_time": max(1, round(seconds)),
         "seed": seed,
         "timeout": WAITING,
+        "report_slow_units": WAITING,
         "max_len": LONGEST,
         "rss_limit_mb": 0,  # the limit above is the address space's
         "artifact_prefix": f"{finds}/",
