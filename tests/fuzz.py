@@ -2,9 +2,9 @@
 
 Every reader of `tests/hostile.py` gets files of any content, and has to answer with a result or with its documented
 error, that error naming the file. Another exception, a hang, memory out of all proportion or code that runs is a find;
-it is kept in build/fuzz/READER/finds with its traceback, once for each place where it comes from, and tried first at the
-next run. What reached new branches is kept beside it, so that a later run goes on from there. How many contents were
-tried, and what was found, goes to results/fuzz.json.
+it is kept in build/fuzz/READER/finds with its traceback, once for each place where it comes from, and tried first at
+the next run. What reached new branches is kept beside it, so that a later run goes on from there. How many contents
+were tried, and what was found, goes to results/fuzz.json.
 
 With the package atheris the contents are led by the branches they reach; without it they are plain mutations.
 """
@@ -32,9 +32,9 @@ from pathlib import Path
 
 os.environ |= {"TQDM_DISABLE": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}  # others reserve more than the limit below
 
-import pandas  # noqa: E402, F401
-import torch  # noqa: E402, F401
-from torch import _weights_only_unpickler as unpickler  # noqa: E402
+import pandas  # noqa: F401
+import torch  # noqa: F401
+from torch import _weights_only_unpickler as unpickler
 
 try:
     import atheris
@@ -48,6 +48,8 @@ with atheris.instrument_imports(include=["paul", "book", "data_prep", "tomllib"]
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "build/fuzz"
+if atheris:
+    unpickler.Unpickler.load = atheris.instrument_func(unpickler.Unpickler.load)
 MOST_MEMORY = 2 << 30  # bytes that a reader may claim on top of what the libraries take
 MOST_USED = 512 << 10  # KiB by which one content, of 2 MB at most, may raise what the process has ever held
 LONGEST = 2_000_000  # bytes of a content

@@ -48,7 +48,7 @@ anything = st.recursive(
 def test_fuzzing_finds_nothing(tmp_path):
     """A second for each reader; python -m tests.fuzz looks for longer."""
     done = subprocess.run(
-        [sys.executable, *"-m tests.fuzz --minutes 0.01 --seed 1 --outcome".split(), tmp_path / "fuzz.json"],
+        [sys.executable, "-m", "tests.fuzz", "--minutes", "0.01", "--seed", "1", "--outcome", tmp_path / "fuzz.json"],
         capture_output=True,
         text=True,
         cwd=ROOT,
