@@ -349,7 +349,7 @@ def of_archive():
 
 
 @cache
-def features(suffix: str) -> list[bytes]:
+def described(suffix: str) -> list[bytes]:
     """A features file by `embed`, of three images."""
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{number}.png" for number in range(3)]
@@ -532,8 +532,8 @@ TARGETS = {
     "weights": (read_weights, weight_files),
     "image": (read_picture, pictures),
     "safetensors": (read_exported, exported),
-    "npz": (partial(read_features, suffix=".npz"), lambda: [*features(".npz"), npz_bomb()]),
-    "parquet": (partial(read_features, suffix=".parquet"), lambda: features(".parquet")),
+    "npz": (partial(read_features, suffix=".npz"), lambda: [*described(".npz"), npz_bomb()]),
+    "parquet": (partial(read_features, suffix=".parquet"), lambda: described(".parquet")),
     "archive": (read_archive, archives),
     "cuhk03": (read_cuhk03, cuhk_images),
     "split": (read_split, cuhk_splits),
