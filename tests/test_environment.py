@@ -11,6 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import paul
 from book.toc import tomllib
@@ -174,6 +175,28 @@ def test_the_lock_holds_every_dependency_at_a_version_within_its_bounds():
                 assert all(requirement.specifier.contains(version) for version in versions), (requirement, versions)
 
 
+# the releases that closed them; pyproject.toml says what each was
+CLOSED = {
+    **{"torch": "2.10.0", "pillow": "12.3.0", "tqdm": "4.66.3", "filelock": "3.20.3", "jupyterlab": "4.6.0"},
+    **{"scikit-learn": "1.5.0", "pyarrow": "23.0.1", "onnx": "1.21.0", "pytest": "9.0.3", "h5py": "3.13.0"},
+    **{"distributed": "2026.1.1", "setuptools": "78.1.1"},
+}
+
+
+def test_holes_that_are_known_are_below_the_bounds():
+    """In every list that names the package; the release before the bound is out, and the bound says why."""
+    text = (ROOT / "pyproject.toml").read_text()
+    build = tomllib.loads(text)["build-system"]["requires"]
+    named = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), []), *build]
+    for name, release in CLOSED.items():
+        requirements = [Requirement(one) for one in named if Requirement(one).name == name]
+        assert requirements and all(one.specifier.contains(release) for one in requirements), name
+        for one in requirements:
+            assert not any(one.specifier.contains(f"{release}{older}") for older in (".dev0", "a1", "rc1")), one
+            assert {Version(bound.version) for bound in one.specifier} == {Version(release)}, one
+        assert re.search(rf'"{name}>=[^"]*"[],]*  # .*CVE-', text), name
+
+
 def test_every_entry_of_the_lock_has_hashes_and_nothing_says_where_files_come_from():
     pinned = locked()
     assert len(pinned) > 150
@@ -199,3 +222,19 @@ def test_a_locked_environment_takes_hashes_and_builds_nothing_of_others(copy):
     (copy.folder / ".venv").mkdir()
     (copy.folder / f".venv/made-from-{made_from}").touch()
     assert "pip install" not in copy("-n", "test") and "pip install" in copy("-n", "test", "LOCKED=1")
+
+
+# --- what SECURITY.md promises ---
+
+
+def test_each_promise_of_security_md_names_a_test_that_is_there():
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 10
+    for row in rows:
+        named = re.findall(r"`(test_\w+)\.py::(test_\w+)`", row.split("|")[3])
+        assert named, row
+        for file, test in named:
+            assert f"\ndef {test}(" in (ROOT / f"tests/{file}.py").read_text(encoding="utf-8"), test
+    for title in ("What is trusted", "Limits", "How to report"):
+        assert f"## {title}" in text
