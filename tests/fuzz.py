@@ -51,7 +51,7 @@ KEPT = ROOT / "build/fuzz"
 if atheris:
     unpickler.Unpickler.load = atheris.instrument_func(unpickler.Unpickler.load)
 MOST_MEMORY = 2 << 30  # bytes that a reader may claim on top of what the libraries take
-MOST_USED = 512 << 10  # KiB by which one content, of 2 MB at most, may raise what the process has ever held
+MOST_USED = 768 << 10  # KiB by which one content, of 2 MB at most, may raise what the process has ever held
 LONGEST = 2_000_000  # bytes of a content
 BUSY, WAITING = 10, 60  # seconds that one may compute, and that it may last on a machine that others use, too
 DANGER = (

@@ -486,6 +486,14 @@ def read_verdicts(content: bytes, folder: Path) -> None:
     assert said is None or isinstance(said, str)
 
 
+def read_fuzzed(content: bytes, folder: Path) -> None:
+    path = folder / "fuzz.json"
+    path.write_bytes(content)
+    said = expect(path, BookError, lambda: build._fuzzed(path))
+    assert said is None or said.startswith("| Reader")
+
+
+OUTCOME = b'{"book": {"minutes": 1.5, "contents": 900, "found": 0, "by": "atheris 3.0.0", "date": "2026-01-01"}}'
 VERDICTS = b'{"mini": [{"id": "C1", "text": "More.", "where": "Table 1", "verdict": "not run", "evidence": []}]}'
 
 
@@ -541,6 +549,7 @@ TARGETS = {
     "lists": (read_lists, lambda: [b"0000/0000_000_01_0303morning_0008_0_ex.jpg 0\n"]),
     "manifest": (read_the_manifest, lambda: [MANIFEST]),
     "verdicts": (read_verdicts, lambda: [VERDICTS]),
+    "fuzzed": (read_fuzzed, lambda: [OUTCOME]),
     "seal": (read_seal, lambda: [f"{'0' * 64}  runs/mini/paul--market--s0--ab.json\n".encode()]),
     "ledger": (read_ledger, lambda: [(ROOT / "book/ledger.toml").read_bytes()[-2000:]]),
     "printed": (read_printed, lambda: [(ROOT / "book/paper/table3_ablation.csv").read_bytes()]),

@@ -20,6 +20,8 @@ from hostile import BOOK, CARD, CLAIMS, INDEX, RECORD, TARGETS, archive, bombs, 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from book import build
+from book.toc import BookError
 from paul import checkpoint
 from paul.experiments import records
 from paul.report import frames as runs
@@ -71,7 +73,7 @@ def careless(content, folder):
     if content[:1] == b"x":
         raise KeyError(content)
     if content[:1] == b"y":
-        bytes([1]) * (600 << 20)
+        bytes([1]) * (900 << 20)
     if content[:1] == b"z":
         __import__("os").system("true")
     while content[:1] == b"w":
@@ -96,9 +98,23 @@ def test_fuzzing_finds_what_a_reader_does_wrong(tmp_path):
         finds = [path for path in (tmp_path / reader / "finds").iterdir() if path.suffix != ".txt"]
         assert {path.read_bytes()[:1] for path in finds} == {b"x", b"y", b"z", b"w"}
         said = "".join(path.read_text() for path in (tmp_path / reader / "finds").glob("*.txt"))
-        for words in ("KeyError: b'x", "bytes took 6.. MiB", "CodeRan: os.system", "TooLong: "):
+        for words in ("KeyError: b'x", "bytes took [89].. MiB", "CodeRan: os.system", "TooLong: "):
             assert re.search(words, said), words
         assert json.loads((tmp_path / "fuzz.json").read_text())[reader]["found"] == len(finds)
+
+
+def test_a_page_shows_what_the_last_fuzzing_of_each_reader_came_to(tmp_path):
+    noted = json.loads((ROOT / "results/fuzz.json").read_text())
+    assert noted.keys() == TARGETS.keys()
+    assert build.FUZZED in (build.PAGES / "when_things_break.md").read_text(encoding="utf-8").splitlines()
+    lines = build._fuzzed(ROOT / "results/fuzz.json").splitlines()[2:]
+    for line, (reader, last) in zip(lines, noted.items(), strict=True):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[:2] == [reader, f"{last['contents']:,}"] and cells[3] == str(last["found"])
+    assert "No run" in build._fuzzed(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text('{"book": 5}')
+    with pytest.raises(BookError, match="bad.json: no outcome"):
+        build._fuzzed(tmp_path / "bad.json")
 
 
 # --- every opener is fuzzed, or named here with the reason why its file is trusted ---
