@@ -2,19 +2,30 @@
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
-# The environment is made again only when what it is made from has changed.
-STAMP  := $(VENV)/made-from-$(shell git hash-object pyproject.toml)
+LOCK   := requirements.lock
+PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check
+# The environment is made again only when what it is made from has changed. LOCKED=1 makes it of the very files that were
+# tested, whose versions and hashes stand in the lock file.
+ifeq ($(LOCKED),1)
+STAMP   := $(VENV)/made-from-$(shell cat pyproject.toml $(LOCK) | git hash-object --stdin)
+INSTALL := $(PIP) --require-hashes --only-binary :all: --requirement $(LOCK) && \
+	$(PIP) --no-deps --no-build-isolation --editable .
+else
+STAMP   := $(VENV)/made-from-$(shell git hash-object pyproject.toml)
+INSTALL := $(PIP) --editable '.[book,test]'
+endif
 
 PROFILE ?= mini
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab clean
+.PHONY: help book test lab lock clean
 
 help:
 	@echo "make book    run every chapter, write results/ and the pages in build/site/  (PROFILE=mini WORKERS=2)"
 	@echo "make test    check the form of the code, run the tests, a smoke run of the whole book included"
 	@echo "make lab     open the chapters in JupyterLab"
+	@echo "make lock    write $(LOCK): the newest versions that fit together, with hashes; LOCKED=1 installs them"
 	@echo "make clean   delete build/ (pages, trained models) and caches; data/, results/ and $(VENV) stay"
 
 # Each step runs though an earlier one failed, as long as nobody interrupted: the pages then say what went wrong. A run
@@ -38,6 +49,14 @@ test: $(STAMP)
 lab: $(STAMP)
 	$(RUN) -m jupyterlab --config=book/lab.py book/notebooks/00_setup.ipynb
 
+# one file for Python 3.10 to 3.13 and every system; setuptools builds the package itself
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	echo setuptools | UV_CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/uv pip compile pyproject.toml - \
+		--extra book --extra test --universal --python-version 3.10 --generate-hashes --no-annotate --upgrade --quiet \
+		--output-file $(LOCK)
+
 clean:
 	rm -rf build .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
@@ -47,6 +66,6 @@ $(STAMP):
 	@echo "Setting up $(VENV): a few minutes, once"
 	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit("Python 3.10 to 3.13 is needed, this is %d.%d: name one with make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[book,test]'
+	$(INSTALL)
 	@rm -f $(VENV)/made-from-*
 	@touch $@

@@ -18,6 +18,7 @@ from .toc import ROOT, Book, BookError, Chapter
 
 SITE = Path(__file__).resolve().parent / "site"
 PAGES = Path(__file__).resolve().parent / "pages"
+FUZZED = "<!-- fuzz.json -->"  # where a page shows what fuzzing came to
 STRIPES = ("#f2b134", "#e8743b", "#c8445b", "#8a3a7c", "#4b4a93", "#2a6f97")
 
 
@@ -34,6 +35,9 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     shutil.rmtree(source, ignore_errors=True)
     (source / "chapters").mkdir(parents=True)
     shutil.copytree(PAGES, source / "pages")
+    page = source / "pages" / "when_things_break.md"
+    said = page.read_text(encoding="utf-8").replace(FUZZED, _fuzzed(Path(results) / "fuzz.json"))
+    page.write_text(said, encoding="utf-8")
     pages = [chapter for chapter in book.chapters if _write_page(chapter, executed, entries.get(chapter.slug), source)]
     picture = Path(results) / "figures" / "contact.png"
     if picture.is_file():
@@ -102,13 +106,19 @@ def _verdicts(entries: dict, path: Path) -> str:
     profiles = [entry["profile"] for entry in entries.values() if entry["status"] == "ran"]
     if not profiles or not path.is_file():
         return ""
-    judged = json.loads(path.read_text(encoding="utf-8")).get(profiles[-1], [])
-    rows = "\n".join(
-        f"<tr><td>{escape(claim['id'])}</td><td>{escape(claim['text'])}<br>"
-        f'<span class="teaches">{escape(claim["where"])}</span></td><td>'
-        f'<span class="badge-status verdict-{claim["verdict"].replace(" ", "-")}">{claim["verdict"]}</span></td></tr>'
-        for claim in judged
-    )
+    try:
+        judged = json.loads(path.read_text(encoding="utf-8")).get(profiles[-1], [])
+        rows = "\n".join(
+            f"<tr><td>{escape(claim['id'])}</td><td>{escape(claim['text'])}<br>"
+            f'<span class="teaches">{escape(claim["where"])}</span></td><td>'
+            f'<span class="badge-status verdict-{escape(claim["verdict"].replace(" ", "-"))}">'
+            f"{escape(claim['verdict'])}</span></td></tr>"
+            for claim in judged
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BookError(
+            f"{path}: no verdicts ({type(error).__name__}: {error}); write it with 'paul report'"
+        ) from error
     return (
         f"""
 ## What came out
@@ -123,6 +133,21 @@ Tables 1 to 4 show the evidence for each.
         if rows
         else ""
     )
+
+
+def _fuzzed(path: Path) -> str:
+    """What the last fuzzing of each reader came to, as a table; a sentence where none is recorded."""
+    if not path.is_file():
+        return "No run of it is recorded here."
+    try:
+        rows = [
+            f"| {escape(reader)} | {last['contents']:,} | {last['minutes']:g} | {last['found']:,} "
+            f"| {escape(last['by'])} | {escape(last['date'])} |"
+            for reader, last in json.loads(path.read_text(encoding="utf-8")).items()
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BookError(f"{path}: no outcome of fuzzing ({error}); 'python -m tests.fuzz' makes it") from error
+    return "\n".join(["| Reader | Contents tried | Minutes | Found | By | On |", "|---|---|---|---|---|---|", *rows])
 
 
 def _front_page(book: Book, pages: list[Chapter], entries: dict, picture: bool, verdicts: str) -> str:

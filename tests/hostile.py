@@ -5,28 +5,47 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shutil
 import tempfile
 import warnings
 import zipfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
+import h5py
+import numpy as np
 import torch
+from PIL import Image
+from torch import nn
 
+from book import build
+from book.manifest import read_manifest
 from book.toc import BookError, load_book
+from data_prep import cuhk03, msmt17
+from data_prep import folder as own_folder
+from data_prep.archives import unpack
 from data_prep.market_layout import DataError
 from data_prep.store import check_kept
 from data_prep.verify import verify
-from paul import checkpoint
+from paul import checkpoint, weights
+from paul.bench import read_rows
 from paul.data.datasets import ReidDataset
+from paul.data.images import read_image
+from paul.engine.run import Run
 from paul.experiments import records
 from paul.options import PatchNetOptions
 from paul.patchnet import PatchNet
 from paul.report import frames as runs
+from paul.report import ledger, published, seal
 from paul.report.claims import ClaimsError, load_claims
 from paul.report.tables import is_stale
+from paul.retrieval import embeddings, export
+from paul.retrieval.extractor import Extractor
+from tests import raw_sets
 
-CLAIMS = Path(__file__).parents[1] / "book/claims.toml"
+ROOT = Path(__file__).parents[1]
+CLAIMS = ROOT / "book/claims.toml"
+CHAPTER = load_book().chapters[0]
 INDEX = b"""file,split,person_id,camera_id,sequence,frame
 bounding_box_train/0002_c1s1_000151_01.jpg,train,2,1,1,151
 query/0003_c2s1_000151_01.jpg,query,3,2,1,151
@@ -197,6 +216,315 @@ def pickles() -> list[bytes]:
     return [ours, *hostile_pickles()]
 
 
+# --- images, weights, trainings, exports, descriptors ---
+
+
+def read_picture(content: bytes, folder: Path) -> None:
+    path = folder / "picture.jpg"
+    path.write_bytes(content)
+    found = expect(path, ValueError, lambda: read_image(path, (12, 6)))
+    assert found is None or (found.shape == (12, 6, 3) and found.dtype == np.uint8)
+
+
+def pictures() -> list[bytes]:
+    """A small image in each format, of the modes in which pixels are kept in different ways."""
+    grey = np.arange(8 * 6, dtype=np.uint8).reshape(8, 6) * 5
+    plain = Image.fromarray(np.stack([grey, grey.T.reshape(8, 6), 255 - grey], -1))
+    upside_down = Image.Exif()
+    upside_down[0x0112] = 3
+    kept = [(plain, name, {}) for name in ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")]
+    kept += [(Image.fromarray(grey.astype(np.uint16) << 8), name, {}) for name in ("PNG", "TIFF")]
+    kept += [(Image.fromarray(grey.astype(np.float32) / 255), "TIFF", {}), (plain.convert("1"), "PPM", {})]
+    kept += [(plain.convert(mode), "PNG", {}) for mode in ("LA", "RGBA", "1")]
+    kept += [(plain.convert("P"), "PNG", {"transparency": 3}), (plain, "JPEG", {"exif": upside_down})]
+    kept += [(plain.convert("CMYK"), "JPEG", {}), (plain, "TIFF", {"compression": "tiff_lzw"})]
+
+    def saved(image, name, options):
+        image.save(out := io.BytesIO(), name, **options)
+        return out.getvalue()
+
+    return [saved(*one) for one in kept]
+
+
+def torch_file(content) -> bytes:
+    torch.save(content, out := io.BytesIO())
+    return out.getvalue()
+
+
+def backbone() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+
+
+def read_weights(content: bytes, folder: Path) -> None:
+    path = folder / "weights.pt"
+    path.write_bytes(content)
+    weights._sha256.cache_clear()
+    expect(path, ValueError, lambda: weights.load_file(backbone(), path))
+
+
+def weight_files() -> list[bytes]:
+    state = backbone().state_dict()
+    wide = {**state, "0.weight": torch.zeros(1).expand(4, 3, 3, 3), "extra": torch.zeros(1).expand(2**40)}
+    return [torch_file(state), torch_file(wide), torch_file(list(state)), *hostile_pickles()]
+
+
+def read_released(content: bytes, folder: Path) -> None:
+    path = folder / "released.pth"
+    path.write_bytes(content)
+    expect(path, ValueError, lambda: checkpoint.import_released(path))
+
+
+def released_files() -> list[bytes]:
+    """The head of an authors' file, whose backbone alone would be 90 MB."""
+    shapes = {"new.down.0.0.weight": (8, 2048, 1, 1), "new.down.0.0.bias": (8,), "new.embedding.0.weight": (8, 8)}
+    shapes |= {"new.embedding.0.bias": (8,), "patch_proposal.localization.0.weight": (4, 2048, 1, 1)}
+    shapes |= {f"new.down.0.1.{name}": (8,) for name in ("weight", "bias", "running_mean", "running_var")}
+    head = {f"module.{name}": torch.zeros(shape) for name, shape in shapes.items()}
+    whole = {**head, "module.patch_proposal.fc_loc.0.weight": torch.zeros(4, 4)}
+    empty = {**whole, "module.patch_proposal.fc_loc.0.weight": torch.zeros(10**9, 0)}  # no bytes, many rows
+    return [torch_file({"state_dict": state, "epoch": 60}) for state in (head, whole, empty)] + hostile_pickles()
+
+
+def training_in(folder: Path) -> Run:
+    torch.manual_seed(0)
+    parts = {"model": nn.Linear(2, 1)}
+    return Run(folder / "training", parts, {"stage": "source"}, torch.Generator().manual_seed(0), 2)
+
+
+def half_an_epoch(run: Run):
+    """Enter a training and its epoch, and stop there."""
+    with run:
+        for _, steps in run.epochs(lambda: [torch.arange(2), torch.arange(2, 4)], "fuzzed"):
+            return steps
+
+
+def read_training(content: bytes, folder: Path) -> None:
+    shutil.rmtree(folder / "training", ignore_errors=True)
+    (folder / "training").mkdir()
+    (folder / "training/checkpoint.pt").write_bytes(content)
+    steps = expect(folder / "training", ValueError, lambda: half_an_epoch(training_in(folder)))
+    assert steps is None or len(steps) >= 0
+
+
+@cache
+def trainings() -> list[bytes]:
+    """Checkpoints of a training between two epochs, and in the middle of one."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = training_in(Path(folder))
+        with run:
+            for _, steps in run.epochs(lambda: [torch.arange(2), torch.arange(2, 4)], "fuzzed"):
+                next(iter(steps))
+                run.save()
+                break
+        inside = (Path(folder) / "training/checkpoint.pt").read_bytes()
+    state = torch.load(io.BytesIO(inside), weights_only=True)
+    between = torch_file({**state, "training": {**state["training"], "epoch": {}}})
+    return [inside, between, torch_file({**state, "training": 5})]
+
+
+def read_exported(content: bytes, folder: Path) -> None:
+    path = folder / "mine.safetensors"
+    path.write_bytes(content)
+    found = expect(path, ValueError, lambda: export.load_safetensors(path))
+    if found is not None:
+        size = found[0].image_size
+        assert size is None or (len(size) == 2 and min(size) > 0)
+
+
+@cache
+def exported() -> list[bytes]:
+    network, _ = of_archive()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mine.safetensors"
+        export.save_safetensors(network, path, {"spec": '{"stage": "source"}'})
+        ours = path.read_bytes()
+    claim = b'{"a":{"dtype":"F32","shape":[1000000000,1000],"data_offsets":[0,4]}}'
+    return [ours, len(claim).to_bytes(8, "little") + claim + bytes(4), ours.replace(b'\\"dim\\": 8', b'\\"dim\\": 9')]
+
+
+def of_archive():
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "model.pt").write_bytes(archive())
+        return checkpoint.load(Path(folder) / "model.pt")
+
+
+@cache
+def described(suffix: str) -> list[bytes]:
+    """A features file by `embed`, of three images."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{number}.png" for number in range(3)]
+        for file in files:
+            file.write_bytes(pictures()[1])
+        path = Path(folder) / f"features{suffix}"
+        embeddings.embed(Extractor(of_archive()[0]), embeddings.listed(files), path)
+        return [path.read_bytes()]
+
+
+def npz_bomb() -> bytes:
+    """Three kilobytes that unpack to zeros without end, and an array whose header claims more than it holds."""
+    claim = io.BytesIO()
+    np.lib.format.write_array_header_1_0(claim, {"descr": "<f4", "fortran_order": False, "shape": (2**30, 2**8)})
+    with zipfile.ZipFile(out := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("features.npy", claim.getvalue() + bytes(3_000_000))
+    return out.getvalue()
+
+
+def read_features(content: bytes, folder: Path, suffix: str) -> None:
+    path = folder / f"features{suffix}"
+    path.write_bytes(content)
+    found = expect(path, ValueError, lambda: embeddings.read_embeddings(path))
+    if found is not None:
+        assert found.vectors.ndim == 2 and len(found.vectors) == len(found.frame)
+
+
+# --- what data_prep is given ---
+
+
+def read_archive(content: bytes, folder: Path) -> None:
+    path, out = folder / "set.zip", folder / "out"
+    path.write_bytes(content)
+    shutil.rmtree(out, ignore_errors=True)
+    before = {file.name for file in folder.iterdir()}
+    expect(path, DataError, lambda: unpack(path, out, progress=False))
+    assert {file.name for file in folder.iterdir()} <= before | {"out"}
+    assert not any(file.is_symlink() for file in out.rglob("*"))
+
+
+@cache
+def archives() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        raw = raw_sets.write(Path(folder) / "raw", ["train/0001.jpg", "query/a b.jpg"])
+        return [raw_sets.packed(raw, Path(folder) / f"set{kind}").read_bytes() for kind in (".zip", ".tar", ".tar.gz")]
+
+
+def read_cuhk03(content: bytes, folder: Path) -> None:
+    raw = folder / "raw"
+    raw.mkdir(exist_ok=True)
+    (raw / cuhk03.IMAGES).write_bytes(content)
+    (folder / cuhk03.SPLIT_FILES["detected"]).write_bytes(cuhk_splits()[0])
+    shutil.rmtree(folder / "work", ignore_errors=True)
+    place = raw / cuhk03.IMAGES
+    expect(place, DataError, lambda: cuhk03.read(raw, folder / "work", folder, "detected", progress=False))
+
+
+class Cells:
+    """What `raw_sets.cuhk_matlab` fills, kept in an HDF5 file."""
+
+    def __init__(self, file: h5py.File):
+        self.file = file
+
+    def __setitem__(self, name, value):
+        self.file.create_dataset(name, data=value, dtype=h5py.ref_dtype if value.dtype == object else None)
+
+
+@cache
+def cuhk_images() -> list[bytes]:
+    with h5py.File(out := io.BytesIO(), "w") as file:
+        raw_sets.cuhk_matlab(lambda name: file[name].ref, Cells(file))
+    return [out.getvalue()]
+
+
+def read_split(content: bytes, folder: Path) -> None:
+    path = folder / "split.mat"
+    path.write_bytes(content)
+    expect(path, DataError, lambda: cuhk03.read_split(path))
+
+
+@cache
+def cuhk_splits() -> list[bytes]:
+    """The split file of the detected boxes, then that of the labelled ones."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw_sets.cuhk_split_files(Path(folder))
+        return [(Path(folder) / name).read_bytes() for name in cuhk03.SPLIT_FILES.values()]
+
+
+def read_table(content: bytes, folder: Path) -> None:
+    path, raw = folder / "who.csv", folder / "crops"
+    path.write_bytes(content)
+    raw.mkdir(exist_ok=True)
+    (raw / "a.jpg").touch()
+    found = expect(path, DataError, lambda: own_folder.read(raw, path))
+    assert found is None or all(type(row["person_id"]) is int for row in found.rows)
+
+
+TABLE = b"""file,split,person_id,camera_id,sequence,frame
+a.jpg,train,,,,
+b/c.jpg,query,1,left,1,2
+"d, e.jpg",gallery,-1,right,,
+"""
+
+
+def read_lists(content: bytes, folder: Path) -> None:
+    raw = folder / "msmt17"
+    if not raw.is_dir():
+        raw_sets.msmt(raw)
+    (raw / "list_train.txt").write_bytes(content)
+    expect(raw / "list_train.txt", DataError, lambda: msmt17.read(raw))
+
+
+# --- what the book and the report read again ---
+
+
+def read_the_manifest(content: bytes, folder: Path) -> None:
+    """A manifest is what it should be, or none: pages then say that nothing ran."""
+    (folder / "manifest.json").write_bytes(content)
+    for entry in read_manifest(folder / "manifest.json")["chapters"].values():
+        assert isinstance(build._run_line(CHAPTER, entry), str)
+
+
+MANIFEST = b"""{"status": "complete", "chapters": {"00_setup": {"status": "ran", "seconds": 3.5, "profile": "mini",
+"commit": "0123456789", "changed_since_commit": false, "machine": "2 cores", "at": "2026-01-01T00:00:00+00:00"},
+"01_data": {"status": "failed", "error": "x", "seconds": 1, "profile": "mini", "machine": "m", "at": "2026-01-01"},
+"02_more": {"status": "skipped", "why": "y", "profile": "mini", "machine": "m", "at": "2026-01-01"}}}"""
+
+
+def read_verdicts(content: bytes, folder: Path) -> None:
+    path = folder / "claims.json"
+    path.write_bytes(content)
+    ran = {"00_setup": {"status": "ran", "profile": "mini"}}
+    said = expect(path, BookError, lambda: build._verdicts(ran, path))
+    assert said is None or isinstance(said, str)
+
+
+def read_fuzzed(content: bytes, folder: Path) -> None:
+    path = folder / "fuzz.json"
+    path.write_bytes(content)
+    said = expect(path, BookError, lambda: build._fuzzed(path))
+    assert said is None or said.startswith("| Reader")
+
+
+OUTCOME = b'{"book": {"minutes": 1.5, "contents": 900, "found": 0, "by": "atheris 3.0.0", "date": "2026-01-01"}}'
+VERDICTS = b'{"mini": [{"id": "C1", "text": "More.", "where": "Table 1", "verdict": "not run", "evidence": []}]}'
+
+
+def read_seal(content: bytes, folder: Path) -> None:
+    records_in = folder / "runs/mini"
+    records_in.mkdir(parents=True, exist_ok=True)
+    (records_in / "paul--market--s0--ab.json").write_bytes(RECORD)
+    (folder / seal.INDEX).write_bytes(content)
+    assert all(isinstance(line, str) for line in seal.differences(folder))
+
+
+def read_ledger(content: bytes, folder: Path) -> None:
+    path = folder / "ledger.toml"
+    path.write_bytes(content)
+    expect(path, ValueError, lambda: ledger.load_ledger(path))
+
+
+def read_printed(content: bytes, folder: Path) -> None:
+    path = folder / "table3_ablation.csv"
+    path.write_bytes(content)
+    published._read.cache_clear()
+    expect(path, ValueError, lambda: published.published_value("table3", "paul", "market", "rank1", folder))
+
+
+def read_measured(content: bytes, folder: Path) -> None:
+    path = folder / "losses.json"
+    path.write_bytes(content)
+    rows = expect(path, ValueError, lambda: read_rows(path))
+    assert rows is None or all(isinstance(row, dict) for row in rows.values())
+
+
 # name -> (what reads a content in a folder, what content to begin with)
 TARGETS = {
     "index": (read_index, lambda: [INDEX]),
@@ -207,4 +535,23 @@ TARGETS = {
     "book": (read_book, lambda: [BOOK]),
     "checkpoint": (read_checkpoint, lambda: [archive(), *hostile_pickles(), *bombs()]),
     "pickle": (read_pickle, pickles),
+    "released": (read_released, released_files),
+    "training": (read_training, trainings),
+    "weights": (read_weights, weight_files),
+    "image": (read_picture, pictures),
+    "safetensors": (read_exported, exported),
+    "npz": (partial(read_features, suffix=".npz"), lambda: [*described(".npz"), npz_bomb()]),
+    "parquet": (partial(read_features, suffix=".parquet"), lambda: described(".parquet")),
+    "archive": (read_archive, archives),
+    "cuhk03": (read_cuhk03, cuhk_images),
+    "split": (read_split, cuhk_splits),
+    "table": (read_table, lambda: [TABLE]),
+    "lists": (read_lists, lambda: [b"0000/0000_000_01_0303morning_0008_0_ex.jpg 0\n"]),
+    "manifest": (read_the_manifest, lambda: [MANIFEST]),
+    "verdicts": (read_verdicts, lambda: [VERDICTS]),
+    "fuzzed": (read_fuzzed, lambda: [OUTCOME]),
+    "seal": (read_seal, lambda: [f"{'0' * 64}  runs/mini/paul--market--s0--ab.json\n".encode()]),
+    "ledger": (read_ledger, lambda: [(ROOT / "book/ledger.toml").read_bytes()[-2000:]]),
+    "printed": (read_printed, lambda: [(ROOT / "book/paper/table3_ablation.csv").read_bytes()]),
+    "measured": (read_measured, lambda: [b'{"suite": "losses", "rows": {"a": {"ours": 1.0, "device": "cpu"}}}']),
 }

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import paul
 from book.toc import tomllib
@@ -79,7 +82,7 @@ def test_ci_runs_what_the_readme_tells_a_reader_to_run():
     assert "make test" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("target", ["help", "book", "test", "lab", "clean"])
+@pytest.mark.parametrize("target", ["help", "book", "test", "lab", "lock", "clean"])
 def test_make_help_names_every_target(target):
     makefile = (ROOT / "Makefile").read_text()
     shown = subprocess.check_output(["make", "--no-print-directory", "help"], cwd=ROOT, text=True)
@@ -134,3 +137,104 @@ def test_make_clean_keeps_environment_data_and_results(copy):
     assert "results/" in said and "data/" in said
     left = {str(path.relative_to(copy.folder)) for path in copy.folder.rglob("*") if path.is_dir()}
     assert left == {"data", "results", ".venv", ".venv/__pycache__", "paul"}
+
+
+# --- the lock file ---
+
+LOCK = ROOT / "requirements.lock"
+
+
+def locked():
+    """{package: [(version, marker, hashes)]} of the lock file, one line for each version."""
+    found = {}
+    lines = [line for line in LOCK.read_text().replace("\\\n", " ").splitlines() if not line.startswith("#")]
+    for line in lines:
+        text, *hashes = re.split(r"\s+--hash=", line.strip())
+        requirement = Requirement(text)
+        (pinned,) = requirement.specifier
+        assert pinned.operator == "==" and not requirement.url, text
+        found.setdefault(canonicalize_name(requirement.name), []).append((pinned.version, requirement.marker, hashes))
+    return found
+
+
+def test_the_lock_holds_every_dependency_at_a_version_within_its_bounds():
+    """For each Python that the package takes, and each system: exactly one version, or none where none is asked for."""
+    pinned = locked()
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    extras = PROJECT["optional-dependencies"]
+    wanted = list(map(Requirement, [*PROJECT["dependencies"], *extras["book"], *extras["test"], *build]))
+    for minor in range(10, 14):
+        for system, machine in (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "AMD64")):
+            here = {"python_version": f"3.{minor}", "python_full_version": f"3.{minor}.9"}
+            here |= {"sys_platform": system, "platform_machine": machine}
+            for requirement in wanted:
+                asked = requirement.marker is None or requirement.marker.evaluate(here)
+                entries = pinned[canonicalize_name(requirement.name)]
+                versions = [version for version, marker, _ in entries if marker is None or marker.evaluate(here)]
+                assert len(versions) == asked or not asked, (requirement, here, versions)
+                assert all(requirement.specifier.contains(version) for version in versions), (requirement, versions)
+
+
+# the releases that closed them; pyproject.toml says what each was
+CLOSED = {
+    **{"torch": "2.10.0", "pillow": "12.3.0", "tqdm": "4.66.3", "filelock": "3.20.3", "jupyterlab": "4.6.0"},
+    **{"scikit-learn": "1.5.0", "pyarrow": "23.0.1", "onnx": "1.21.0", "pytest": "9.0.3", "h5py": "3.13.0"},
+    **{"distributed": "2026.1.1", "setuptools": "78.1.1"},
+}
+
+
+def test_holes_that_are_known_are_below_the_bounds():
+    """In every list that names the package; the release before the bound is out, and the bound says why."""
+    text = (ROOT / "pyproject.toml").read_text()
+    build = tomllib.loads(text)["build-system"]["requires"]
+    named = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), []), *build]
+    for name, release in CLOSED.items():
+        requirements = [Requirement(one) for one in named if Requirement(one).name == name]
+        assert requirements and all(one.specifier.contains(release) for one in requirements), name
+        for one in requirements:
+            assert not any(one.specifier.contains(f"{release}{older}") for older in (".dev0", "a1", "rc1")), one
+            assert {Version(bound.version) for bound in one.specifier} == {Version(release)}, one
+        assert re.search(rf'"{name}>=[^"]*"[],]*  # .*CVE-', text), name
+
+
+def test_every_entry_of_the_lock_has_hashes_and_nothing_says_where_files_come_from():
+    pinned = locked()
+    assert len(pinned) > 150
+    for name, entries in pinned.items():
+        for _, _, hashes in entries:
+            assert hashes and all(re.fullmatch(r"sha256:[0-9a-f]{64}", one) for one in hashes), name
+    text = LOCK.read_text()
+    assert "make lock" in text.splitlines()[1]
+    assert not re.search(r"://|--(extra-)?index|--find-links|--trusted|\.(com|org|io|net)\b|@ ", text)
+
+
+def test_a_locked_environment_takes_hashes_and_builds_nothing_of_others(copy):
+    """Neither is an environment that was made without the lock one that was made with it."""
+    shutil.copy(LOCK, copy.folder / LOCK.name)
+    for target in ("book", "test", "lab"):
+        assert "--require-hashes" not in copy("-n", target)
+        said = copy("-n", target, "LOCKED=1")
+        installs = [line for line in re.split(r" && |\n", said) if "pip install" in line]
+        assert len(installs) == 2
+        assert "--require-hashes --only-binary :all: --requirement requirements.lock" in installs[0]
+        assert "--no-deps --no-build-isolation --editable ." in installs[1]
+    made_from = subprocess.check_output(["git", "hash-object", "pyproject.toml"], cwd=copy.folder, text=True).strip()
+    (copy.folder / ".venv").mkdir()
+    (copy.folder / f".venv/made-from-{made_from}").touch()
+    assert "pip install" not in copy("-n", "test") and "pip install" in copy("-n", "test", "LOCKED=1")
+
+
+# --- what SECURITY.md promises ---
+
+
+def test_each_promise_of_security_md_names_a_test_that_is_there():
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 10
+    for row in rows:
+        named = re.findall(r"`(test_\w+)\.py::(test_\w+)`", row.split("|")[3])
+        assert named, row
+        for file, test in named:
+            assert f"\ndef {test}(" in (ROOT / f"tests/{file}.py").read_text(encoding="utf-8"), test
+    for title in ("What is trusted", "Limits", "How to report"):
+        assert f"## {title}" in text

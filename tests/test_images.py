@@ -386,6 +386,15 @@ def test_too_many_pixels_stay_refused(tmp_path, monkeypatch):
         read_image(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("name, options", [("PNG", {}), ("TIFF", {"compression": "group4"})])
+def test_a_small_file_that_claims_many_pixels_is_refused_before_they_are_made(name, options, tmp_path, monkeypatch):
+    """36 million are fewer than Pillow itself refuses."""
+    Image.new("1", (6_000, 6_000)).save(tmp_path / "a.jpg", name, **options)
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match="a.jpg: it claims 6,000 x 6,000 pixels, and more than 33,554,432 are not"):
+        read_image(tmp_path / "a.jpg")
+
+
 def test_one_place_opens_image_files():
     """`Image.open` under any of its names, and other packages' readers of images, in all sources but the tests."""
     root, found = Path(__file__).parents[1], []

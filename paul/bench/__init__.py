@@ -158,5 +158,13 @@ def _measure(chosen, device, folder: Path, options) -> None:
 
 
 def read_rows(path: Path) -> dict[str, dict]:
-    """The rows of a suite's file by case; {} when there is none."""
-    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else {}
+    """The rows of a suite's file by case; {} when there is none. Raises ValueError where it holds something else."""
+    if not path.is_file():
+        return {}
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        if not all(isinstance(row, dict) for row in rows.values()):
+            raise ValueError("a row that is none")
+        return rows
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} holds no measured rows ({error}); measure the suite whole, or delete it") from error

@@ -33,6 +33,7 @@ DAMAGED = (
     struct.error,
     Image.DecompressionBombError,
 )
+MOST_PIXELS = 2**25  # a few hundred bytes can claim any number; a crop of a person has a hundred thousand
 GROUND = 128  # under transparent pixels: nearest to no signal once normalised, where black and white are clothes
 _PLAIN = ("1", "L", "P", "RGB", "RGBX", "YCbCr", "CMYK", "LAB", "HSV")
 _WITH_ALPHA = {"LA": "LA", "PA": "PA", "RGBA": "RGBA", "La": "LA", "RGBa": "RGBA"}  # as what its alpha is undone
@@ -55,7 +56,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
 
     Raises:
         OSError: no such file, a folder, pipe, socket or device (none of which is opened), or none of these formats.
-        Image.DecompressionBombError: it claims more pixels than Pillow allows.
+        Image.DecompressionBombError: it claims more than MOST_PIXELS.
     """
     check_regular(path)
     try:
@@ -63,6 +64,10 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         raise UnidentifiedImageError(f"it does not begin like a file of {', '.join(FORMATS)}") from error
     with image:
+        if image.width * image.height > MOST_PIXELS:
+            raise Image.DecompressionBombError(
+                f"it claims {image.width:,} x {image.height:,} pixels, and more than {MOST_PIXELS:,} are not read"
+            )
         yield image
 
 

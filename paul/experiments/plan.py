@@ -222,7 +222,7 @@ def _trained(spec: Spec, places: Places) -> bool:
     """Whether the run's source model is finished."""
     try:
         log = source_folder(spec, places) / "log.jsonl"
-        return len(log.read_text(encoding="utf-8").splitlines()) >= spec.pretrain.epochs
+        return log.read_bytes().count(b"\n") >= spec.pretrain.epochs
     except FileNotFoundError:
         return False
 

@@ -22,12 +22,17 @@ def load_ledger(path) -> list[dict]:
 
     Raises ValueError naming the file and the entry when one is malformed or out of order.
     """
-    entries = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("entry", [])
+    try:
+        entries = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("entry", [])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not TOML ({error})") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{path}: holds something else than [[entry]]")
     for number, entry in enumerate(entries, 1):
         if entry.get("number") != number or set(entry) - {"effect"} != FIELDS:
             raise ValueError(f"{path}: entry {number} must have its number in order and exactly {sorted(FIELDS)}")
-        effect = set(entry.get("effect", {"row": "", "metrics": []}))
-        if effect not in ({"row", "metrics"}, {"rows", "metric"}):
+        effect = entry.get("effect", {"row": "", "metrics": []})
+        if not isinstance(effect, dict) or set(effect) not in ({"row", "metrics"}, {"rows", "metric"}):
             raise ValueError(f"{path}: entry {number}: effect needs row and metrics, or rows and metric")
     return entries
 

@@ -18,7 +18,10 @@ PRINTED = {"rank1": "rank1", "map_trapezoid": "mAP"}
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: name the folder that holds the published tables")
-    return pd.read_csv(path)
+    try:
+        return pd.read_csv(path)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ValueError(f"{path} is not a published table: {error}") from error
 
 
 def published(table: str, paper: str | Path) -> pd.DataFrame:
@@ -35,7 +38,11 @@ def published_value(table: str, row: str, target: str, metric: str, paper: str |
     line = TABLES[table].lines.get(row)
     if line is None or metric not in PRINTED or target not in TARGETS:
         return float("nan")
-    return float(published(table, paper).loc[line - 1, f"{target}_{PRINTED[metric]}"])
+    try:
+        return float(published(table, paper).loc[line - 1, f"{target}_{PRINTED[metric]}"])
+    except (KeyError, ValueError, TypeError) as error:
+        path = Path(paper) / TABLES[table].file
+        raise ValueError(f"{path} has no number in line {line}, column {target}_{PRINTED[metric]}") from error
 
 
 def printed_rows(table: str) -> list[str]:
