@@ -88,7 +88,7 @@ _MINI = ClusterContrastOptions(
 AT = {
     "smoke": replace(_MINI, epochs=2, steps=4, clusters=8),
     "mini": _MINI,
-    "gpu": replace(_MINI, steps=130),
+    "gpu": replace(_MINI, k1=30, k2=6, steps=130),
     "paper": ClusterContrastOptions(),
 }
 
