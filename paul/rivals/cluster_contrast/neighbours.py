@@ -33,7 +33,7 @@ def nearest(features: Tensor, k: int) -> np.ndarray:
     found = []
     for index in torch.arange(len(features), device=features.device).split(max(1, ENTRIES // len(features))):
         cosine = features[index] @ features.T
-        cosine[torch.arange(len(index)), index] = torch.inf
+        cosine[torch.arange(len(index), device=index.device), index] = torch.inf
         found.append(cosine.topk(k).indices.cpu())
     return torch.cat(found).numpy()
 
