@@ -18,6 +18,9 @@ V is sparse, and so is what is kept of the distances: those up to a bound, which
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from multiprocessing import parent_process
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -26,6 +29,12 @@ from tqdm.auto import tqdm
 
 ROWS = 256  # images whose neighbours are worked out at a time
 ENTRIES = 2**23  # numbers in the largest array held at a time
+
+
+def shown(blocks: Sequence, label: str) -> tqdm:
+    """The blocks behind a progress bar; a worker's parent shows the progress of all."""
+    hidden = {"disable": True} if parent_process() is not None else {}
+    return tqdm(blocks, desc=label, unit="block", leave=False, **hidden)
 
 
 def nearest(features: Tensor, k: int) -> np.ndarray:
@@ -51,7 +60,7 @@ def encodings(features: Tensor, k1: int, k2: int) -> sparse.csr_matrix:
     near, x = nearest(features, k1), features.cpu().numpy()
     wide, narrow = reciprocal(near), reciprocal(near[:, : max(1, k1 // 2)])
     sizes, parts = narrow.sum(1).A1, []
-    for first in tqdm(range(0, len(x), ROWS), desc="neighbours", unit="block", leave=False):
+    for first in shown(range(0, len(x), ROWS), "neighbours"):
         own = wide[first : first + ROWS]
         shared = (own @ narrow.T).multiply(own).tocoo()
         trusted = 3 * shared.data >= 2 * sizes[shared.col]
@@ -91,7 +100,7 @@ def jaccard_distances(features: Tensor, k1: int = 30, k2: int = 6, within: float
     entries = np.add.reduceat(np.diff(columns.indptr)[encoded.indices], encoded.indptr[:-1]) + len(features)
     block = entries.cumsum() // ENTRIES
     edges = [0, *(np.diff(block).nonzero()[0] + 1).tolist(), len(features)]
-    for first, last in tqdm(list(zip(edges, edges[1:])), desc="Jaccard distances", unit="block", leave=False):
+    for first, last in shown(list(zip(edges, edges[1:])), "Jaccard distances"):
         shared = overlaps(encoded, columns, first, last)
         distance = np.maximum(1 - shared / (2 - shared), 0)  # V(i) and V(j) have sums of one: max is two less min
         image, other = (distance <= within).nonzero()
