@@ -6,12 +6,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; kerne
 
 import pytest
 from hypothesis import settings
-from people import ADAPT, NETWORK, PRETRAIN, PUL, SIZE, TINY, with_history, write_study
+from people import ADAPT, CONTRAST, NETWORK, PRETRAIN, PUL, SIZE, TINY, with_history, write_study
 
 from paul.data.datasets import ReidDataset
 from paul.data.pixels import load_images
 from paul.experiments.profiles import PROFILES
-from paul.rivals import pul
+from paul.rivals import cluster_contrast, pul
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("repeatable")
@@ -59,3 +59,4 @@ def tiny_smoke(monkeypatch):
     """The profile `smoke` for images of this size."""
     monkeypatch.setitem(PROFILES, "smoke", TINY)
     monkeypatch.setitem(pul.AT, "smoke", PUL)
+    monkeypatch.setitem(cluster_contrast.AT, "smoke", CONTRAST)

@@ -49,6 +49,8 @@ from paul.patchnet import PatchNet
 from paul.pretrain import pretrain
 from paul.rivals.bow import BowOptions
 from paul.rivals.bow.descriptor import Codebook
+from paul.rivals.cluster_contrast import ClusterContrastOptions
+from paul.rivals.cluster_contrast.training import cluster_contrast
 from paul.rivals.lomo.descriptor import describe as lomo
 from paul.rivals.pul import PulOptions
 from paul.rivals.pul.training import pul
@@ -65,6 +67,19 @@ NETWORK = PatchNetOptions("small", num_patches=2, dim=8, pgn_channels=16, pgn_hi
 PRETRAIN = PretrainOptions(epochs=2, batch=8, schedule="cosine", peak_rate=0.01, shift=0.06)
 ADAPT = AdaptOptions(epochs=2, batch=8, lr=0.001, s=2.0, k=3)
 PUL = PulOptions(clusters=3, reliability=0.8, rounds=2, epochs=1, batch=6, lr=0.005, shift=0.05)
+CONTRAST = ClusterContrastOptions(
+    k1=6,
+    k2=2,
+    min_samples=2,
+    epochs=2,
+    steps=2,
+    clusters=3,
+    instances=2,
+    temperature=0.3,
+    lr=0.001,
+    decay_every=1,
+    shift=0.05,
+)
 
 # What each trajectory changes: fields of the options above, its seed, the count of images, arguments of the training.
 # A seed of its own keeps one away from kinks. Trajectories of one stage and seed must differ, so such a seed has one
@@ -139,6 +154,21 @@ TARGET = (
     {"low_memory": True},
 )
 ROUNDS = ({}, {"refresh_statistics": True})
+CONTRASTED = (
+    {},
+    {"eps": 0.3},
+    {"k1": 8},
+    {"k2": 1},
+    {"min_samples": 3},
+    {"steps": 3},
+    {"clusters": 2},
+    {"instances": 3},
+    {"temperature": 0.5},
+    {"momentum": 0.5},
+    {"weight_decay": 0.5},
+    {"decay_every": 2},
+    {"refresh_statistics": True},
+)
 
 
 def pictures(count: int = 15, people: int = 5, seed: int = 1, size: tuple[int, int] = SIZE) -> tuple[Tensor, Tensor]:
@@ -209,12 +239,11 @@ def training(call) -> dict:
     buffers = state["optimizer"]["state"]
     found = {"gradient, step": norms}
     found |= {f"{name}, epoch": [row[name] for row in log] for name in log[0] if name not in ("epoch", "seconds")}
-    found |= {
-        "weights": weights_of(state["model"]),
-        "weights returned": weights_of(model.state_dict()),
-        "momentum": checksum(*(buffers[place]["momentum_buffer"] for place in sorted(buffers))),
-    }
-    for name in ("bank", "centers"):
+    found |= {"weights": weights_of(state["model"]), "weights returned": weights_of(model.state_dict())}
+    for name, kept in (("momentum_buffer", "momentum"), ("exp_avg", "momentum"), ("exp_avg_sq", "squares")):
+        if all(name in buffer for buffer in buffers.values()):  # of SGD; of Adam
+            found[kept] = checksum(*(buffers[place][name] for place in sorted(buffers)))
+    for name in ("bank", "centers", "centroids"):
         memory = find(state, name)
         if memory is not None and memory.any():  # one that nothing was written to may as well not be there
             found[name] = checksum(memory)
@@ -279,6 +308,11 @@ def target(changes: dict) -> dict:
 def rounds(changes: dict) -> dict:
     images, _ = pictures(20, seed=2)
     return training(partial(pul, start(NETWORK.image_level()), images, changed(PUL, changes)))
+
+
+def contrasted(changes: dict) -> dict:
+    images, _ = pictures(20, seed=2)
+    return training(partial(cluster_contrast, start(NETWORK.image_level()), images, changed(CONTRAST, changes)))
 
 
 def adabn(_) -> dict:
@@ -346,6 +380,7 @@ TRAJECTORIES = {
         ("source", source, SOURCE),
         ("target", target, TARGET),
         ("pul", rounds, ROUNDS),
+        ("cluster_contrast", contrasted, CONTRASTED),
         ("adabn", adabn, ({},)),
         ("extract", descriptors, ({},)),
         ("lomo", lomo_descriptors, ({},)),

@@ -162,6 +162,21 @@ MUTATIONS = {
         "centres[labels]).sum(1) < reliability",
         "pul/default",
     ),
+    "Cluster-Contrast: maxima forgotten": Mutation(
+        "rivals/cluster_contrast/neighbours.py", "1 - shared / (2 - shared)", "1 - shared", "cluster_contrast/default"
+    ),
+    "Cluster-Contrast: the momentum is the image's share": Mutation(
+        "rivals/cluster_contrast/memory.py",
+        "momentum * centroids + (1 - momentum) * query",
+        "(1 - momentum) * centroids + momentum * query",
+        "cluster_contrast/default",
+    ),
+    "Cluster-Contrast: outliers in a cluster of their own": Mutation(
+        "rivals/cluster_contrast/training.py",
+        "labels.argsort(stable=True)[len(labels) - sum(sizes) :].split(sizes)",
+        "labels.argsort(stable=True)[: sum(sizes)].split(sizes)",
+        "cluster_contrast/eps=0.3",
+    ),
     "LOMO: another threshold": Mutation(
         "rivals/lomo/descriptor.py", "(neighbour > (1 + tau) * x)", "(neighbour > x)", "lomo/default"
     ),

@@ -17,7 +17,8 @@ from paul import adapt as target_stage
 from paul import pretrain as source_stage
 from paul.experiments.profiles import PROFILES
 from paul.options import AdaptOptions, PatchNetOptions, PretrainOptions
-from paul.rivals import pul
+from paul.rivals import cluster_contrast, pul
+from paul.rivals.cluster_contrast import ClusterContrastOptions
 from paul.rivals.pul import PulOptions
 
 SIZE = (40, 24)  # the small backbone makes maps of 5x3, the least that the PGN takes
@@ -25,6 +26,9 @@ NETWORK = PatchNetOptions(backbone="small", num_patches=2, dim=8, pgn_channels=8
 PRETRAIN = PretrainOptions(epochs=2, batch=8, schedule="cosine", peak_rate=0.05, label_smoothing=0.1, shift=0.05)
 ADAPT = AdaptOptions(epochs=2, batch=8, lr=0.01, decay_epoch=1, s=10.0, k=3)
 PUL = PulOptions(clusters=4, reliability=0.8, rounds=3, epochs=2, batch=4, lr=0.01, shift=0.05)
+CONTRAST = ClusterContrastOptions(
+    k1=6, k2=2, min_samples=2, epochs=3, steps=3, clusters=2, instances=3, lr=0.003, decay_every=2, shift=0.05
+)
 # bit for bit holds on a CPU
 with_history = {
     "pretrain": partial(source_stage.pretrain, device="cpu"),
@@ -109,6 +113,7 @@ def use_tiny_smoke() -> None:
     """Make the smoke profile the tiny one in a worker process."""
     PROFILES["smoke"] = TINY
     pul.AT["smoke"] = PUL
+    cluster_contrast.AT["smoke"] = CONTRAST
 
 
 @contextmanager

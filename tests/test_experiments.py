@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
-from people import ADAPT, PUL, TINY, use_tiny_smoke, write_set, write_study
+from people import ADAPT, CONTRAST, PUL, TINY, use_tiny_smoke, write_set, write_study
 
 from paul.bench import literal as reference
 from paul.data.datasets import ReidDataset
@@ -28,6 +28,7 @@ from paul.experiments.runner import run_all, run_one
 from paul.experiments.specs import Places, Spec, seeds_of, specs_of
 from paul.options import AdaptOptions, PretrainOptions
 from paul.rivals.bow import BowOptions
+from paul.rivals.cluster_contrast import ClusterContrastOptions
 from paul.rivals.lomo import LomoOptions
 from paul.rivals.lomo.descriptor import describe
 from paul.rivals.pul import PulOptions
@@ -337,14 +338,21 @@ def test_a_hand_crafted_record_holds_the_scores_of_its_descriptor(data, tmp_path
     assert record["metrics"]["map_step"] == pytest.approx(100 * expected["map_step"])
 
 
-def test_pul_starts_from_the_image_level_source_and_records_what_it_kept(data, tmp_path):
+@pytest.mark.parametrize(
+    ("row", "options", "line"),
+    [
+        ("pul", PUL, ["epoch", "kept", "loss", "seconds"]),
+        ("cluster_contrast", CONTRAST, ["clusters", "epoch", "kept", "loss", "seconds"]),
+    ],
+)
+def test_what_clusters_starts_from_the_image_level_source_and_records_what_it_kept(data, tmp_path, row, options, line):
     places = Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
-    spec, direct = Spec("pul", "market", 0, "smoke"), Spec("image_direct", "market", 0, "smoke")
+    spec, direct = Spec(row, "market", 0, "smoke"), Spec("image_direct", "market", 0, "smoke")
     assert spec.source() == direct.source()
     record = run_one(spec, places)
     assert record["source_curve"] == run_one(direct, places)["source_curve"] != []
-    assert [sorted(line) for line in record["curve"]] == [["epoch", "kept", "loss", "seconds"]] * 3
-    assert record["spec"]["options"] == asdict(PUL) and record["spec_hash"] == digest(record["spec"])
+    assert [sorted(found) for found in record["curve"]] == [line] * 3
+    assert record["spec"]["options"] == asdict(options) and record["spec_hash"] == digest(record["spec"])
     assert record["data"] == {"source": "source-1", "target": "market-2"}
     assert measured(run_one(spec, replace(places, results=str(tmp_path / "again")))) == measured(record)
 
@@ -353,14 +361,15 @@ def test_pul_starts_from_the_image_level_source_and_records_what_it_kept(data, t
     ("options", "stale"),
     [
         (AdaptOptions, {"paul"}),
-        (PretrainOptions, {"paul", "pul"}),
+        (PretrainOptions, {"paul", "pul", "cluster_contrast"}),
         (PulOptions, {"pul"}),
+        (ClusterContrastOptions, {"cluster_contrast"}),
         (LomoOptions, {"lomo"}),
         (BowOptions, {"bow"}),
     ],
 )
 def test_other_arithmetic_makes_its_own_rows_outdated_and_no_others(monkeypatch, options, stale):
-    specs = [Spec(row, "market", 0, "smoke") for row in ("paul", "lomo", "bow", "pul")]
+    specs = [Spec(row, "market", 0, "smoke") for row in ("paul", "lomo", "bow", "pul", "cluster_contrast")]
     found = [
         {
             "row": spec.row,

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import papermill
 import pytest
-from people import PUL, SIZE, TINY, picture
+from people import CONTRAST, PUL, SIZE, TINY, picture
 from PIL import Image
 from raw_sets import packed
 
@@ -24,7 +24,7 @@ from data_prep.__main__ import main as data_prep
 from paul import cli
 from paul.experiments.profiles import PROFILES
 from paul.report.tables import on_the_papers_sets
-from paul.rivals import pul
+from paul.rivals import cluster_contrast, pul
 
 BOOK = Path(__file__).parents[1] / "book"
 STAND_IN = replace(TINY, name="paper", folders=PROFILES["paper"].folders, weights=None)
@@ -34,11 +34,12 @@ import sys
 if any("ipykernel" in word for word in sys.orig_argv):
     sys.path.append({tests!r})
     from dataclasses import replace
-    from people import PUL, TINY
+    from people import CONTRAST, PUL, TINY
     from paul.experiments.profiles import PROFILES
-    from paul.rivals import pul
+    from paul.rivals import cluster_contrast, pul
     PROFILES["paper"] = replace(TINY, name="paper", folders=PROFILES["paper"].folders, weights=None)
     pul.AT["paper"] = PUL
+    cluster_contrast.AT["paper"] = CONTRAST
     pul.CLUSTERS.clear()
 """
 
@@ -105,6 +106,7 @@ def study(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROFILES, "paper", STAND_IN)
         patch.setitem(pul.AT, "paper", PUL)
+        patch.setitem(cluster_contrast.AT, "paper", CONTRAST)
         patch.delitem(pul.CLUSTERS, ("paper", "duke"))
         assert (
             cli.main(

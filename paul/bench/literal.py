@@ -125,6 +125,48 @@ def triplet_loss(features, labels, margin=1.0, positive="nearest"):
     return torch.stack(losses).mean() if losses else (features * 0).sum()
 
 
+# --- Cluster-Contrast (Dai et al. 2022), and the Jaccard distance that it clusters by (Zhong et al. 2017) -------------
+
+
+def jaccard_distances(features, k1=30, k2=6):
+    """Set by set, as Sec. 3 has it: mutual neighbours, their expansion where two thirds agree, Gaussian weights (with a
+    sum of one, as released), the mean over k2 neighbours, minima over maxima."""
+    n = len(features)
+    squared = [[float(((x - y) ** 2).sum()) for y in features] for x in features]
+    ranked = [sorted(range(n), key=lambda j: (j != i, squared[i][j])) for i in range(n)]
+
+    def mutual(i, k):
+        return {j for j in ranked[i][:k] if i in ranked[j][:k]}
+
+    vectors = np.zeros((n, n))
+    for i in range(n):
+        own = mutual(i, k1)
+        more = [mutual(j, max(1, k1 // 2)) for j in own]
+        for j in own.union(*(theirs for theirs in more if 3 * len(own & theirs) >= 2 * len(theirs))):
+            vectors[i, j] = np.exp(-squared[i][j])
+        vectors[i] /= vectors[i].sum()
+    vectors = [sum(vectors[j] for j in ranked[i][:k2]) / k2 for i in range(n)]
+    return np.array([[1 - np.minimum(v, w).sum() / np.maximum(v, w).sum() for w in vectors] for v in vectors])
+
+
+def cluster_nce(features, centroids, clusters, temperature=0.05):
+    """Minus the logarithm of the own centroid's share of all sums of exp, an image at a time."""
+    losses = []
+    for x, own in zip(features, clusters.tolist()):
+        scores = [(x @ centroid / temperature).exp() for centroid in centroids]
+        losses.append(-(scores[own] / sum(scores)).log())
+    return sum(losses) / len(losses)
+
+
+def updated_centroids(centroids, features, clusters, momentum=0.1):
+    """An image at a time: a share of the centroid, the rest the image, back to unit length."""
+    centroids = [centroid.clone() for centroid in centroids]
+    for x, own in zip(features, clusters.tolist()):
+        mixed = momentum * centroids[own] + (1 - momentum) * x
+        centroids[own] = mixed / (mixed**2).sum().sqrt()
+    return torch.stack(centroids)
+
+
 # --- Patches, ledger 20 ----------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from paul.experiments.profiles import profile
 from paul.method import STEP, Method, NoOptions, Outcome, Task
 from paul.options import AdaptOptions, PatchNetOptions
-from paul.rivals import bow, lomo, pul
+from paul.rivals import bow, cluster_contrast, lomo, pul
 
 
 def _described_by(model, task: Task, history: list[dict]) -> Outcome:
@@ -70,4 +70,5 @@ METHODS = {
     "lomo": lomo.METHOD,
     "bow": bow.METHOD,
     "pul": pul.METHOD,
+    "cluster_contrast": cluster_contrast.METHOD,
 }

@@ -70,6 +70,7 @@ ROWS = {
     "lomo": Row("LOMO", "lomo"),
     "bow": Row("BoW", "bow"),
     "pul": Row("PUL", "pul", IMAGE),
+    "cluster_contrast": Row("Cluster-Contrast", "cluster_contrast", IMAGE),
 }
 
 
@@ -81,8 +82,8 @@ class Table:
         title: in words.
         file: its published figures.
         lines: the rows run for it, in the order in which they are shown, each with what it stands for: a method's name
-            where the table compares methods on one target, a line's number (from 1) elsewhere; None for a control that
-            the paper doesn't print.
+            where the table compares methods on one target, a line's number (from 1) elsewhere; None for a control or a
+            later method that the paper doesn't print.
         target: the only one, None where it shows all.
     """
 
@@ -92,7 +93,7 @@ class Table:
     target: str | None = None
 
 
-_METHODS = {"lomo": "LOMO", "bow": "BoW", "pul": "PUL", "paul": "PAUL"}
+_METHODS = {"lomo": "LOMO", "bow": "BoW", "pul": "PUL", "cluster_contrast": None, "paul": "PAUL"}
 TABLES = {
     "table1": Table("Table 1: Market-1501 against other methods", "table1_market1501.csv", _METHODS, "market"),
     "table2": Table("Table 2: DukeMTMC-reID against other methods", "table2_dukemtmc.csv", _METHODS, "duke"),

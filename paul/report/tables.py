@@ -41,6 +41,11 @@ def current_runs(results_dir, profile: str, data: str | Path | None = None) -> p
     return runs_frame(read_records(results_dir, profile), partial(is_stale, data=data))
 
 
+def name_of(table: str, row: str) -> str:
+    """What a method of Table 1 or 2 is called there; one that the paper doesn't print says so."""
+    return TABLES[table].lines[row] or f"{ROWS[row].label} (not in the paper)"
+
+
 def rerun_command(table: str, row: str, target: str, seeds: str, profile: str) -> str:
     """The command that computes this line of the table again."""
     return f"paul run {table} --profile {profile} --rows {row} --targets {target} --seeds {seeds}"
@@ -124,10 +129,11 @@ def comparison_table(table: str, runs: pd.DataFrame, profile: str, paper: str | 
     metrics = ["rank1", "rank5", "rank10", "map_trapezoid", "map_step"]
     kept = ["n", "seeds", "stale", *metrics, *(f"{m}{end}" for m in metrics for end in ("_low", "_high"))]
     cited = frame.set_index("method")
-    for row, name in TABLES[table].lines.items():
+    for row in TABLES[table].lines:
         if row not in summary.index:
             continue
-        ours = {"method": f"{name}, ours ({profile})", "kind": cited["kind"][name], "profile": profile}
+        name = name_of(table, row)
+        ours = {"method": f"{name}, ours ({profile})", "kind": cited["kind"].get(name, ""), "profile": profile}
         ours |= summary.loc[row, kept].to_dict() | ({} if METHODS[ROWS[row].method].seeded else {"seeds": "none"})
         frame = pd.concat([frame, pd.DataFrame([ours])], ignore_index=True)
     columns = ["method", "year", "kind", "profile", "n", "seeds", *metrics]
@@ -140,14 +146,14 @@ def comparison_table(table: str, runs: pd.DataFrame, profile: str, paper: str | 
 
 
 def places_of_methods(table: str, runs: pd.DataFrame, paper: str | Path) -> pd.DataFrame:
-    """The methods of Table 1 or 2 that were run here, in the paper's order and in ours: places, never values.
+    """The paper's methods of Table 1 or 2 that were run here, in its order and in ours: places, never values.
 
     Columns: row, method, and for each published metric place_paper_<metric> and place_here_<metric>, 1 the best among
     these methods. attrs["kendall_tau"] holds tau per metric, NaN below two methods.
     """
     cited = published(table, paper).set_index("method")
     means = runs[runs["target"] == TABLES[table].target].groupby("row")[list(PRINTED)].mean()
-    rows = [row for row in TABLES[table].lines if row in means.index]
+    rows = [row for row in printed_rows(table) if row in means.index]
     names = [TABLES[table].lines[row] for row in rows]
     frame = pd.DataFrame({"row": rows, "method": names})
     for metric, printed in PRINTED.items():
@@ -222,7 +228,7 @@ def table_text(table: str, runs: pd.DataFrame, profile: str, paper: str | Path) 
         text += f"Ours is on the people of profile {profile}: compare orderings with the paper, never values.\n"
     text += "Ours: mean over source seeds and its 95 % Student-t interval. In %. The paper's mAP is the trapezoid's.\n"
     if compares_methods(table):
-        *most, last = TABLES[table].lines.values()
+        *most, last = (name_of(table, row) for row in TABLES[table].lines)
         text += f"Run here on the same images by the same protocol: {', '.join(most)} and {last}. "
         text += "The other methods are cited only.\n"
         text += "\n" + markdown(readable(comparison_table(table, runs, profile, paper), profile))
