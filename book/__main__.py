@@ -1,4 +1,4 @@
-"""The book's command line: python -m book run | build | pair | costs."""
+"""The book's command line: python -m book run | build | pair | costs | student | grade."""
 
 from __future__ import annotations
 
@@ -75,6 +75,21 @@ def _costs(options, command: str) -> int:
     return 0
 
 
+def _student(options, command: str) -> int:
+    from .course.notebooks import write_course
+
+    paths = write_course(load_book(), options.out, options.with_solutions)
+    print(f"{len(paths)} notebooks in {options.out}")
+    return 0
+
+
+def _grade(options, command: str) -> int:
+    from .course.grade import grade_notebook, report
+
+    print(report(grade_notebook(options.submission, options.seed)))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m book", description="Run the book, build its pages.")
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -102,6 +117,16 @@ def _parser() -> argparse.ArgumentParser:
     costs = commands.add_parser("costs", help="write the last run's seconds into book.toml")
     costs.add_argument("--manifest", type=Path, default=ROOT / "build" / "executed" / "manifest.json")
     costs.set_defaults(do=_costs)
+
+    student = commands.add_parser("student", help="write the chapters with functions left to write, for a course")
+    student.add_argument("--out", type=Path, required=True, help="folder of the notebooks")
+    student.add_argument("--with-solutions", action="store_true", help="the teacher's copies, solutions marked")
+    student.set_defaults(do=_student)
+
+    grade = commands.add_parser("grade", help="give points for the functions that a student wrote")
+    grade.add_argument("submission", type=Path, help="the student's notebook of one chapter, or of several")
+    grade.add_argument("--seed", type=int, help="of the checks' inputs; another one each time when left out")
+    grade.set_defaults(do=_grade)
     return parser
 
 

@@ -181,17 +181,18 @@ if profile != "paper":  # a real set's index may list files of any name
 # it right or wrong. A **distractor** ($p' = 0$) is nobody whom a query asks for: it stays in the gallery, and whoever
 # ranks it first is wrong.
 
-# %%
+# %% tags=["implement"]
 RIGHT, WRONG, LEFT_OUT = 1, 0, -1
 
 
 def verdict(query_person, query_camera, person, camera):
-    """What a gallery image counts as for one query."""
+    """RIGHT, WRONG or LEFT_OUT: what a gallery image counts as for one query."""
     if person == -1 or (person == query_person and camera == query_camera):
         return LEFT_OUT
     return RIGHT if person == query_person else WRONG
 
 
+# %%
 query, gallery = sets[target].split("query"), sets[target].split("gallery")
 query = query.take(range(min(len(query), 500)))  # enough to see it
 asked, offered = (list(zip(s.person_ids.tolist(), s.camera_ids.tolist()))

@@ -139,16 +139,20 @@ def area(order, trapezoid):
 
 # %%
 def step_ap(ranks):
+    """AP of a list by rectangles; ranks: where its right images stand, ascending."""
     return sum(i / r for i, r in enumerate(ranks, start=1)) / len(ranks)
 
 
+# %% tags=["implement"]
 def trapezoid_ap(ranks):
+    """AP of a list by trapezoids; ranks: where its right images stand, ascending."""
     before = [1.0 if r == 1 else (i - 1) / (r - 1)
               for i, r in enumerate(ranks, start=1)]
     at = [i / r for i, r in enumerate(ranks, start=1)]
     return sum((b + a) / 2 for b, a in zip(before, at)) / len(ranks)
 
 
+# %%
 for ranks in combinations(range(1, 11), 3):
     order = [int(rank in ranks) for rank in range(1, 11)]
     library = ask_library(order)

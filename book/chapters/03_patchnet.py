@@ -284,9 +284,10 @@ plt.show()
 #
 # and $A$ is the product of two matrices of tents: one small weight map for each patch, the same for all channels.
 
-# %%
+# %% tags=["implement"]
 def weight_map(theta, H, W):
-    """A [H, W]: how much each pixel of the map counts in a patch's mean."""
+    """A [H, W]: how much each pixel of the map counts in the mean of the patch
+    theta [2, 3], read at H x W points."""
     v, u = torch.meshgrid(torch.linspace(-1, 1, H), torch.linspace(-1, 1, W),
                           indexing="ij")
     x, y = theta @ torch.stack([u.flatten(), v.flatten(), torch.ones(H * W)])
@@ -296,6 +297,7 @@ def weight_map(theta, H, W):
     return down.T @ across / (H * W)
 
 
+# %%
 feature_map = torch.rand(8, 16, 12, 6)
 matrices = hand.repeat(8, 1, 1, 1) + 0.05 * torch.randn(8, len(hand), 2, 3)
 A = torch.stack([torch.stack([weight_map(theta, 12, 6) for theta in image])

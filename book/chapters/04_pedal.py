@@ -262,7 +262,7 @@ print(f"the two directions hold {explained:.0%} of the variance")
 #
 # and $L_c$ is the mean over the $M$ patches and the batch.
 
-# %%
+# %% tags=["implement"]
 def pedal(features, bank, index, s, k):
     """L_c in loops: features [M, B, D], bank [M, N, D], index [B]."""
     losses = []
@@ -276,6 +276,7 @@ def pedal(features, bank, index, s, k):
     return torch.stack(losses).mean()
 
 
+# %%
 batch = torch.randperm(N, generator=generator)[:12]
 x = features[:, batch].double().requires_grad_()
 ours = pedal(x, bank.double(), batch, options.s, options.k)

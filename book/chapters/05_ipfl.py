@@ -277,7 +277,7 @@ print("centres agree after every batch")
 # Two images of one person tend to be *mutually* near. Somebody else may be near to you and still have others who are
 # nearer.
 
-# %%
+# %% tags=["implement"]
 def ask_back(features, centers, owner, r=3, max_candidates=15):
     """For each anchor the position of its negative in centers, or -1.
 

@@ -420,15 +420,16 @@ epochs.round().astype(int).rename(columns={"kept": "images in a cluster, %"}).T
 # P(|T| < t) = \frac{t}{\sqrt{2 + t^2}} = 0.95 \quad\Rightarrow\quad t = 0.95 \sqrt{\frac{2}{1 - 0.95^2}} .
 # $$
 
-# %%
+# %% tags=["implement"]
 def interval_from_scratch(values):
-    """95 % interval of a mean of three values."""
+    """(low, high): the 95 % interval of a mean of three values."""
     mean = sum(values) / 3
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / 2)
     t = 0.95 * math.sqrt(2 / (1 - 0.95**2))
     return mean - t * spread / math.sqrt(3), mean + t * spread / math.sqrt(3)
 
 
+# %%
 three = [52.0, 55.0, 53.5]  # any three numbers will do
 library = mean_interval(three)
 torch.testing.assert_close(torch.tensor(interval_from_scratch(three)),

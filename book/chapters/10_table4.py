@@ -33,7 +33,7 @@ from paul.experiments.profiles import PROFILES
 from paul.experiments.rows import ROWS
 from paul.experiments.runner import run_table, trained_model
 from paul.experiments.specs import seeds_of
-from paul.patches import stripes
+from paul.patches import RandomPatches, stripes
 from paul.plots import (
     COLOURS,
     claims_panel,
@@ -104,6 +104,29 @@ def equal_from_scratch(count):
 
 for count in (1, 4, 6, 8):
     torch.testing.assert_close(equal_from_scratch(count), stripes(count))
+
+# %% [markdown]
+# A random patch is an upright rectangle: as wide and as high as chance has it, between one $M$-th of the map and all of
+# it, and at a place where it fits inside. Four numbers a patch, uniform between 0 and 1, decide it:
+
+# %% tags=["implement"]
+def random_from_scratch(draw):
+    """Random patches as affine matrices [M, 2, 3] from draw [M, 4] in [0, 1).
+
+    draw: for each patch its width and height, 0 for 1/M of the map and 1 for all
+    of it; then its place across and down, 0 for the left or upper edge, 1 for the
+    right or lower one.
+    """
+    size = 1 / len(draw) + (1 - 1 / len(draw)) * draw[:, :2]
+    place = (2 * draw[:, 2:] - 1) * (1 - size)
+    return torch.cat([torch.diag_embed(size), place[:, :, None]], dim=2)
+
+
+# %%
+sizes, places = torch.rand(2, 1, 6, 2, generator=torch.Generator().manual_seed(0))
+library = RandomPatches(6).eval()(torch.zeros(1, 1, 12, 6))  # draws from seed 0
+ours = random_from_scratch(torch.cat([sizes[0], places[0]], dim=1))
+torch.testing.assert_close(ours, library[0])
 
 # %% [markdown]
 # ## Ours: load or run

@@ -69,6 +69,7 @@ from paul.retrieval.ranked_lists import page, picture, rank
 from paul.search import Index
 from PIL import Image
 from scipy.stats import spearmanr
+from scipy.stats import t as student_t
 from torch.nn import functional as F
 
 plt.rcParams.update(STYLE)
@@ -343,6 +344,29 @@ lines.append("Purity from source to adapted: "
              f"{signs.loc['adapted', 'purity']:.2f} ({better:+.2f}); "
              f"AdaBN alone {signs.loc['AdaBN', 'purity']:.2f}.")
 display(Markdown("\n".join(f"- {line}" for line in lines)))
+
+# %% [markdown]
+# How sure is a purity? Images of one person are no independent witnesses: whoever wears a red coat is found again in
+# each of their images. The sample is of *people*. So take each person's mean first, then the mean over people and its
+# interval (chapter 07), with $t$ for as many people:
+
+# %% tags=["implement"]
+def interval_over_people(values, people, t):
+    """(low, high) of the mean over people: values [N] and people [N], one of each
+    an image; t, the quantile for the number of people."""
+    means = np.array([values[people == person].mean() for person in np.unique(people)])
+    half = t * means.std(ddof=1) / len(means) ** 0.5
+    return means.mean() - half, means.mean() + half
+
+
+# %%
+quantile = student_t.ppf(0.975, len(set(person_ids)) - 1)
+for name in ("source", "AdaBN", "adapted"):
+    pure = purity(neighbours(described[name], k, cameras), person_ids).numpy()
+    low, high = interval_over_people(pure, person_ids, quantile)
+    naive = 1.96 * pure.std(ddof=1) / len(pure) ** 0.5
+    print(f"{name}: {low:.3f} to {high:.3f} over people; as if images were "
+          f"independent {pure.mean() - naive:.3f} to {pure.mean() + naive:.3f}")
 
 # %% [markdown]
 # **You should see** (at `mini`)
