@@ -30,6 +30,7 @@ DAMAGED = (
     AttributeError,
     ArithmeticError,
     EOFError,
+    MemoryError,  # a chunk's length that nobody has room for
     struct.error,
     Image.DecompressionBombError,
 )
