@@ -145,28 +145,35 @@ def cuhk_pixels(number):
     return np.random.default_rng(number).integers(0, 256, (8, 4, 3), dtype=np.uint8)
 
 
-def cuhk_matlab(path):
-    """Write a MATLAB v7.3 file: cells are data sets of references, and everything lies transposed."""
+def cuhk_matlab(reference, cells):
+    """Fill a MATLAB v7.3 file: `cells[name] = array` stores, `reference(name)` refers.  Everything lies transposed."""
+    for field, pairs in CUHK.items():
+        outer = np.empty((1, len(pairs)), object)
+        for pair, people in enumerate(pairs):
+            inner = np.empty((10, len(people)), object)
+            for person, shots in enumerate(people):
+                for shot in range(1, 11):
+                    name = f"{field}-{pair}-{person}-{shot}"
+                    cells[name] = cuhk_pixels(shots[shot]).T if shot in shots else np.zeros(2, np.uint64)
+                    inner[shot - 1, person] = reference(name)
+            cells[f"{field}-{pair}"] = inner
+            outer[0, pair] = reference(f"{field}-{pair}")
+        cells[field] = outer
+
+
+def cuhk_file(path):
+    """Write that MATLAB file as HDF5, its pictures packed as MATLAB packs them."""
     import h5py
 
     with h5py.File(path, "w") as file:
 
-        def store(name, value):
-            kind = h5py.ref_dtype if value.dtype == object else value.dtype
-            packed = {"compression": "gzip"} if value.size > 10 else {}
-            file.create_dataset(name, value.shape, kind, **packed)[...] = value
-            return file[name].ref
+        class Cells:
+            def __setitem__(self, name, value):
+                kind = h5py.ref_dtype if value.dtype == object else value.dtype
+                packed = {"compression": "gzip"} if value.ndim == 3 else {}
+                file.create_dataset(name, value.shape, kind, **packed)[...] = value
 
-        for field, pairs in CUHK.items():
-            outer = np.empty((1, len(pairs)), object)
-            for pair, people in enumerate(pairs):
-                inner = np.empty((10, len(people)), object)
-                for person, shots in enumerate(people):
-                    for shot in range(1, 11):
-                        pixels = cuhk_pixels(shots[shot]).T if shot in shots else np.zeros(2, np.uint64)
-                        inner[shot - 1, person] = store(f"{field}-{pair}-{person}-{shot}", pixels)
-                outer[0, pair] = store(f"{field}-{pair}", inner)
-            store(field, outer)
+        cuhk_matlab(lambda name: file[name].ref, Cells())
     return path
 
 

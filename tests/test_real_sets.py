@@ -191,7 +191,7 @@ def cuhk(tmp_path, monkeypatch):
     monkeypatch.setitem(
         raw_sets.CUHK, "detected", [raw_sets.CUHK["detected"][0], []]
     )  # images outside the split are tested apart
-    raw_sets.cuhk_matlab(raw / "cuhk-03.mat")
+    raw_sets.cuhk_file(raw / "cuhk-03.mat")
     return raw.parent
 
 
