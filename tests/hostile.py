@@ -12,7 +12,6 @@ import zipfile
 from functools import cache, partial
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from PIL import Image
@@ -39,7 +38,7 @@ from paul.report import frames as runs
 from paul.report import ledger, published, seal
 from paul.report.claims import ClaimsError, load_claims
 from paul.report.tables import is_stale
-from paul.retrieval import embeddings, export
+from paul.retrieval import embeddings, export, features
 from paul.retrieval.extractor import Extractor
 from tests import raw_sets
 
@@ -372,7 +371,7 @@ def npz_bomb() -> bytes:
 def read_features(content: bytes, folder: Path, suffix: str) -> None:
     path = folder / f"features{suffix}"
     path.write_bytes(content)
-    found = expect(path, ValueError, lambda: embeddings.read_embeddings(path))
+    found = expect(path, ValueError, lambda: features.read_embeddings(path))
     if found is not None:
         assert found.vectors.ndim == 2 and len(found.vectors) == len(found.frame)
 
@@ -407,20 +406,9 @@ def read_cuhk03(content: bytes, folder: Path) -> None:
     expect(place, DataError, lambda: cuhk03.read(raw, folder / "work", folder, "detected", progress=False))
 
 
-class Cells:
-    """What `raw_sets.cuhk_matlab` fills, kept in an HDF5 file."""
-
-    def __init__(self, file: h5py.File):
-        self.file = file
-
-    def __setitem__(self, name, value):
-        self.file.create_dataset(name, data=value, dtype=h5py.ref_dtype if value.dtype == object else None)
-
-
 @cache
 def cuhk_images() -> list[bytes]:
-    with h5py.File(out := io.BytesIO(), "w") as file:
-        raw_sets.cuhk_matlab(lambda name: file[name].ref, Cells(file))
+    raw_sets.cuhk_matlab(out := io.BytesIO())
     return [out.getvalue()]
 
 

@@ -123,13 +123,15 @@ SYSTEM = "what the system says of itself"
 CHAPTERS = "chapters are code that whoever runs the book trusts, and read what they or committed runs have written"
 TRUSTED = {
     "paul/data/pixels.py free_memory": SYSTEM,
+    "paul/data/pixels.py key_of.digests": "takes the hash of its bytes",
+    "paul/data/pixels.py _decode_into": "our own decoded pixels, written on",
+    "paul/data/pixels.py _to_decode": "our own checksums of decoded pixels: any bytes are some",
+    "data_prep/store.py locked": "a lock, whose content nobody reads",
     "paul/data/pixels.py opened": "our own decoded pixels: any bytes of that length are pixels",
     "paul/engine/device.py usable_cores": SYSTEM,
     "paul/experiments/plan.py _trained": "counts line ends, which any file has",
     "paul/experiments/provenance.py code_hash": "the package's own sources",
     "paul/experiments/provenance.py machine": SYSTEM,
-    "paul/retrieval/embeddings.py _describe": "our own parts, in a hidden folder named by what they are made of",
-    "paul/retrieval/embeddings.py _write.features": "our own parts, in a hidden folder named by what they are made of",
     "paul/weights.py load_imagenet": "torchvision downloads it and checks its hash",
     "data_prep/real.py plan_folder": "takes the hash of its bytes; reading it is fuzzed as the table",
     "data_prep/real.py _Writing.__call__": "takes the hash of bytes that it has just put there",

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -30,6 +31,7 @@ from raw_sets import DUKE, MARKET, MSMT, SMALL, jpeg, packed
 from data_prep import bounding_boxes, folder, market_layout, msmt17, real
 from data_prep.__main__ import main
 from data_prep.archives import Limits, safe_parts, unpack
+from data_prep.cuhk03 import read_split
 from data_prep.market_layout import FOLDERS, INDEX_COLUMNS, DataError, fingerprint, write_index
 from data_prep.published import PUBLISHED, differences
 from data_prep.store import locked
@@ -215,6 +217,15 @@ def test_cuhk03_beside_its_archive_and_what_it_lacks(tmp_path, cuhk):
     (tmp_path / "cuhk03_new_protocol_config_labeled.mat").write_bytes(b"MATLAB 5.0")
     with pytest.raises(DataError, match="labeled.mat: not a split file"):
         prepare(real.plan_cuhk03("labelled"), archive, tmp_path / "data", overwrite=True)
+
+
+def test_a_split_file_that_ends_its_reader_ends_nothing_else(tmp_path):
+    """SciPy follows a cell of this file to where there is no memory."""
+    words = [14, 336, 0, 0, 1, 0, 5, 8, 4, 1, 1, 8, 0, 0, 14, 64, 0, 0, 4, 0, 5, 8, 0, 0, 1, 0, 48, 14, 0, 0, 0, 0, 0]
+    path = tmp_path / "split.mat"
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + bytes(9) + b"\x01IM" + struct.pack("<33i", *words))
+    with pytest.raises(DataError, match="split.mat: not a split file"):
+        read_split(path)
 
 
 def test_cuhk03_without_its_package(tmp_path, cuhk, monkeypatch):
