@@ -127,6 +127,9 @@ def test_a_hash_depends_on_every_option_and_on_no_order(monkeypatch):
                 "pgn": "equal",
                 "small": "resnet18",
                 "lr0": "eval",
+                "before": "after",
+                "network": "image",
+                "float32": "bf16",
             }.get(value)
             if isinstance(value, str)
             else (
@@ -524,13 +527,20 @@ def test_tuning_never_sees_test_people_and_keeps_the_best(tmp_path):
         lines = index.read_text().splitlines()
         index.write_text("\n".join(line for line in lines if ",query," not in line and ",gallery," not in line))
     places = Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
-    search = (
-        ("lr", {"loss_c": "pedal", "loss_v": True}, (0.001, 0.1)),
-        ("s", {"loss_c": "pedal", "loss_v": False}, (5.0,)),
-    )
-    found = tuning.tune("smoke", places, workers=1, search=search)
-    assert json.loads((tmp_path / "results/tuning/smoke.json").read_text()) == found
-    tried = {trial["value"]: trial["score"] for trial in found["trials"] if trial["option"] == "lr"}
-    assert set(tried) == {0.001, 0.1} and tried[found["chosen"]["lr"]] == max(tried.values())
-    assert found["chosen"]["s"] == 5.0 and found["trials"][-1]["others"] == {"lr": found["chosen"]["lr"]}
-    assert tuning.tune("smoke", places, workers=1, search=search)["trials"] == found["trials"]
+    search = {"patch_lc": {"adapt.lr": (0.001, 0.1)}, "patch_direct": {"pretrain.peak_rate": (0.001, 0.05)}}
+    found = tuning.tune("smoke", places, workers=1, search=search, trials=2)
+    assert json.loads((tmp_path / "results/search/smoke.json").read_text()) == found
+    assert list(found["arms"]) == ["source/pgn", "target/patch_lc"]  # whose trials start from the first one's choice
+    for arm in found["arms"].values():
+        assert len(arm["trials"]) == 2 and arm["on_edge"] == list(arm["space"])
+        best = max(arm["trials"], key=lambda trial: trial["score"])
+        assert arm["chosen"] == best["values"] and set(best["per_target"]) == {"market", "duke"}
+        assert best["score"] == pytest.approx(sum(one["map_step"] for one in best["per_target"].values()) / 2)
+    sources = [
+        json.loads((tmp_path / "models/smoke" / path.name / "log.jsonl").read_text().splitlines()[0])
+        for path in (tmp_path / "models/smoke").glob("source--*")
+    ]
+    assert len(sources) == 2  # one a value, shared by targets and by the trials of the second arm
+    assert tuning.tune("smoke", places, workers=1, search=search, trials=2)["arms"] == found["arms"]
+    text = tuning.lines(found)
+    assert [line["arm"] for line in text] == list(found["arms"]) and text[1]["on the edge"] == "adapt.lr"

@@ -19,6 +19,8 @@ class Profile:
         image_size: rows and columns the network sees.
         network, pretrain, adapt: options; `by_target` overrides some of `adapt` per target. Options of other methods
             stand with the methods.
+        tuned: options that a search on validation people chose (`paul.experiments.tuning`), by arm: "source/image" for
+            every row of that network, "target/paul" for that row.
         weights: of the backbone.
         reasons: why an option differs from the paper's, by option name.
     """
@@ -31,6 +33,7 @@ class Profile:
     pretrain: PretrainOptions
     adapt: AdaptOptions
     by_target: dict[str, dict] = field(default_factory=dict)
+    tuned: dict[str, dict] = field(default_factory=dict)
     weights: str | None = None
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -135,6 +138,7 @@ SMOKE = replace(
     name="smoke",
     purpose="does it run at all: seconds, for tests",
     folders=_embedded("smoke"),
+    tuned={},
     pretrain=replace(MINI.pretrain, epochs=2, batch=16),
     adapt=replace(MINI.adapt, epochs=2, decay_epoch=1, batch=16),
 )

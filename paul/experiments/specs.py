@@ -14,7 +14,7 @@ from paul.data.worlds import population
 from paul.experiments.methods import METHODS
 from paul.experiments.profiles import Profile, profile
 from paul.experiments.provenance import digest
-from paul.experiments.rows import ROWS, TABLES, Row
+from paul.experiments.rows import ROWS, TABLES, Row, of_part
 from paul.method import Method
 from paul.options import PatchNetOptions, PretrainOptions
 
@@ -85,12 +85,16 @@ class Spec:
     @property
     def pretrain(self) -> PretrainOptions:
         """Of the source stage."""
-        return self.entry.changed("pretrain", self.at.pretrain)
+        return self._chosen("pretrain", self.entry.source_arm, self.at.pretrain)
 
     @property
     def options(self) -> Any:
         """Of the method."""
-        return self.entry.changed("adapt", self.method.options_at(self.profile, self.target))
+        return self._chosen("adapt", f"target/{self.row}", self.method.options_at(self.profile, self.target))
+
+    def _chosen(self, part: str, arm: str, base):
+        """The options of a part as the profile has them, with what was chosen for the arm, and then the row's own."""
+        return self.entry.changed(part, replace(base, **of_part(self.at.tuned.get(arm, {}), part)))
 
     def source(self) -> dict:
         """What decides the source model, as plain data; rows and targets with equal ones share it; {} without one."""
