@@ -21,9 +21,9 @@ from paul.experiments.runner import source_folder
 from paul.experiments.specs import Places, Spec
 from paul.method import STEP
 
-# Assumed where no record of the device exists, in 1e12 floating-point operations a second. A GPU: convolutions in bf16
-# on a data-centre card at about an eighth of an A100's peak. A CPU: one core in float32.
-ASSUMED = {"cuda": 40.0, "cpu": 0.03}
+# Assumed where no record of the device exists, in 1e12 floating-point operations a second, by device and precision. A
+# GPU: convolutions on a data-centre card at about an eighth of an A100's peak in bf16, half in float32. A CPU: a core.
+ASSUMED = {"cuda": {"bf16": 40.0, "float32": 10.0}, "cpu": {"bf16": 0.03, "float32": 0.03}}
 # Images of the sets that profiles name, until a set is there: published counts, for rendered sets the mean of what the
 # renderer plans. A test holds them to what `data_prep` says; the library does not import it.
 _RENDERED = {
@@ -190,11 +190,12 @@ def plan(specs: list[Spec], places: Places = Places()) -> Plan:
     # a network that wants a GPU is planned for one, wherever the plan is made
     large = any(spec.at.network.backbone != "small" for spec in specs)
     kind = "cuda" if large and places.device is None and not rates else device.type
-    speed = {stage: rates.get(stage, ASSUMED[kind] * 1e12) for stage in ("pretrain", "adapt")}
+    assumed = min(ASSUMED[kind][spec.network.precision] for spec in specs)
+    speed = {stage: rates.get(stage, assumed * 1e12) for stage in ("pretrain", "adapt")}
     basis = (
         "at the speed of earlier records of this device"
         if rates
-        else f"assuming {ASSUMED[kind]:g}e12 operations a second (half as fast takes twice as long)"
+        else f"assuming {assumed:g}e12 operations a second (half as fast takes twice as long)"
     )
     trained = [spec for spec in specs if spec.method.trains]
     checkpoints = [works[spec].cost.parameters for spec in [*sources, *trained]]
