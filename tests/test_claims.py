@@ -229,7 +229,9 @@ def test_a_record_under_another_name_is_left_out_and_named(tmp_path):
 
 def test_two_records_of_one_run_are_refused_unless_they_are_equal():
     assert len(runs_frame([record("a"), record("a")])) == 1
-    with pytest.raises(ValueError, match="row a, target market, seed 0 was recorded twice.*one.json.*two.json"):
+    with pytest.raises(
+        ValueError, match="row a, target market, seed 0, adapt_seed 0, world 0 was recorded twice.*one.json.*two.json"
+    ):
         runs_frame([{**record("a"), "file": "one.json"}, {**record("a", rank1=60.0), "file": "two.json"}])
 
 

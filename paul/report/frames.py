@@ -22,7 +22,7 @@ METRICS = {
     "minp": "mINP",
 }
 TARGETS = {"market": "Market-1501", "duke": "DukeMTMC-reID"}
-KEYS = ["row", "target", "world", "seed", "adapt_seed"]
+KEYS = ["row", "target", "seed", "adapt_seed", "world"]
 TOLERANCE = 1e-9  # of sums in floating point
 RANKS = ["rank1", "rank5", "rank10", "rank20"]
 
