@@ -91,7 +91,10 @@ def test_checkpoints_of_the_authors(refused):
         (["--set", "adapt.crop_area=[1]"], "--set adapt.crop_area=[1]: crop_area must be"),
         (["--set", "adapt.batch=21"], "batch 21 is larger than the set of 20 images; lower adapt.batch"),
         (["--set", "adapt.batch=1"], "batch at least 2"),
-        (["--set", "adapt.kk=1"], "--set adapt.kk=1: write --set adapt.KEY=VALUE with KEY one of bank_init, batch"),
+        (
+            ["--set", "adapt.kk=1"],
+            "--set adapt.kk=1: write --set adapt.KEY=VALUE with KEY one of bank_init, bank_surrogates",
+        ),
         (["--set", "adapt.k"], "--set adapt.k: write --set adapt.KEY=VALUE"),
         (["--set", "pretrain.epochs=1"], "--set pretrain.epochs=1: options of this command begin with adapt"),
         (["--target", "msmt"], "--target msmt: profile smoke has market, duke"),

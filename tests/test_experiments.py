@@ -19,6 +19,7 @@ from paul.bench import literal as reference
 from paul.data.datasets import ReidDataset
 from paul.data.pixels import load_images
 from paul.data.transforms import normalize
+from paul.data.worlds import population, world_of
 from paul.experiments import records, tuning
 from paul.experiments import runner as experiments
 from paul.experiments.profiles import PROFILES
@@ -127,6 +128,9 @@ def test_a_hash_depends_on_every_option_and_on_no_order(monkeypatch):
                 "pgn": "equal",
                 "small": "resnet18",
                 "lr0": "eval",
+                "before": "after",
+                "network": "image",
+                "float32": "bf16",
             }.get(value)
             if isinstance(value, str)
             else (
@@ -146,8 +150,36 @@ def test_a_hash_depends_on_every_option_and_on_no_order(monkeypatch):
             assert (direct.hash != before_direct) is (part != "adapt"), field.name
     monkeypatch.setitem(PROFILES, "smoke", TINY)
     assert SPEC.hash == before
-    others = [replace(SPEC, **change).hash for change in ({"row": "patch_lc"}, {"target": "duke"}, {"seed": 1})]
-    assert len({before, *others}) == 4
+    changes = ({"row": "patch_lc"}, {"target": "duke"}, {"seed": 1}, {"world": 1})
+    assert len({before, *(replace(SPEC, **change).hash for change in changes)}) == 5
+
+
+def test_source_adaptation_and_world_are_three_numbers():
+    """A name, a folder and a source model for each; the adaptation's is the source's unless it is given."""
+    assert SPEC.adapt_seed == 0 and Spec("paul", "market", 3, "smoke").adapt_seed == 3
+    again, other = replace(SPEC, adapt_seed=1), replace(SPEC, world=2)
+    assert again.source() == SPEC.source() != other.source() and again.hash == SPEC.hash
+    assert again.name == f"paul--market--s0a1--{SPEC.hash[:8]}"
+    paths = [Places().record(spec) for spec in (SPEC, again, other)]
+    assert len(set(paths)) == 3 and paths[2].parent.name == "smoke-w2"
+    assert other.at.folders == {role: f"smoke-w2/{role}" for role in ("source", "market", "duke")}
+    with pytest.raises(ValueError, match="profile paper has no world 1: its sets are not rendered"):
+        specs_of("table1", "paper", [0], worlds=[1])
+    for world in (1, 12):
+        assert world_of(population("mini", world)) == ("mini", world)
+    assert world_of("mini") == ("mini", 0) and population("mini", 0) == "mini"
+
+
+def test_adaptation_seeds_multiply_the_rows_that_draw_after_the_source_stage():
+    found = specs_of("table1", "smoke", [0, 1], adapt_seeds=[4, 5], worlds=[0, 1])
+    found += specs_of("table3", "smoke", [0, 1], ["market"], ["patch_direct"], adapt_seeds=[4, 5])
+    seeds = {row: [] for row in ("lomo", "bow", "pul", "paul", "patch_direct")}
+    for spec in found:
+        seeds[spec.row].append((spec.world, spec.seed, spec.adapt_seed))
+    trained = [(world, seed, own) for world in (0, 1) for seed in (0, 1) for own in (4, 5)]
+    assert seeds["paul"] == seeds["pul"] == trained
+    assert seeds["bow"] == [(world, seed, seed) for world in (0, 1) for seed in (0, 1)]
+    assert seeds["lomo"] == [(0, 0, 0), (1, 0, 0)] and seeds["patch_direct"] == [(0, 0, 0), (0, 1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -183,6 +215,8 @@ def test_a_record_holds_every_field(finished):
         "row",
         "target",
         "seed",
+        "adapt_seed",
+        "world",
         "profile",
         "weights",
         "spec",
@@ -408,7 +442,7 @@ def test_other_libraries_and_sources_are_noted_and_make_nothing_outdated(finishe
 def test_a_record_of_what_is_no_more_is_outdated(finished):
     record, _ = finished
     for change in ({"row": "patch_what"}, {"target": "../../etc"}, {"profile": "maxi"}):
-        assert records.outdated({**record, **change}) == "a row, profile or target that is no more"
+        assert records.outdated({**record, **change}) == "a row, profile, target or world that is no more"
 
 
 # --- executors and neighbours ---
@@ -502,13 +536,20 @@ def test_tuning_never_sees_test_people_and_keeps_the_best(tmp_path):
         lines = index.read_text().splitlines()
         index.write_text("\n".join(line for line in lines if ",query," not in line and ",gallery," not in line))
     places = Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
-    search = (
-        ("lr", {"loss_c": "pedal", "loss_v": True}, (0.001, 0.1)),
-        ("s", {"loss_c": "pedal", "loss_v": False}, (5.0,)),
-    )
-    found = tuning.tune("smoke", places, workers=1, search=search)
-    assert json.loads((tmp_path / "results/tuning/smoke.json").read_text()) == found
-    tried = {trial["value"]: trial["score"] for trial in found["trials"] if trial["option"] == "lr"}
-    assert set(tried) == {0.001, 0.1} and tried[found["chosen"]["lr"]] == max(tried.values())
-    assert found["chosen"]["s"] == 5.0 and found["trials"][-1]["others"] == {"lr": found["chosen"]["lr"]}
-    assert tuning.tune("smoke", places, workers=1, search=search)["trials"] == found["trials"]
+    search = {"patch_lc": {"adapt.lr": (0.001, 0.1)}, "patch_direct": {"pretrain.peak_rate": (0.001, 0.05)}}
+    found = tuning.tune("smoke", places, workers=1, search=search, trials=2)
+    assert json.loads((tmp_path / "results/search/smoke.json").read_text()) == found
+    assert list(found["arms"]) == ["source/pgn", "target/patch_lc"]  # whose trials start from the first one's choice
+    for arm in found["arms"].values():
+        assert len(arm["trials"]) == 2 and arm["on_edge"] == list(arm["space"])
+        best = max(arm["trials"], key=lambda trial: trial["score"])
+        assert arm["chosen"] == best["values"] and set(best["per_target"]) == {"market", "duke"}
+        assert best["score"] == pytest.approx(sum(one["map_step"] for one in best["per_target"].values()) / 2)
+    sources = [
+        json.loads((tmp_path / "models/smoke" / path.name / "log.jsonl").read_text().splitlines()[0])
+        for path in (tmp_path / "models/smoke").glob("source--*")
+    ]
+    assert len(sources) == 2  # one a value, shared by targets and by the trials of the second arm
+    assert tuning.tune("smoke", places, workers=1, search=search, trials=2)["arms"] == found["arms"]
+    text = tuning.lines(found)
+    assert [line["arm"] for line in text] == list(found["arms"]) and text[1]["on the edge"] == "adapt.lr"

@@ -159,7 +159,7 @@ def test_the_papers_study(tmp_path):
     assert found.unit == "GPU" and 50 < sum(found.hours.values()) < 1000
     assert found.image_bytes == {"source": 126_441 * 3 * 384 * 128, "target": 16_522 * 3 * 384 * 128}
     lines = "\n".join(found.lines())
-    assert "108, from 18 source models" in lines and "17.4 GiB" in lines and "assuming 40e12" in lines
+    assert "108, from 18 source models" in lines and "17.4 GiB" in lines and "assuming 10e12" in lines
     with pytest.raises(FileNotFoundError) as refused:
         found.refuse_missing("data")
     for name in ("msmt17", "market1501", "dukemtmc"):
@@ -171,7 +171,7 @@ def test_hours_are_operations_over_speed(data, tmp_path, tiny_smoke):
     specs = specs_of("table3", "smoke", [0, 1], ["market"], ["patch_direct", "paul"])
     found = plan.plan(specs, Places(str(data), str(tmp_path), str(tmp_path), "cpu"))
     works = [work_of(spec, str(data)) for spec in specs]
-    speed = plan.ASSUMED["cpu"] * 1e12 * 3600
+    speed = plan.ASSUMED["cpu"]["float32"] * 1e12 * 3600
     assert found.hours == pytest.approx(
         {"pretrain": 2 * works[0].pretrain / speed, "adapt": sum(work.adapt for work in works) / speed}
     )
@@ -228,3 +228,10 @@ def test_the_plan_comes_first_and_missing_sets_stop_the_run(tmp_path, capsys):
     assert not (tmp_path / "results").exists() and not (tmp_path / "models").exists()
     assert cli.main([*arguments, "--plan"]) == 0
     assert f"missing: {tmp_path}/sets/msmt17: python -m data_prep msmt17" in capsys.readouterr().out
+
+
+def test_a_worlds_sets_are_planned_and_missed_by_their_own_names(tmp_path):
+    assert images_of(str(tmp_path / "mini-w3/market")) == images_of(str(tmp_path / "mini/market")) != {}
+    found = plan.plan(specs_of("table3", "mini", [0], rows=["paul"], worlds=[3]), Places(str(tmp_path), str(tmp_path)))
+    with pytest.raises(FileNotFoundError, match=r"mini-w3/market.*data_prep synthetic --profile mini --world 3 --out"):
+        found.refuse_missing(str(tmp_path))

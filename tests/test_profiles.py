@@ -16,6 +16,8 @@ NETWORK = {
     "dim": 256,  # Sec. 4: of each patch feature
     "generator": "pgn",  # Sec. 3.1
     "embedding_dim": None,  # ledger 9: half of dim, 128
+    "align_corners": True,  # ledger 20
+    "precision": "float32",  # ledger 36
     "pgn_channels": 4096,  # ledger 21
     "pgn_hidden": 512,  # ledger 21
     "freeze_pgn": "lr0",  # Sec. 3.1: fixed on the target; how: ledger 18
@@ -23,6 +25,7 @@ NETWORK = {
 PRETRAIN = {
     "epochs": 60,
     "batch": 48,
+    "min_batch": 1,  # ledger 32: as released
     "schedule": "paper",  # ledger 22
     "momentum": 0.9,
     "weight_decay": 1e-4,
@@ -40,6 +43,9 @@ ADAPT = {
     "rate": 0.1,  # Sec. 4: l
     "renormalize": False,
     "bank_init": "train",  # ledger 5, 6
+    "bank_surrogates": False,  # ledger 34
+    "bank_update": "before",  # ledger 3
+    "idle_surrogates": False,  # ledger 35
     "margin": 2.0,
     "r": 3,  # Sec. 4
     "include_self": True,
@@ -53,6 +59,8 @@ ADAPT = {
     "momentum": 0.9,
     "weight_decay": 1e-4,  # Sec. 4
     "drop_last": False,  # ledger 15
+    "min_batch": 1,  # ledger 32
+    "rotation": "network",  # ledger 33
     "surrogate": "all",
     "jitter": 0.2,
     "hue_turn": 0.1,

@@ -1,10 +1,10 @@
-"""`paul tune`: choose the target stage's options on validation people."""
+"""`paul tune`: choose every arm's options on validation people, with one budget."""
 
 from __future__ import annotations
 
 from paul.commands._shared import common, study
 
-HELP = "choose the target stage's options on validation people"
+HELP = "choose every arm's options on validation people, with as many trials for each"
 
 
 def options(command) -> None:
@@ -15,9 +15,13 @@ def options(command) -> None:
 
 def run(args) -> None:
     from paul.experiments.specs import Places
-    from paul.experiments.tuning import tune
+    from paul.experiments.tuning import lines, tune
 
     found = tune(args.profile, Places(args.data, args.results, args.models, args.device), args.workers)
-    for line in found["trials"]:
-        print(f"{line['option']:8} {line['value']:<8} {line['score']:.2f}")
-    print("chosen:", found["chosen"])
+    for line in lines(found):
+        print(
+            f"{line['arm']}: {line['chosen']} ({line['best']:.2f}, the worst of {line['trials']} {line['worst']:.2f})"
+        )
+    for arm, of in found["arms"].items():
+        for name in of["on_edge"]:
+            print(f"{arm}: {name} {of['chosen'][name]:g} lies on the edge of what was tried; widen it in tuning.py")

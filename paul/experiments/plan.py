@@ -11,6 +11,7 @@ import torch
 from paul.backbones import build_backbone
 from paul.data.datasets import ReidDataset, how_to_make
 from paul.data.pixels import FOLDER, free_memory
+from paul.data.worlds import world_of
 from paul.engine.device import pick_device
 from paul.experiments import provenance
 from paul.experiments.costs import Cost, cost_of
@@ -20,9 +21,9 @@ from paul.experiments.runner import source_folder
 from paul.experiments.specs import Places, Spec
 from paul.method import STEP
 
-# Assumed where no record of the device exists, in 1e12 floating-point operations a second. A GPU: convolutions in bf16
-# on a data-centre card at about an eighth of an A100's peak. A CPU: one core in float32.
-ASSUMED = {"cuda": 40.0, "cpu": 0.03}
+# Assumed where no record of the device exists, in 1e12 floating-point operations a second, by device and precision. A
+# GPU: convolutions on a data-centre card at about an eighth of an A100's peak in bf16, half in float32. A CPU: a core.
+ASSUMED = {"cuda": {"bf16": 40.0, "float32": 10.0}, "cpu": {"bf16": 0.03, "float32": 0.03}}
 # Images of the sets that profiles name, until a set is there: published counts, for rendered sets the mean of what the
 # renderer plans. A test holds them to what `data_prep` says; the library does not import it.
 _RENDERED = {
@@ -51,7 +52,7 @@ def images_of(folder: str) -> dict[str, int]:
         return {name: int(count) for name, count in frame["split"].value_counts().items()}
     except FileNotFoundError:
         path = Path(folder)
-        return EXPECTED.get(f"{path.parent.name}/{path.name}") or EXPECTED.get(path.name, {})
+        return EXPECTED.get(f"{world_of(path.parent.name)[0]}/{path.name}") or EXPECTED.get(path.name, {})
 
 
 @dataclass(frozen=True)
@@ -184,16 +185,17 @@ def plan(specs: list[Spec], places: Places = Places()) -> Plan:
         for key in (*(["source"] if spec.method.needs_source else []), spec.target)
     )
     device = pick_device(places.device)
-    found = [record for name in {spec.profile for spec in specs} for record in read_records(places.results, name)]
+    found = [record for name in {spec.population for spec in specs} for record in read_records(places.results, name)]
     rates = measured_rates(found, places.data, device)
     # a network that wants a GPU is planned for one, wherever the plan is made
     large = any(spec.at.network.backbone != "small" for spec in specs)
     kind = "cuda" if large and places.device is None and not rates else device.type
-    speed = {stage: rates.get(stage, ASSUMED[kind] * 1e12) for stage in ("pretrain", "adapt")}
+    assumed = min(ASSUMED[kind][spec.network.precision] for spec in specs)
+    speed = {stage: rates.get(stage, assumed * 1e12) for stage in ("pretrain", "adapt")}
     basis = (
         "at the speed of earlier records of this device"
         if rates
-        else f"assuming {ASSUMED[kind]:g}e12 operations a second (half as fast takes twice as long)"
+        else f"assuming {assumed:g}e12 operations a second (half as fast takes twice as long)"
     )
     trained = [spec for spec in specs if spec.method.trains]
     checkpoints = [works[spec].cost.parameters for spec in [*sources, *trained]]
@@ -214,7 +216,7 @@ def plan(specs: list[Spec], places: Places = Places()) -> Plan:
             "source": max(3 * works[spec].source_images * pixels[spec] for spec in specs),
             "target": max(3 * works[spec].target_images * pixels[spec] for spec in specs),
         },
-        device_bytes=max((_on_device(spec, works[spec], kind) for spec in specs), key=lambda part: sum(part.values())),
+        device_bytes=max((_on_device(spec, works[spec]) for spec in specs), key=lambda part: sum(part.values())),
     )
 
 
@@ -231,13 +233,13 @@ def _memories(spec: Spec, work: Work) -> int:
     return spec.method.memory_bytes(spec.options, spec.network, work.target_images)
 
 
-def _on_device(spec: Spec, work: Work, kind: str) -> dict[str, int]:
-    """Weights, gradients and momentum; memories; activations of the larger batch, halved by bf16 on a GPU."""
+def _on_device(spec: Spec, work: Work) -> dict[str, int]:
+    """Weights, gradients and momentum; memories; activations of the larger batch, halved by bf16."""
     batch = 2 * max(spec.pretrain.batch, getattr(spec.options, "batch", 0))
     return {
         "network and optimiser": 3 * 4 * work.cost.parameters,
         "bank": _memories(spec, work),
-        "activations": batch * work.cost.activations // (2 if kind == "cuda" else 1),
+        "activations": batch * work.cost.activations // (2 if spec.network.precision == "bf16" else 1),
     }
 
 

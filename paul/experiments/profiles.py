@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 
+from paul.data.worlds import RENDERED, population
 from paul.options import AdaptOptions, PatchNetOptions, PretrainOptions, known
 
 
@@ -18,6 +19,8 @@ class Profile:
         image_size: rows and columns the network sees.
         network, pretrain, adapt: options; `by_target` overrides some of `adapt` per target. Options of other methods
             stand with the methods.
+        tuned: options that a search on validation people chose (`paul.experiments.tuning`), by arm: "source/image" for
+            every row of that network, "target/paul" for that row.
         weights: of the backbone.
         reasons: why an option differs from the paper's, by option name.
     """
@@ -30,12 +33,26 @@ class Profile:
     pretrain: PretrainOptions
     adapt: AdaptOptions
     by_target: dict[str, dict] = field(default_factory=dict)
+    tuned: dict[str, dict] = field(default_factory=dict)
     weights: str | None = None
     reasons: dict[str, str] = field(default_factory=dict)
 
     @property
     def targets(self) -> list[str]:
         return [name for name in self.folders if name != "source"]
+
+    def in_world(self, world: int) -> Profile:
+        """The same study on another world's people.
+
+        Raises:
+            ValueError: a world other than 0 of sets that nobody renders; a negative number.
+        """
+        if not world:
+            return self
+        if self.name not in RENDERED:
+            raise ValueError(f"profile {self.name} has no world {world}: its sets are not rendered")
+        home = population(self.name, world)
+        return replace(self, folders={role: f"{home}/{path.split('/')[1]}" for role, path in self.folders.items()})
 
     def adapt_options(self, target: str) -> AdaptOptions:
         """The target stage's options on one target."""
@@ -121,6 +138,7 @@ SMOKE = replace(
     name="smoke",
     purpose="does it run at all: seconds, for tests",
     folders=_embedded("smoke"),
+    tuned={},
     pretrain=replace(MINI.pretrain, epochs=2, batch=16),
     adapt=replace(MINI.adapt, epochs=2, decay_epoch=1, batch=16),
 )
@@ -130,12 +148,13 @@ GPU = Profile(
     purpose="the paper's architecture and schedule on embedded people, one GPU",
     folders=_embedded("gpu"),
     image_size=(384, 128),
-    network=PatchNetOptions(),
+    network=PatchNetOptions(precision="bf16"),
     pretrain=PretrainOptions(epochs=24, schedule="cosine", peak_rate=0.05, label_smoothing=0.1, shift=0.06),
     adapt=replace(PAPER.adapt, epochs=8, decay_epoch=6, lr=1e-3, padding="border"),
     by_target=PAPER.by_target,
     reasons={
         **SMALL,
+        "precision": "half the memory and time of float32 on a GPU",
         "epochs": "under 30 minutes on one GPU",
         "lr": "few epochs need larger steps",
         "peak_rate": "no ImageNet weights without a download, so training from scratch",

@@ -38,10 +38,22 @@ class Row:
         """What is compared, "image" or "patch"."""
         return "image" if self.overrides.get("network.generator") == "image" else "patch"
 
+    @property
+    def source_arm(self) -> str:
+        """Whose source stage it shares, in the search for options: "source/image", "source/pgn8"."""
+        generator = self.overrides.get("network.generator", "pgn")
+        patches = self.overrides.get("network.num_patches", "") if generator == "pgn" else ""
+        return f"source/{generator}{patches}"
+
     def changed(self, part: str, base):
         """The options `base` of a part with the row's overrides."""
-        own = {key.partition(".")[2]: value for key, value in self.overrides.items() if key.startswith(f"{part}.")}
+        own = of_part(self.overrides, part)
         return replace(base.image_level() if own.get("generator") == "image" else base, **own)
+
+
+def of_part(overrides: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Those of a part, without its name: "adapt.s" -> s."""
+    return {key.partition(".")[2]: value for key, value in overrides.items() if key.startswith(f"{part}.")}
 
 
 IMAGE, RANDOM, EQUAL = ({"network.generator": name} for name in ("image", "random", "equal"))
