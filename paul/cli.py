@@ -10,7 +10,7 @@ from importlib import import_module
 
 from paul import __version__
 
-COMMANDS = ("pretrain", "adapt", "evaluate", "run", "report", "tune", "bench", "embed", "rank", "export")
+COMMANDS = ("pretrain", "adapt", "evaluate", "run", "register", "report", "tune", "bench", "embed", "rank", "export")
 
 
 def parser() -> argparse.ArgumentParser:

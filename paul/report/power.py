@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 
 def power(effect: float, spread: float, n: int, alpha: float) -> float:
@@ -39,6 +39,11 @@ def equivalence_power(margin: float, spread: float, n: int, alpha: float) -> flo
 def smallest_n(power_of: Callable[[int], float], wanted: float = 0.8, most: int = 1000) -> int | None:
     """The smallest n >= 2 with power_of(n) >= wanted; None when `most` are not enough."""
     return next((n for n in range(2, most + 1) if power_of(n) >= wanted), None)
+
+
+def detectable(power_of: Callable[[float], float], spread: float, wanted: float = 0.8) -> float:
+    """The effect (or margin) in points at which power_of(effect) reaches `wanted`; power grows with it."""
+    return float(optimize.brentq(lambda effect: power_of(effect) - wanted, 0, 1000 * spread, xtol=1e-6))
 
 
 def cautious_spread(spread: float, n: int, level: float = 0.8) -> float:
