@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import tempfile
 from datetime import datetime, timezone
@@ -96,6 +97,6 @@ def committed_seeds(results: Path, profile: str) -> set[int]:
     folder = results / "runs" / profile
     listed = _git("ls-files", "--", str(folder.resolve())) if folder.resolve().is_relative_to(ROOT) else None
     names = listed.splitlines() if listed is not None else [path.name for path in folder.glob("*.json")]
-    # results/runs/<profile>/<row>--<target>--s<seed>--<hash>.json
-    parts = [Path(name).name.split("--") for name in names]
-    return {int(part[2][1:]) for part in parts if len(part) == 4 and part[2][1:].isdigit()}
+    # results/runs/<profile>/<row>--<target>--s<seed>--<hash>.json, s<seed>a<seed> with another adaptation seed
+    found = [re.search(r"--s(\d+)(?:a\d+)?--[^-]*$", name) for name in names]
+    return {int(one[1]) for one in found if one}

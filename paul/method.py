@@ -39,7 +39,7 @@ class Task:
         images: (rows, columns) -> the target's unlabelled training images at that size.
         image_size: rows and columns of the profile's images.
         source: the source model, for the method's own use; None for a method that needs none.
-        seed: decides whatever is drawn.
+        seed: of the adaptation; decides whatever the method draws.
         folder: for checkpoints of its own; the same task finds the same folder again.
         device: its name, None for a GPU when there is one.
     """
@@ -86,7 +86,7 @@ class Method:
         train: does the work; imports torch no earlier than that.
         needs_source: whether it starts from the source model.
         trains: whether it trains the network further, and so keeps checkpoints in its folder.
-        seeded: whether a seed decides anything; else one run stands for all seeds.
+        draws: whether `train` draws anything itself; without a source either, one run stands for all seeds.
         at: (profile, target) -> its options there, the paper's by default.
         passes: (options, training images) -> forward passes of the network that `train` takes; a training step of an
             image counts as STEP. For plans.
@@ -99,12 +99,17 @@ class Method:
     train: Callable[[Task], Outcome]
     needs_source: bool = True
     trains: bool = False
-    seeded: bool = True
+    draws: bool = True
     at: Callable[[str, str], Any] | None = None
     passes: Callable[[Any, int], float] = _nothing
     exact_passes: bool = True
     memory_bytes: Callable[[Any, PatchNetOptions, int], int] = _nothing
     metrics: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def seeded(self) -> bool:
+        """Whether a seed decides anything, the source model's or the method's own."""
+        return self.needs_source or self.draws
 
     def options_at(self, profile: str, target: str) -> Any:
         """The method's options at a profile, on one of its targets."""

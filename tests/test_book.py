@@ -219,7 +219,7 @@ def test_the_extra_seed_is_one_more_than_there_are(tmp_path):
     assert seed_range(tmp_path, "mini") == "0-0"
     folder = tmp_path / "runs" / "mini"
     folder.mkdir(parents=True)
-    for name in ("paul--market--s0--0a1b2c3d.json", "paul--duke--s2--0a1b2c3d.json", "notes.json"):
+    for name in ("paul--market--s0--0a1b2c3d.json", "paul--duke--s2a5--0a1b2c3d.json", "notes.json"):
         (folder / name).touch()
     assert committed_seeds(tmp_path, "mini") == {0, 2}
     assert seed_range(tmp_path, "mini") == "0-3"

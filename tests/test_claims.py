@@ -17,7 +17,7 @@ from scipy import stats
 from paul.experiments.records import name_of, read_records
 from paul.report.claims import Claim, ClaimsError, load_claims, place_interval, write_claims
 from paul.report.claims import judge as judge_by
-from paul.report.frames import METRICS, paired_differences, runs_frame, summarise
+from paul.report.frames import METRICS, paired_differences, runs_frame, summarise, values_by_seed
 from paul.report.statistics import mean_interval
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -108,6 +108,23 @@ def test_differences_are_paired_by_seed():
         ((-6, -5), (-4, 4), "fails"),
     ],
 )
+def test_adaptations_of_one_source_model_count_as_one_value():
+    found = [{**record("a", seed=s, rank1=r), "adapt_seed": own} for s, own, r in [(0, 0, 50), (0, 1, 54), (1, 1, 56)]]
+    runs = runs_frame([*found, record("b", seed=0, rank1=50), record("b", seed=1, rank1=50)])
+    assert values_by_seed(runs, "a", "market", "rank1").to_dict() == {0: 52, 1: 56}
+    assert paired_differences(runs, "a", "b", "market", "rank1").to_dict() == {0: 2, 1: 6}
+    line = summarise(runs).set_index("row").loc["a"]
+    assert (line["n"], line["seeds"], line["rank1"]) == (2, "0,1", 54)
+    assert line["rank1_high"] - 54 == pytest.approx(12.706 * math.sqrt(8) / math.sqrt(2), rel=1e-4)
+
+
+def test_where_there_are_several_worlds_each_is_one_value():
+    found = [{**record("a", seed=s, rank1=r), "world": w} for w, s, r in [(1, 0, 50), (1, 1, 54), (4, 0, 60)]]
+    runs = runs_frame(found)
+    assert values_by_seed(runs, "a", "market", "rank1").to_dict() == {1: 52, 4: 60}
+    assert summarise(runs).loc[0, ["n", "rank1"]].tolist() == [2, 56]
+
+
 def test_where_an_interval_lies(bounds, limits, outcome):
     assert place_interval(*bounds, *limits) == outcome
 

@@ -19,6 +19,7 @@ from paul.bench import literal as reference
 from paul.data.datasets import ReidDataset
 from paul.data.pixels import load_images
 from paul.data.transforms import normalize
+from paul.data.worlds import population, world_of
 from paul.experiments import records, tuning
 from paul.experiments import runner as experiments
 from paul.experiments.profiles import PROFILES
@@ -145,8 +146,36 @@ def test_a_hash_depends_on_every_option_and_on_no_order(monkeypatch):
             assert (direct.hash != before_direct) is (part != "adapt"), field.name
     monkeypatch.setitem(PROFILES, "smoke", TINY)
     assert SPEC.hash == before
-    others = [replace(SPEC, **change).hash for change in ({"row": "patch_lc"}, {"target": "duke"}, {"seed": 1})]
-    assert len({before, *others}) == 4
+    changes = ({"row": "patch_lc"}, {"target": "duke"}, {"seed": 1}, {"world": 1})
+    assert len({before, *(replace(SPEC, **change).hash for change in changes)}) == 5
+
+
+def test_source_adaptation_and_world_are_three_numbers():
+    """A name, a folder and a source model for each; the adaptation's is the source's unless it is given."""
+    assert SPEC.adapt_seed == 0 and Spec("paul", "market", 3, "smoke").adapt_seed == 3
+    again, other = replace(SPEC, adapt_seed=1), replace(SPEC, world=2)
+    assert again.source() == SPEC.source() != other.source() and again.hash == SPEC.hash
+    assert again.name == f"paul--market--s0a1--{SPEC.hash[:8]}"
+    paths = [Places().record(spec) for spec in (SPEC, again, other)]
+    assert len(set(paths)) == 3 and paths[2].parent.name == "smoke-w2"
+    assert other.at.folders == {role: f"smoke-w2/{role}" for role in ("source", "market", "duke")}
+    with pytest.raises(ValueError, match="profile paper has no world 1: its sets are not rendered"):
+        specs_of("table1", "paper", [0], worlds=[1])
+    for world in (1, 12):
+        assert world_of(population("mini", world)) == ("mini", world)
+    assert world_of("mini") == ("mini", 0) and population("mini", 0) == "mini"
+
+
+def test_adaptation_seeds_multiply_the_rows_that_draw_after_the_source_stage():
+    found = specs_of("table1", "smoke", [0, 1], adapt_seeds=[4, 5], worlds=[0, 1])
+    found += specs_of("table3", "smoke", [0, 1], ["market"], ["patch_direct"], adapt_seeds=[4, 5])
+    seeds = {row: [] for row in ("lomo", "bow", "pul", "paul", "patch_direct")}
+    for spec in found:
+        seeds[spec.row].append((spec.world, spec.seed, spec.adapt_seed))
+    trained = [(world, seed, own) for world in (0, 1) for seed in (0, 1) for own in (4, 5)]
+    assert seeds["paul"] == seeds["pul"] == trained
+    assert seeds["bow"] == [(world, seed, seed) for world in (0, 1) for seed in (0, 1)]
+    assert seeds["lomo"] == [(0, 0, 0), (1, 0, 0)] and seeds["patch_direct"] == [(0, 0, 0), (0, 1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -182,6 +211,8 @@ def test_a_record_holds_every_field(finished):
         "row",
         "target",
         "seed",
+        "adapt_seed",
+        "world",
         "profile",
         "weights",
         "spec",
@@ -399,7 +430,7 @@ def test_other_libraries_and_sources_are_noted_and_make_nothing_outdated(finishe
 def test_a_record_of_what_is_no_more_is_outdated(finished):
     record, _ = finished
     for change in ({"row": "patch_what"}, {"target": "../../etc"}, {"profile": "maxi"}):
-        assert records.outdated({**record, **change}) == "a row, profile or target that is no more"
+        assert records.outdated({**record, **change}) == "a row, profile, target or world that is no more"
 
 
 # --- executors and neighbours ---

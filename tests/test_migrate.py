@@ -1,63 +1,63 @@
-"""Records of the earlier layout: rewritten without touching what was measured, or refused by name."""
+"""Records from before options were added: rewritten without touching what was measured, or refused by name."""
 
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 
+from paul.experiments import migrate as module
 from paul.experiments.migrate import migrate
 from paul.experiments.records import outdated
 from paul.experiments.specs import Places, Spec
 
 ROOT = Path(__file__).parents[1]
-RUNS = {
-    "paul": lambda data: {**stage(data), "adabn": False, "adapt": data["options"]},
-    "patch_adabn": lambda data: {**stage(data), "adabn": True, "adapt": None},
-    "patch_direct": lambda data: {**stage(data), "adabn": False, "adapt": None},
-    "pul": lambda data: {key: data[key] for key in ("method", "source", "target", "options")},
-    "lomo": lambda data: {key: data[key] for key in ("method", "target", "options")},
-}
+ROWS = ("paul", "patch_adabn", "patch_direct", "pul", "lomo")
 
 
-def stage(data):
-    return {key: data[key] for key in ("source", "target", "freeze_pgn")}
-
-
-def earlier(row, **changes):
-    """A record as it was written before."""
+def earlier(row):
+    """A record as it was written when there was one seed, and fewer options."""
+    spec = Spec(row, "market", 0, "mini")
+    said = deepcopy(spec.data())
+    for part, values in module.BEFORE.items():
+        known = {"network": said.get("source", {}).get("network"), "pretrain": said.get("source", {}).get("pretrain")}
+        known[said["method"]] = said["options"]
+        for name in values if known.get(part) is not None else ():
+            assert known[part].pop(name) == values[name], "the profile's value is another than the one before"
     return {
         "row": row,
-        "tables": ["table3"],
         "target": "market",
         "seed": 0,
         "profile": "mini",
-        "spec": RUNS[row](Spec(row, "market", 0, "mini").data()),
+        "weights": None,
+        "spec": said,
         "spec_hash": "0123456789abcdef",
+        "numerics": spec.numerics,
         "metrics": {"rank1": 12.345678901234567},
         "code": "fedcba9876543210",
         "curve": [{"loss": 0.1}],
         "data": {"target": "d"},
-        **changes,
     }
 
 
 @pytest.fixture
 def results(tmp_path):
     (tmp_path / "runs/mini").mkdir(parents=True)
-    for row in RUNS:
+    for row in ROWS:
         (tmp_path / f"runs/mini/{row}--market--s0--01234567.json").write_text(json.dumps(earlier(row)))
     return tmp_path
 
 
 def test_every_kind_of_record_becomes_current_and_keeps_what_was_measured(results):
     written = migrate(str(results))
-    assert sorted(written) == sorted((results / "runs/mini").iterdir()) and len(written) == len(RUNS)
-    for row in RUNS:
+    assert sorted(written) == sorted((results / "runs/mini").iterdir()) and len(written) == len(ROWS)
+    for row in ROWS:
         spec, before = Spec(row, "market", 0, "mini"), earlier(row)
         record = json.loads(Places(results=str(results)).record(spec).read_text())
         assert not outdated(record) and record["spec"] == spec.data()
+        assert (record["adapt_seed"], record["world"]) == (0, 0)
         assert {name: record[name] for name in ("metrics", "code", "curve", "data")} == {
             name: before[name] for name in ("metrics", "code", "curve", "data")
         }
@@ -65,16 +65,25 @@ def test_every_kind_of_record_becomes_current_and_keeps_what_was_measured(result
     assert migrate(str(results)) == [] and {path: path.read_bytes() for path in written} == before
 
 
-def test_one_that_is_of_other_options_stops_all(results):
+@pytest.mark.parametrize("change", [{"spec": {"options": {"s": 77.0}}}, {"numerics": {"source": 0}}])
+def test_one_that_is_of_another_run_stops_all(results, change):
     before = {path: path.read_bytes() for path in (results / "runs/mini").iterdir()}
     other = earlier("paul")
-    other["spec"]["adapt"] = {**other["spec"]["adapt"], "s": 77.0}
+    if "spec" in change:
+        other["spec"]["options"] |= change["spec"]["options"]
+    else:
+        other |= change
     path = results / "runs/mini/paul--market--s0--01234567.json"
     path.write_text(json.dumps(other))
     before[path] = path.read_bytes()
     with pytest.raises(ValueError, match=r"paul--market--s0--01234567.json: its options are not today's"):
         migrate(str(results))
     assert {path: path.read_bytes() for path in (results / "runs/mini").iterdir()} == before
+
+
+def test_the_command_refuses_in_one_line(results):
+    other = earlier("paul")
+    (results / "runs/mini/paul--market--s0--01234567.json").write_text(json.dumps({**other, "numerics": {}}))
     done = subprocess.run(
         [sys.executable, "-m", "paul.experiments.migrate", str(results)], capture_output=True, text=True, cwd=ROOT
     )

@@ -228,3 +228,10 @@ def test_the_plan_comes_first_and_missing_sets_stop_the_run(tmp_path, capsys):
     assert not (tmp_path / "results").exists() and not (tmp_path / "models").exists()
     assert cli.main([*arguments, "--plan"]) == 0
     assert f"missing: {tmp_path}/sets/msmt17: python -m data_prep msmt17" in capsys.readouterr().out
+
+
+def test_a_worlds_sets_are_planned_and_missed_by_their_own_names(tmp_path):
+    assert images_of(str(tmp_path / "mini-w3/market")) == images_of(str(tmp_path / "mini/market")) != {}
+    found = plan.plan(specs_of("table3", "mini", [0], rows=["paul"], worlds=[3]), Places(str(tmp_path), str(tmp_path)))
+    with pytest.raises(FileNotFoundError, match=r"mini-w3/market.*data_prep synthetic --profile mini --world 3 --out"):
+        found.refuse_missing(str(tmp_path))

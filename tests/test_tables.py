@@ -25,6 +25,7 @@ from paul.report.tables import (
     ordering,
     places_of_methods,
     readable,
+    rerun_command,
     table_text,
     write_tables,
 )
@@ -212,6 +213,16 @@ def test_ledger_has_31_entries_whose_knobs_and_queries_exist():
         effect = entry.get("effect", {})
         assert set(effect.get("rows", [])) | {effect.get("row", "paul")} <= set(ROWS)
         assert set(effect.get("metrics", [])) | {effect.get("metric", "rank1")} <= set(METRICS)
+
+
+def test_the_command_of_a_line_names_seeds_and_worlds_that_are_not_the_usual():
+    runs = runs_frame([record("paul", "market", seed) for seed in (0, 1)])
+    assert rerun_command("table3", runs).endswith("--rows paul --targets market --seeds 0,1")
+    more = [{**record("paul", "market", 0), "adapt_seed": own, "world": 2} for own in (0, 1)]
+    command = rerun_command("table3", runs_frame(more))
+    assert command.endswith("--targets market --seeds 0 --adapt-seeds 0,1 --worlds 2")
+    text = table_text("table3", runs_frame(more), "mini-w2", PAPER)
+    assert "Several adaptations from one source model count as one value" in text
 
 
 def test_ledger_effects_are_paired_differences():

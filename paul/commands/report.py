@@ -12,7 +12,7 @@ HELP = "write results/tables and claims.json from the run records"
 
 def options(command) -> None:
     """Of the command line."""
-    command.add_argument("--profile", help="one profile; all that have runs by default")
+    command.add_argument("--profile", help="one profile, mini-w3 for its world 3; all that have runs by default")
     command.add_argument("--results", default="results")
     command.add_argument("--data", default="data", help="runs on other sets than those there are marked as outdated")
     command.add_argument(
@@ -22,23 +22,24 @@ def options(command) -> None:
 
 
 def run(args) -> None:
-    write(args.results, book_of(args), args.data, args.profile)
+    write(args.results, book_of(args), args.data, [args.profile] if args.profile else None)
     if args.seal:
         from paul.report.seal import seal
 
         print(seal(args.results))
 
 
-def write(results: str, book: Path, data: str, profile: str | None) -> None:
-    """Tables and verdicts of a profile, or of all; what is odd about the records goes to stderr."""
+def write(results: str, book: Path, data: str, profiles: list[str] | None) -> None:
+    """Tables and verdicts of these profiles (mini-w3: of a world), or of all; what is odd about the records goes to
+    stderr."""
     from paul.experiments.records import made_with, read_records
     from paul.report.claims import write_claims
     from paul.report.seal import differences
     from paul.report.tables import write_tables
 
-    for line in differences(results, profile):
+    for line in [line for name in profiles or [None] for line in differences(results, name)]:
         print(line, file=sys.stderr)
-    profiles = [profile] if profile else [folder.name for folder in sorted((Path(results) / "runs").glob("*"))]
+    profiles = profiles or [folder.name for folder in sorted((Path(results) / "runs").glob("*"))]
     for name in profiles:
         for path in write_tables(results, name, book / "paper", data):
             print(path)

@@ -18,6 +18,10 @@ def options(command) -> None:
     study(command)
     judging(command)
     command.add_argument("--seeds", default="0-2", help="source seeds: 0-2 or 0,3")
+    command.add_argument(
+        "--adapt-seeds", help="seeds of the adaptations from each source model: 0-1; by default the source's own"
+    )
+    command.add_argument("--worlds", default="0", help="whose people, by number: 0 (development), 1-3")
     command.add_argument("--targets", help="market,duke; all by default")
     command.add_argument("--rows", help="some rows only, e.g. patch_direct,paul")
     command.add_argument("--fresh", action="store_true", help="compute again what other code or data left behind")
@@ -47,6 +51,7 @@ def options(command) -> None:
 
 
 def run(args) -> None:
+    from paul.data.worlds import population
     from paul.experiments.plan import plan
     from paul.experiments.profiles import profile
     from paul.experiments.runner import needs_computing, run_all, workers_for
@@ -55,11 +60,13 @@ def run(args) -> None:
     targets = args.targets.split(",") if args.targets else None
     rows = args.rows.split(",") if args.rows else None
     places = Places(args.data, args.results, args.models, args.device, args.weights)
+    seeds, worlds = seeds_of(args.seeds), seeds_of(args.worlds, "worlds")
+    adapt_seeds = seeds_of(args.adapt_seeds, "adapt-seeds") if args.adapt_seeds else None
     specs = list(
         dict.fromkeys(
             spec
             for table in args.tables
-            for spec in specs_of(table, args.profile, seeds_of(args.seeds), targets, rows, args.weights)
+            for spec in specs_of(table, args.profile, seeds, targets, rows, args.weights, adapt_seeds, worlds)
         )
     )
     if args.task is not None:
@@ -89,7 +96,7 @@ def run(args) -> None:
         executor = workers_for(todo, args.workers, args.device)
     with executor as running:
         run_all(specs, running, places, args.fresh)
-    return write(args.results, book_of(args), args.data, args.profile)
+    return write(args.results, book_of(args), args.data, [population(args.profile, world) for world in worlds])
 
 
 def _task(args, specs, places) -> None:
@@ -118,6 +125,8 @@ def _slurm(args, specs, todo, places) -> None:
         args.profile,
         "--seeds",
         args.seeds,
+        "--worlds",
+        args.worlds,
         "--data",
         places.data,
         "--results",
@@ -125,9 +134,9 @@ def _slurm(args, specs, todo, places) -> None:
         "--models",
         places.models,
     ]
-    for name in ("targets", "rows", "device", "weights"):
+    for name in ("adapt_seeds", "targets", "rows", "device", "weights"):
         value = getattr(places if name == "weights" else args, name)
-        words += [f"--{name}", value] if value else []
+        words += [f"--{name.replace('_', '-')}", value] if value else []
     words += ["--fresh"] if args.fresh else []
     print("\n".join(slurm_scripts(specs, todo, words, args.scripts, shlex.split(args.sbatch))))
     book = shlex.quote(str(Path(args.book).absolute()))

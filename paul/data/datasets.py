@@ -12,20 +12,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from paul.data.worlds import RENDERED, world_of
+
 COLUMNS = ("file", "split", "person_id", "camera_id")
 SPLITS = ("train", "query", "gallery", "val_query", "val_gallery")
 JUNK, DISTRACTOR = -1, 0
 CHUNK = 2**16  # rows at a time where each becomes a Python object
 LARGEST = 2**53  # whole numbers beyond are not told apart once a table has read them as floating-point ones
-RENDERED, REAL = ("smoke", "mini", "gpu"), ("market1501", "dukemtmc", "msmt17")
+REAL = ("market1501", "dukemtmc", "msmt17")
 
 
 def how_to_make(folder: str | Path) -> str:
     """The command that prepares a set, by its folder's name: data/market1501, data/mini/duke, data/my_crops."""
     folder = Path(folder)
     out, name = folder.parent, folder.name
-    if name in ("source", "market", "duke") and out.name in RENDERED:
-        return f"python -m data_prep synthetic --profile {out.name} --out {out.parent}"
+    profile, world = world_of(out.name)
+    if name in ("source", "market", "duke") and profile in RENDERED:
+        words = f"--profile {profile}" + (f" --world {world}" if world else "")
+        return f"python -m data_prep synthetic {words} --out {out.parent}"
     if name.startswith("cuhk03"):
         return f"python -m data_prep cuhk03 --raw ARCHIVE_OR_FOLDER --splits FOLDER_OF_SPLIT_FILES --out {out}"
     if name in REAL:

@@ -57,8 +57,8 @@ def memory_bytes(options: AdaptOptions, network: PatchNetOptions, images: int) -
 
 
 METHODS = {
-    "direct": Method(NoOptions, direct),
-    "adabn": Method(NoOptions, adabn, passes=lambda options, images: images),
+    "direct": Method(NoOptions, direct, draws=False),
+    "adabn": Method(NoOptions, adabn, draws=False, passes=lambda options, images: images),
     "paul": Method(
         AdaptOptions,
         target_stage,

@@ -11,6 +11,7 @@ import torch
 from paul.backbones import build_backbone
 from paul.data.datasets import ReidDataset, how_to_make
 from paul.data.pixels import FOLDER, free_memory
+from paul.data.worlds import world_of
 from paul.engine.device import pick_device
 from paul.experiments import provenance
 from paul.experiments.costs import Cost, cost_of
@@ -51,7 +52,7 @@ def images_of(folder: str) -> dict[str, int]:
         return {name: int(count) for name, count in frame["split"].value_counts().items()}
     except FileNotFoundError:
         path = Path(folder)
-        return EXPECTED.get(f"{path.parent.name}/{path.name}") or EXPECTED.get(path.name, {})
+        return EXPECTED.get(f"{world_of(path.parent.name)[0]}/{path.name}") or EXPECTED.get(path.name, {})
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def plan(specs: list[Spec], places: Places = Places()) -> Plan:
         for key in (*(["source"] if spec.method.needs_source else []), spec.target)
     )
     device = pick_device(places.device)
-    found = [record for name in {spec.profile for spec in specs} for record in read_records(places.results, name)]
+    found = [record for name in {spec.population for spec in specs} for record in read_records(places.results, name)]
     rates = measured_rates(found, places.data, device)
     # a network that wants a GPU is planned for one, wherever the plan is made
     large = any(spec.at.network.backbone != "small" for spec in specs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 
+from paul.data.worlds import RENDERED, population
 from paul.options import AdaptOptions, PatchNetOptions, PretrainOptions
 
 
@@ -36,6 +37,19 @@ class Profile:
     @property
     def targets(self) -> list[str]:
         return [name for name in self.folders if name != "source"]
+
+    def in_world(self, world: int) -> Profile:
+        """The same study on another world's people.
+
+        Raises:
+            ValueError: a world other than 0 of sets that nobody renders; a negative number.
+        """
+        if not world:
+            return self
+        if self.name not in RENDERED:
+            raise ValueError(f"profile {self.name} has no world {world}: its sets are not rendered")
+        home = population(self.name, world)
+        return replace(self, folders={role: f"{home}/{path.split('/')[1]}" for role, path in self.folders.items()})
 
     def adapt_options(self, target: str) -> AdaptOptions:
         """The target stage's options on one target."""

@@ -10,11 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from paul.data.datasets import ReidDataset
+from paul.data.worlds import population
 from paul.engine.files import write_atomically
 from paul.experiments.profiles import PROFILES
 from paul.experiments.provenance import versions
 from paul.experiments.rows import ROWS
-from paul.experiments.specs import Places, Spec
+from paul.experiments.specs import Places, Spec, name_of_run
 
 
 def write_record(path: Path, record: dict) -> None:
@@ -23,16 +24,31 @@ def write_record(path: Path, record: dict) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+def numbers_of(record: dict) -> tuple[int, int, int]:
+    """Source seed, adaptation seed and world of a record; one that was written before they were told apart has its
+    source seed for both, and world 0.
+
+    Raises:
+        ValueError: one of them is no number.
+    """
+    seed = record.get("seed")
+    numbers = seed, record.get("adapt_seed", seed), record.get("world", 0)
+    if not all(type(number) is int and 0 <= number < 2**31 for number in numbers):
+        raise ValueError(f"seed, adapt_seed and world must be numbers from 0, got {numbers}")
+    return numbers
+
+
 def name_of(record: dict) -> str:
     """The file below results/runs that a record's own fields name, as `Places.record` gives it for its run.
 
     Raises:
         ValueError: a field of the name is missing or of another type.
     """
-    row, target, seed, profile, found = (record.get(key) for key in ("row", "target", "seed", "profile", "spec_hash"))
-    if type(seed) is not int or not all(isinstance(word, str) for word in (row, target, profile, found)):
+    row, target, profile, found = (record.get(key) for key in ("row", "target", "profile", "spec_hash"))
+    seed, adapt_seed, world = numbers_of(record)
+    if not all(isinstance(word, str) for word in (row, target, profile, found)):
         raise ValueError("it does not say row, target, seed, profile and spec_hash")
-    return f"{profile}/{row}--{target}--s{seed}--{found[:8]}.json"
+    return f"{population(profile, world)}/{name_of_run(row, target, seed, adapt_seed, found)}.json"
 
 
 def read_record(path: Path) -> dict | None:
@@ -46,6 +62,8 @@ def read_record(path: Path) -> dict | None:
 
 def read_records(results_dir, profile: str) -> list[dict]:
     """Every readable record under results_dir/runs/profile, each with its `file`; the others are named in a warning.
+
+    A world other than 0 has a folder of its own, such as mini-w3 (`paul.data.worlds.population`).
 
     A record whose file has another name than its fields give (`name_of`) is a copy, or was edited: it is left out too,
     so that no two files can hold the same run.
@@ -92,14 +110,19 @@ def fingerprints(spec: Spec, places: Places) -> dict[str, str]:
 
 
 def spec_of(record: dict) -> Spec | None:
-    """The run that a record says it is of; None when today's code knows no such row, profile or target."""
-    row, name, target, seed, weights = (record.get(key) for key in ("row", "profile", "target", "seed", "weights"))
+    """The run that a record says it is of; None when today's code knows no such row, profile, target or world."""
+    row, name, target, weights = (record.get(key) for key in ("row", "profile", "target", "weights"))
     words = [word for word in (row, name, target, weights) if word is not None]
-    if type(seed) is not int or not all(isinstance(word, str) for word in words):
+    if not all(isinstance(word, str) for word in words):
         return None
     if row not in ROWS or name not in PROFILES or target not in PROFILES[name].targets:
         return None
-    return Spec(row, target, seed, name, weights)
+    try:
+        seed, adapt_seed, world = numbers_of(record)
+        PROFILES[name].in_world(world)
+    except ValueError:
+        return None
+    return Spec(row, target, seed, name, weights, adapt_seed, world)
 
 
 def outdated(record: dict, places: Places | None = None) -> str:
@@ -110,7 +133,7 @@ def outdated(record: dict, places: Places | None = None) -> str:
     """
     spec = spec_of(record)
     if spec is None:
-        return "a row, profile or target that is no more"
+        return "a row, profile, target or world that is no more"
     if record.get("numerics") != spec.numerics:
         return "other arithmetic"
     if record.get("spec_hash") != spec.hash:

@@ -45,14 +45,14 @@ def source_folder(spec: Spec, places: Places = Places()) -> Path:
     """Where a run's source model is trained: its options, its arithmetic and the data set decide."""
     dataset = ReidDataset.load(_folder(spec, "source", places))
     key = digest({**spec.source(), "numerics": spec.numerics["source"], "fingerprint": dataset.fingerprint})
-    return Path(places.models) / spec.profile / f"source--s{spec.seed}--{key[:8]}"
+    return Path(places.models) / spec.population / f"source--s{spec.seed}--{key[:8]}"
 
 
 def target_folder(spec: Spec, places: Places = Places()) -> Path:
     """Where a run's own method trains."""
     numerics = {name: spec.numerics[name] for name in spec.numerics if name != "evaluation"}
-    key = digest({**spec.data(), "seed": spec.seed, "numerics": numerics, "data": fingerprints(spec, places)})
-    return Path(places.models) / spec.profile / f"{spec.name}--{key[:8]}"
+    key = digest({**spec.data(), "seed": spec.adapt_seed, "numerics": numerics, "data": fingerprints(spec, places)})
+    return Path(places.models) / spec.population / f"{spec.name}--{key[:8]}"
 
 
 def _once_free(folder: Path, train):
@@ -119,7 +119,7 @@ def outcome_of(spec: Spec, source: PatchNet | None, places: Places = Places()) -
         lambda size: _pixels(target, "train", tuple(size)),
         spec.at.image_size,
         source,
-        spec.seed,
+        spec.adapt_seed,
         target_folder(spec, places),
         places.device,
     )
@@ -222,6 +222,8 @@ def run_one(spec: Spec, places: Places = Places(), fresh: bool = False) -> dict:
         "row": spec.row,
         "target": spec.target,
         "seed": spec.seed,
+        "adapt_seed": spec.adapt_seed,
+        "world": spec.world,
         "profile": spec.profile,
         "weights": spec.weights,
         "spec": spec.data(),
@@ -346,6 +348,8 @@ def run_table(
     device: str | None = None,
     fresh: bool = False,
     weights: str | None = None,
+    adapt_seeds: str | None = None,
+    worlds: str = "0",
 ) -> list[dict]:
     """All records of one of the paper's tables: loaded where they are, computed where they are missing.
 
@@ -356,11 +360,14 @@ def run_table(
         workers: processes on a CPU; a GPU takes one run at a time.
         device, fresh: see `run_one`.
         weights: a file of backbone weights in place of the profile's.
+        adapt_seeds: of adaptations from each source model; the source seed by default.
+        worlds: whose people, as seeds are given; 0 is for development.
 
     Raises:
-        ValueError: an unknown table, profile, target or row.
+        ValueError: an unknown table, profile, target, row or world.
     """
-    specs = specs_of(table, profile, seeds_of(seeds), targets, rows, weights)
+    own = seeds_of(adapt_seeds, "adapt_seeds") if adapt_seeds else None
+    specs = specs_of(table, profile, seeds_of(seeds), targets, rows, weights, own, seeds_of(worlds, "worlds"))
     places = Places(data_dir, results_dir, models_dir, device, weights)
     todo = [spec for spec in specs if needs_computing(spec, places, fresh)]
     with workers_for(todo, workers, device) as executor:

@@ -1,13 +1,16 @@
-"""A run named by its row, target, seed and profile; everything that decides its numbers; and where its files go."""
+"""A run named by row, target, profile and three seeds; everything that decides its numbers; and where its files go."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from paul.data.worlds import population
 from paul.experiments.methods import METHODS
 from paul.experiments.profiles import Profile, profile
 from paul.experiments.provenance import digest
@@ -24,11 +27,20 @@ def plain(options) -> dict:
     return json.loads(json.dumps(asdict(options)))
 
 
+def name_of_run(row: str, target: str, seed: int, adapt_seed: int, hash: str) -> str:
+    """For files and folders: "paul--market--s0--<hash>", or s0a1 where source and adaptation have different seeds."""
+    own = f"a{adapt_seed}" if adapt_seed != seed else ""
+    return f"{row}--{target}--s{seed}{own}--{hash[:8]}"
+
+
 @dataclass(frozen=True)
 class Spec:
-    """One run: a row on a target, from a source seed, at a profile.
+    """One run: a row on a target of a world, from a source seed and with one of its own, at a profile.
 
     Attributes:
+        seed: of the source model.
+        adapt_seed: of whatever the method draws; the source seed by default.
+        world: the number that the people were drawn with, 0 for development (see `paul.data.worlds`).
         weights: the content of the weights that the backbone starts from, where it isn't the profile's (see
             `paul.weights.content_of`); the file itself is a matter of `Places`.
     """
@@ -38,11 +50,22 @@ class Spec:
     seed: int
     profile: str
     weights: str | None = None
+    adapt_seed: int | None = None
+    world: int = 0
+
+    def __post_init__(self):
+        if self.adapt_seed is None:
+            object.__setattr__(self, "adapt_seed", self.seed)
 
     @property
     def at(self) -> Profile:
-        """Its profile."""
-        return profile(self.profile)
+        """Its profile, on the people of its world."""
+        return profile(self.profile).in_world(self.world)
+
+    @property
+    def population(self) -> str:
+        """The folder below which everything of its profile and world stands."""
+        return population(self.profile, self.world)
 
     @property
     def entry(self) -> Row:
@@ -108,7 +131,7 @@ class Spec:
     @property
     def name(self) -> str:
         """For files and folders."""
-        return f"{self.row}--{self.target}--s{self.seed}--{self.hash[:8]}"
+        return name_of_run(self.row, self.target, self.seed, self.adapt_seed, self.hash)
 
 
 @dataclass(frozen=True)
@@ -129,21 +152,21 @@ class Places:
 
     def record(self, spec: Spec) -> Path:
         """The file of a run's record."""
-        return Path(self.results) / "runs" / spec.profile / f"{spec.name}.json"
+        return Path(self.results) / "runs" / spec.population / f"{spec.name}.json"
 
 
-def seeds_of(text: str) -> list[int]:
-    """ "0-2" or "0,3,5" -> seeds.
+def seeds_of(text: str, what: str = "seeds") -> list[int]:
+    """ "0-2" or "0,3,5" -> seeds, or worlds; `what` they are called in an error.
 
     Raises:
         ValueError: anything else.
     """
     parts = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in str(text).split(",")]
     if not all(parts):
-        raise ValueError(f"seeds must look like 0-2 or 0,3,5, got {text!r}")
+        raise ValueError(f"{what} must look like 0-2 or 0,3,5, got {text!r}")
     seeds = [seed for part in parts for seed in range(int(part[1]), int(part[2] or part[1]) + 1)]
     if not seeds:
-        raise ValueError(f"seeds {text!r} name no seed")
+        raise ValueError(f"{what} {text!r} name none")
     return seeds
 
 
@@ -154,19 +177,24 @@ def specs_of(
     targets: list[str] | None = None,
     rows: list[str] | None = None,
     weights: str | None = None,
+    adapt_seeds: list[int] | None = None,
+    worlds: Sequence[int] = (0,),
 ) -> list[Spec]:
-    """The runs of one table; a row without chance has one, filed under seed 0.
+    """The runs of one table: every world with every source seed, and for a row that trains from a source model every
+    adaptation seed, by default the source seed itself. A row without chance has one run a world, filed under seed 0.
 
     `weights` is a file for backbones to start from; one with the profile's own content changes no run.
 
     Raises:
-        ValueError: an unknown table, target or row.
+        ValueError: an unknown table, target or row; a world of sets that nobody renders.
     """
     from paul.weights import content_of
 
     if table not in TABLES:
         raise ValueError(f"unknown table {table!r}; there are {', '.join(TABLES)}")
     p, of = profile(profile_name), TABLES[table]
+    for world in worlds:
+        p.in_world(world)
     possible = [target for target in p.targets if of.target in (None, target)]
     for chosen, known, kind in ((targets, p.targets, "target"), (rows, of.lines, "row")):
         unknown = set(chosen or ()) - set(known)
@@ -175,12 +203,14 @@ def specs_of(
     content = content_of(p.network.backbone, weights)
     content = None if content == p.weights else content
     found = []
-    for seed in seeds:
-        for row in (name for name in of.lines if rows is None or name in rows):
-            method = METHODS[ROWS[row].method]
-            found += [
-                Spec(row, target, seed if method.seeded else 0, profile_name, content if method.needs_source else None)
-                for target in possible
-                if targets is None or target in targets
-            ]
+    for world, seed, row in product(worlds, seeds, (name for name in of.lines if rows is None or name in rows)):
+        method = METHODS[ROWS[row].method]
+        source_seed = seed if method.seeded else 0
+        own = adapt_seeds if adapt_seeds and method.needs_source and method.draws else [source_seed]
+        found += [
+            Spec(row, target, source_seed, profile_name, content if method.needs_source else None, adapt_seed, world)
+            for target in possible
+            if targets is None or target in targets
+            for adapt_seed in own
+        ]
     return list(dict.fromkeys(found))

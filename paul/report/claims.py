@@ -25,6 +25,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from paul.data.worlds import world_of
 from paul.engine.files import write_text
 from paul.experiments.rows import ROWS, TABLES
 from paul.report.contrasts import on_worlds
@@ -279,8 +280,9 @@ def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper) -> dict:
     result = {"id": claim.id, "text": claim.text, "where": claim.where, "profile": profile}
     evidence, reasons = [], []
     for test in claim.tests:
-        profiles = test.get("needs", {}).get("profiles", [profile])
-        if profile not in profiles:
+        name = world_of(profile)[0]
+        profiles = test.get("needs", {}).get("profiles", [name])
+        if name not in profiles:
             reasons.append(f"it can be judged in profile {' or '.join(profiles)} only")
         elif test["kind"] == "not_run":
             reasons.append(test["reason"])

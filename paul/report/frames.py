@@ -1,4 +1,4 @@
-"""Run records as one table: a line per experiment row, target and source seed."""
+"""Run records as one table: a line per experiment row, target, world, source seed and adaptation seed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import warnings
 import pandas as pd
 
 from paul.experiments.methods import METHODS
+from paul.experiments.records import numbers_of
 from paul.experiments.rows import ROWS
 from paul.report.statistics import mean_interval
 
@@ -21,7 +22,7 @@ METRICS = {
     "minp": "mINP",
 }
 TARGETS = {"market": "Market-1501", "duke": "DukeMTMC-reID"}
-KEYS = ["row", "target", "seed"]
+KEYS = ["row", "target", "world", "seed", "adapt_seed"]
 TOLERANCE = 1e-9  # of sums in floating point
 RANKS = ["rank1", "rank5", "rank10", "rank20"]
 
@@ -47,11 +48,12 @@ def flatten(record: dict) -> dict:
 
     A whole record's metrics are finite, those of retrieval within [0, 100] and Rank-k no smaller for a larger k.
     """
-    line = {key: record[key] for key in ["row", "target", "seed", "profile", "spec_hash", "code", "queries"]}
+    line = {key: record[key] for key in ["row", "target", "profile", "spec_hash", "code", "queries"]}
     for key, value in line.items():
-        kind = int if key in ("seed", "queries") else str
+        kind = int if key == "queries" else str
         if type(value) is not kind or (kind is int and not 0 <= value < 2**31):
             raise ValueError(f"{key} is {value!r}")
+    line |= dict(zip(("seed", "adapt_seed", "world"), numbers_of(record)))
     for metric in metrics_of(record["row"]):
         line[metric] = float(record["metrics"][metric])
         if not math.isfinite(line[metric]):
@@ -71,8 +73,8 @@ def runs_frame(records, stale=None) -> pd.DataFrame:
     """Records as a DataFrame: KEYS, the metrics (NaN where a row's method does not declare one), seconds, and `stale`,
     which `stale(record)` answers.
 
-    A record that is not whole is left out with a warning. Of several records of one row, target and seed those that are
-    not stale are kept, equal ones once; ValueError when that still leaves two, because nothing says which one is meant.
+    A record that is not whole is left out with a warning. Of several records of one run those that are not stale are
+    kept, equal ones once; ValueError when that still leaves two, because nothing says which one is meant.
     """
     lines, files = [], []
     for record in records:
@@ -88,21 +90,27 @@ def runs_frame(records, stale=None) -> pd.DataFrame:
     frame = frame[frame["stale"] == current].drop_duplicates()
     doubled = frame[frame.duplicated(KEYS, keep=False)]
     if len(doubled):
-        row, target, seed = doubled.iloc[0][KEYS]
-        both = doubled[(doubled[KEYS] == [row, target, seed]).all(axis=1)]["spec_hash"].sort_values(kind="stable")
+        run = doubled.iloc[0][KEYS]
+        both = doubled[(doubled[KEYS] == run).all(axis=1)]["spec_hash"].sort_values(kind="stable")
         names = ", ".join(f"{name} {files[place]}".strip() for place, name in both.items())
         how = "run with different options" if both.nunique() > 1 else "recorded twice, with different contents"
         raise ValueError(
-            f"row {row}, target {target}, seed {seed} was {how} (spec hashes {names}): "
+            f"{', '.join(f'{key} {value}' for key, value in run.items())} was {how} (spec hashes {names}): "
             "move the records that are not meant out of the results folder"
         )
     return frame.sort_values(KEYS).reset_index(drop=True)
 
 
+def by_seed(runs: pd.DataFrame, metric: str) -> pd.Series:
+    """The metric of one row's runs on one target by source seed: runs from one source model are not independent and
+    count as one, their mean. Where there are several worlds, by world for the same reason."""
+    means = runs.groupby(["world", "seed"])[metric].mean()
+    return means.droplevel("world") if runs["world"].nunique() < 2 else means.groupby("world").mean()
+
+
 def values_by_seed(runs: pd.DataFrame, row: str, target: str, metric: str) -> pd.Series:
-    """One row's metric on one target, indexed by source seed."""
-    chosen = runs[(runs["row"] == row) & (runs["target"] == target)]
-    return chosen.set_index("seed")[metric].sort_index()
+    """`by_seed` of one row and target."""
+    return by_seed(runs[(runs["row"] == row) & (runs["target"] == target)], metric)
 
 
 def paired_differences(runs: pd.DataFrame, a: str, b: str, target: str, metric: str) -> pd.Series:
@@ -110,14 +118,19 @@ def paired_differences(runs: pd.DataFrame, a: str, b: str, target: str, metric: 
     return (values_by_seed(runs, a, target, metric) - values_by_seed(runs, b, target, metric)).dropna()
 
 
+def numbers(column: pd.Series) -> str:
+    """Seeds or worlds as the command line takes them: "0,1,2"."""
+    return ",".join(map(str, sorted(set(column))))
+
+
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
-    """Per row and target: seeds, the mean and 95 % interval of every metric of its own (NaN for others), mean seconds,
-    and whether any is stale."""
+    """Per row and target: n (source seeds, or worlds: see `by_seed`), seeds, the mean and 95 % interval of every metric
+    of its own (NaN for others), mean seconds, and whether any is stale."""
     lines = []
     for (row, target), group in runs.groupby(["row", "target"], sort=False):
-        line = {"row": row, "target": target, "n": len(group), "seeds": ",".join(map(str, sorted(group["seed"])))}
+        line = {"row": row, "target": target, "n": len(by_seed(group, "queries")), "seeds": numbers(group["seed"])}
         for metric in [name for name in metric_labels() if group[name].notna().all()]:
-            interval = mean_interval(group[metric])
+            interval = mean_interval(by_seed(group, metric))
             line |= {metric: interval.mean, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
         line["seconds"] = group["run_seconds"].mean()
         line["pretrain_seconds"] = group["pretrain_seconds"].mean()

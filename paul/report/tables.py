@@ -15,7 +15,16 @@ from paul.engine.files import write_text
 from paul.experiments.records import outdated, read_records
 from paul.experiments.rows import ROWS, TABLES
 from paul.experiments.specs import METHODS, Places
-from paul.report.frames import METRICS, TARGETS, paired_differences, runs_frame, summarise, target_name
+from paul.report.frames import (
+    METRICS,
+    TARGETS,
+    numbers,
+    paired_differences,
+    runs_frame,
+    summarise,
+    target_name,
+    values_by_seed,
+)
 from paul.report.published import PRINTED, printed_rows, published, published_value
 from paul.report.statistics import kendall_tau, mean_interval
 
@@ -41,9 +50,14 @@ def current_runs(results_dir, profile: str, data: str | Path | None = None) -> p
     return runs_frame(read_records(results_dir, profile), partial(is_stale, data=data))
 
 
-def rerun_command(table: str, row: str, target: str, seeds: str, profile: str) -> str:
-    """The command that computes this line of the table again."""
-    return f"paul run {table} --profile {profile} --rows {row} --targets {target} --seeds {seeds}"
+def rerun_command(table: str, runs: pd.DataFrame) -> str:
+    """The command that computes these runs, of one row and target, again."""
+    first = runs.iloc[0]
+    command = f"paul run {table} --profile {first['profile']} --rows {first['row']} --targets {first['target']}"
+    command += f" --seeds {numbers(runs['seed'])}"
+    if (runs["adapt_seed"] != runs["seed"]).any():
+        command += f" --adapt-seeds {numbers(runs['adapt_seed'])}"
+    return command + (f" --worlds {numbers(runs['world'])}" if runs["world"].any() else "")
 
 
 def ablation_table(table: str, runs: pd.DataFrame, profile: str, paper: str | Path) -> pd.DataFrame:
@@ -63,7 +77,7 @@ def ablation_table(table: str, runs: pd.DataFrame, profile: str, paper: str | Pa
             line |= summary.loc[(name, target)].to_dict()
             for metric in PRINTED:
                 line[f"paper_{metric}"] = published_value(table, name, target, metric, paper)
-            line["command"] = rerun_command(table, name, target, line["seeds"], profile)
+            line["command"] = rerun_command(table, runs[(runs["row"] == name) & (runs["target"] == target)])
             lines.append(line)
     columns = ["row", "label", "in_paper", "target", *summary.columns, *(f"paper_{m}" for m in PRINTED)]
     frame = pd.DataFrame(lines, columns=columns + ["command"])
@@ -100,13 +114,13 @@ def ordering(table: str, runs: pd.DataFrame, paper: str | Path) -> pd.DataFrame:
     for target in [name for name in TARGETS if name in set(runs["target"])]:
         for metric in PRINTED:
             pairs = ordered_pairs(table, runs, target, metric, paper)
-            means = runs[runs["target"] == target].groupby("row")[metric].mean()
-            rows = [row for row in printed_rows(table) if row in means.index]
+            rows = [row for row in printed_rows(table) if len(values_by_seed(runs, row, target, metric))]
             theirs = [published_value(table, row, target, metric, paper) for row in rows]
+            ours = [values_by_seed(runs, row, target, metric).mean() for row in rows]
             line = {"target": target, "metric": metric, "rows": len(rows), "pairs": len(pairs)}
             line["same_order"] = int((pairs["ours"] > 0).sum())
             line |= {name: int((pairs["outcome"] == name).sum()) for name in ["agrees", "disagrees", "undecided"]}
-            lines.append({**line, "kendall_tau": kendall_tau(theirs, [means[row] for row in rows])})
+            lines.append({**line, "kendall_tau": kendall_tau(theirs, ours)})
     columns = ["target", "metric", "rows", "pairs", "same_order", "agrees", "disagrees", "undecided", "kendall_tau"]
     return pd.DataFrame(lines, columns=columns)
 
@@ -146,12 +160,13 @@ def places_of_methods(table: str, runs: pd.DataFrame, paper: str | Path) -> pd.D
     these methods. attrs["kendall_tau"] holds tau per metric, NaN below two methods.
     """
     cited = published(table, paper).set_index("method")
-    means = runs[runs["target"] == TABLES[table].target].groupby("row")[list(PRINTED)].mean()
-    rows = [row for row in TABLES[table].lines if row in means.index]
+    target = TABLES[table].target
+    rows = [row for row in TABLES[table].lines if len(values_by_seed(runs, row, target, "rank1"))]
     names = [TABLES[table].lines[row] for row in rows]
     frame = pd.DataFrame({"row": rows, "method": names})
     for metric, printed in PRINTED.items():
-        theirs, ours = cited.loc[names, printed].to_numpy(), means.loc[rows, metric].to_numpy()
+        theirs = cited.loc[names, printed].to_numpy()
+        ours = [values_by_seed(runs, row, target, metric).mean() for row in rows]
         for name, values in (("paper", theirs), ("here", ours)):
             places = pd.Series(values).rank(ascending=False, method="min").astype("Int64")
             frame[f"place_{name}_{metric}"] = places
@@ -221,6 +236,8 @@ def table_text(table: str, runs: pd.DataFrame, profile: str, paper: str | Path) 
     else:
         text += f"Ours is on the people of profile {profile}: compare orderings with the paper, never values.\n"
     text += "Ours: mean over source seeds and its 95 % Student-t interval. In %. The paper's mAP is the trapezoid's.\n"
+    if (runs.groupby(["row", "target", "world", "seed"]).size() > 1).any():
+        text += "Several adaptations from one source model count as one value, their mean.\n"
     if compares_methods(table):
         *most, last = TABLES[table].lines.values()
         text += f"Run here on the same images by the same protocol: {', '.join(most)} and {last}. "

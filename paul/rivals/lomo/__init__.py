@@ -40,4 +40,4 @@ def train(task: Task) -> Outcome:
     return Outcome(lambda pixels: describe(pixels.images, task.options), task.options.size)
 
 
-METHOD = Method(LomoOptions, train, needs_source=False, seeded=False)
+METHOD = Method(LomoOptions, train, needs_source=False, draws=False)
