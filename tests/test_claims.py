@@ -93,21 +93,6 @@ def test_differences_are_paired_by_seed():
     assert paired_differences(runs, "a", "b", "market", "rank1").to_dict() == {0: 2, 2: 5}
 
 
-@pytest.mark.parametrize(
-    "bounds, limits, outcome",
-    [
-        ((0.1, 2), (0, math.inf), "holds"),
-        ((0, 2), (0, math.inf), "open"),
-        ((-2, -0.1), (0, math.inf), "fails"),
-        ((-2, 0), (0, math.inf), "open"),
-        ((4.1, 9), (4, math.inf), "holds"),
-        ((1, 3), (4, math.inf), "fails"),
-        ((-3, 3), (-4, 4), "holds"),
-        ((-5, 3), (-4, 4), "open"),
-        ((5, 6), (-4, 4), "fails"),
-        ((-6, -5), (-4, 4), "fails"),
-    ],
-)
 def test_adaptations_of_one_source_model_count_as_one_value():
     found = [{**record("a", seed=s, rank1=r), "adapt_seed": own} for s, own, r in [(0, 0, 50), (0, 1, 54), (1, 1, 56)]]
     runs = runs_frame([*found, record("b", seed=0, rank1=50), record("b", seed=1, rank1=50)])
@@ -125,6 +110,21 @@ def test_where_there_are_several_worlds_each_is_one_value():
     assert summarise(runs).loc[0, ["n", "rank1"]].tolist() == [2, 56]
 
 
+@pytest.mark.parametrize(
+    "bounds, limits, outcome",
+    [
+        ((0.1, 2), (0, math.inf), "holds"),
+        ((0, 2), (0, math.inf), "open"),
+        ((-2, -0.1), (0, math.inf), "fails"),
+        ((-2, 0), (0, math.inf), "open"),
+        ((4.1, 9), (4, math.inf), "holds"),
+        ((1, 3), (4, math.inf), "fails"),
+        ((-3, 3), (-4, 4), "holds"),
+        ((-5, 3), (-4, 4), "open"),
+        ((5, 6), (-4, 4), "fails"),
+        ((-6, -5), (-4, 4), "fails"),
+    ],
+)
 def test_where_an_interval_lies(bounds, limits, outcome):
     assert place_interval(*bounds, *limits) == outcome
 

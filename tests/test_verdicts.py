@@ -1,5 +1,6 @@
 """Verdicts over worlds, on made-up runs: decided by hand, by scipy, and by nothing that was not registered."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +9,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from paul.report.claims import Claim, judge_all, load_claims, verdict_text
+from paul.report.claims import Claim, judge_all, load_claims, verdict_text, write_claims
 from paul.report.contrasts import PRIMARY, contrast_values, contrasts_of
 from paul.report.frames import runs_frame
 from paul.report.published import published_value
-from paul.report.registration import SCOPE, register
+from paul.report.registration import FILE, SCOPE, register, write_registration
 from paul.report.verdicts import decide, judge_worlds
-from tests.test_claims import records
+from paul.report.worlds import folders_of, runs_of_worlds
+from tests.test_claims import records, save
 
 BOOK = Path(__file__).parents[1] / "book"
 WORLDS = 8
@@ -170,12 +172,38 @@ def test_world_0_is_the_verdict_until_registered_worlds_have_run_and_a_remark_th
     before = judge_all([HIGHER], zero, "mini", BOOK / "paper")
     registration = registered(HIGHER)
     assert judge_all([HIGHER], zero, "mini", BOOK / "paper", registration) == before
-    both = pd.concat([zero.assign(world=0, adapt_seed=0), runs(a=0, b=4).assign(rank1=1.0)])
+    both = pd.concat([zero, runs(a=0, b=4).assign(rank1=1.0)])
     (after,) = judge_all([HIGHER], both, "mini", BOOK / "paper", registration)
     assert (before[0]["verdict"], after["verdict"]) == ("supported", "contradicted")
     assert after["development"].startswith("Development, not a verdict: on world 0 supported.")
     assert after["development"] in verdict_text(after)
-    assert judge_all([HIGHER], both, "gpu", BOOK / "paper", registration)[0]["verdict"] == "supported"
+
+
+def test_the_records_of_all_worlds_come_together(tmp_path):
+    for name in ("mini", "mini-w2", "mini-w10", "mini-wide", "gpu"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert folders_of(tmp_path, "mini") == ["mini", "mini-w2", "mini-w10"] and folders_of(tmp_path, "paper") == [
+        "paper"
+    ]
+    book = tmp_path / "book"
+    book.mkdir()
+    shutil.copyfile(BOOK / "claims.toml", book / "claims.toml")
+    claims = [one for one in load_claims(book / "claims.toml") if one.id == "C3"]
+    names = ("patch_direct", "image_direct")
+    write_registration(book / FILE, register(claims, development(*names), "mini", 2, renderer=3))
+    zero = records({"patch_direct": 50, "image_direct": 40})
+    save(tmp_path, *zero)
+    (first,) = [v for v in write_claims(tmp_path, book / "claims.toml", BOOK / "paper")["mini"] if v["id"] == "C3"]
+    assert first["verdict"] == "supported" and "scope" not in first
+    for world in (1, 2, 10):  # the last was not registered
+        found = records({"patch_direct": 40 - world, "image_direct": 50}, seeds=[0])
+        save(tmp_path, *({**one, "world": world} for one in found))
+    assert sorted(set(runs_of_worlds(tmp_path, "mini")["world"])) == [0, 1, 2, 10]
+    verdicts = write_claims(tmp_path, book / "claims.toml", BOOK / "paper")
+    (second,) = [v for v in verdicts["mini"] if v["id"] == "C3"]
+    assert second["verdict"] == "contradicted" and second["evidence"][0]["n"] == second["n"] == 2
+    assert "on world 0 supported" in second["development"]
+    assert set(verdicts) == {"gpu", "mini", "mini-w10", "mini-wide"}
 
 
 def test_seeds_are_paired_and_adaptation_seeds_averaged():

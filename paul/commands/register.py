@@ -29,7 +29,7 @@ def run(args) -> int:
     from paul.report.claims import load_claims
     from paul.report.precedence import faults, renderer_of
     from paul.report.registration import FILE, load_registration, register, registration_text, write_registration
-    from paul.report.tables import current_runs
+    from paul.report.worlds import runs_of_worlds
 
     book = book_of(args)
     claims, path = load_claims(book / "claims.toml"), book / FILE
@@ -39,7 +39,7 @@ def run(args) -> int:
         lines = faults(args.results, path, claims)
         print("\n".join(lines) or f"every record of a registered world was made as {path} says, by a later commit")
         return 1 if lines else 0
-    runs = current_runs(args.results, profile(args.profile).name)
+    runs = runs_of_worlds(args.results, profile(args.profile).name)
     registration = register(claims, runs[~runs["stale"]], args.profile, args.worlds, renderer_of(book))
     if args.write:
         write_registration(path, registration)

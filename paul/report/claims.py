@@ -25,16 +25,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from paul.data.worlds import world_of
+from paul.data.worlds import population, world_of
 from paul.engine.files import write_text
 from paul.experiments.rows import ROWS, TABLES
-from paul.report.contrasts import on_worlds
 from paul.report.frames import metric_labels, paired_differences, target_name, values_by_seed
 from paul.report.published import PRINTED, published
 from paul.report.registration import FILE, Registration, load_registration
 from paul.report.statistics import mean_interval
 from paul.report.tables import compares_methods, current_runs
 from paul.report.verdicts import judge_worlds
+from paul.report.worlds import runs_of_worlds
 
 try:
     import tomllib
@@ -316,18 +316,15 @@ def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper) -> dict:
 
 
 def judge_all(claims, runs: pd.DataFrame, profile: str, paper, registration: Registration | None = None) -> list[dict]:
-    """`judge` for every claim, in order, on world 0; once registered worlds have run, their verdict
+    """`judge` for every claim, in order; where `runs` hold registered worlds, their verdict
     (`paul.report.verdicts.judge_worlds`), with what world 0 said as its `development`."""
-    located = on_worlds(runs)
-    verdicts = [judge(claim, located[located["world"] == 0], profile, paper) for claim in claims]
-    if registration is None or profile != registration.profile:
-        return verdicts
-    if not located["world"].isin(registration.worlds).any():
-        return verdicts
-    judged = judge_worlds(claims, located, registration)
+    registered = registration is not None and runs["world"].isin(registration.worlds).any()
+    if not registered or profile != registration.profile:
+        return [judge(claim, runs, profile, paper) for claim in claims]
+    first = [judge(claim, runs[runs["world"] == 0], profile, paper) for claim in claims]
     return [
-        {**verdict, "development": f"Development, not a verdict: on world 0 {first['verdict']}. {first['sentence']}"}
-        for verdict, first in zip(judged, verdicts)
+        {**verdict, "development": f"Development, not a verdict: on world 0 {own['verdict']}. {own['sentence']}"}
+        for verdict, own in zip(judge_worlds(claims, runs, registration), first)
     ]
 
 
@@ -362,6 +359,10 @@ def write_claims(results_dir, claims_path, paper, data=None) -> dict:
     registration = load_registration(Path(claims_path).with_name(FILE))
     folders = sorted(path.name for path in (Path(results_dir) / "runs").glob("*") if path.is_dir())
     found = {profile: current_runs(results_dir, profile, data) for profile in folders}
+    if registration:  # its worlds are judged together, not each by itself
+        together = {population(registration.profile, world) for world in registration.worlds}
+        found = {profile: runs for profile, runs in found.items() if profile not in together}
+        found[registration.profile] = runs_of_worlds(results_dir, registration.profile, data)
     verdicts = {profile: judge_all(claims, runs, profile, paper, registration) for profile, runs in found.items()}
     write_text(Path(results_dir) / "claims.json", json.dumps(verdicts, indent=1, allow_nan=False) + "\n")
     return verdicts

@@ -56,12 +56,6 @@ def contrasts_of(claim) -> list[Contrast]:
     return found
 
 
-def on_worlds(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with the columns world and adapt_seed: those that name none are world 0's, with one seed."""
-    named = {"world": 0, "adapt_seed": runs["seed"]}
-    return runs.assign(**{name: values for name, values in named.items() if name not in runs})
-
-
 def contrast_values(runs: pd.DataFrame, contrast: Contrast) -> pd.Series:
     """The contrast per world and source seed, indexed by both; only where both rows have every target.
 

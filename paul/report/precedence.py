@@ -8,8 +8,8 @@ from functools import cache, partial
 from pathlib import Path
 
 from paul.experiments.provenance import git
-from paul.experiments.records import read_records
 from paul.report.registration import Registration, RegistrationError, load_registration, options_hash, predicate_hash
+from paul.report.worlds import records_of_worlds
 
 
 def renderer_of(folder: Path, commit: str = "") -> int:
@@ -91,7 +91,7 @@ def faults(results, path: Path, claims) -> list[str]:
     why = partial(fault, registration=registration, path=path, registered=registering_commit(path))
     records = [
         record
-        for record in read_records(results, registration.profile)
+        for record in records_of_worlds(results, registration.profile)
         if record.get("world", 0) in registration.worlds
     ]
     return lines + [f"{record['file']} {reason}" for record in records if (reason := why(record))]

@@ -15,7 +15,7 @@ import math
 
 import pandas as pd
 
-from paul.report.contrasts import Contrast, contrast_values, on_worlds
+from paul.report.contrasts import Contrast, contrast_values
 from paul.report.frames import metric_labels, target_name
 from paul.report.registration import Planned, Registration, predicate_hash
 from paul.report.statistics import DIFFERENCES, holm, intersection_union, mean_interval, p_above, p_below
@@ -122,7 +122,6 @@ def judge_worlds(claims, runs: pd.DataFrame, registration: Registration) -> list
     Each verdict has the fields of `paul.report.claims.judge`, and n (worlds), power (planned, of the weakest contrast)
     and scope.
     """
-    runs = on_worlds(runs)
     lines = [
         evidence_line(planned, world_values(runs, planned.contrast, registration), registration)
         for planned in registration.planned
