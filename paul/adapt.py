@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from paul import checkpoint
-from paul.data.batches import announce, batch_of, batches, on_device
+from paul.data.batches import announce, batch_of, batches, on_device, split
 from paul.data.passes import refresh_statistics
 from paul.data.pixels import Pixels
 from paul.data.transforms import normalize, random_flip, surrogates
 from paul.engine import distributed
-from paul.engine.device import precision
 from paul.engine.files import fingerprint
 from paul.engine.optim import parameter_groups, prepare, set_learning_rates, sgd
 from paul.engine.run import Run
@@ -28,21 +27,27 @@ from paul.sharded import objective_of
 
 
 def views(
-    plain: Tensor, options: AdaptOptions, generator: torch.Generator, share: tuple[int, slice] | None = None
+    plain: Tensor,
+    options: AdaptOptions,
+    generator: torch.Generator,
+    share: tuple[int, slice] | None = None,
+    aspect: Tensor | None = None,
+    paired: bool | None = None,
 ) -> Tensor:
-    """What the network sees of a batch: real images, flipped at random, and after them, for L_v, their surrogates.
+    """What the network sees of a batch: real images, flipped at random, and after them, if `paired`, their surrogates.
 
     Args:
         plain: [b, 3, H, W] in [0, 1].
         options: losses and surrogates.
         generator: on the CPU; decides everything.
-        share: see `paul.data.transforms.surrogates`.
+        share, aspect: see `paul.data.transforms.surrogates`.
+        paired: as the options say by default.
 
     Returns:
         [b or 2b, 3, H, W], normalised.
     """
     x = random_flip(plain, generator, share)
-    if options.loss_v:
+    if options.paired if paired is None else paired:
         changed = surrogates(
             plain,
             generator,
@@ -52,6 +57,7 @@ def views(
             degrees=options.degrees,
             area=options.crop_area,
             padding=options.padding,
+            aspect=aspect,
             share=share,
         )
         x = torch.cat([x, random_flip(changed, generator, share)])
@@ -67,8 +73,7 @@ def step(
     low_memory: bool = False,
 ) -> dict[str, Tensor]:
     """One training step on the `views` of the images `index` [B]; returns the losses."""
-    with precision(x.device):
-        output = network(x, low_memory)
+    output = network(x, low_memory)
     losses = objective(output, index)  # L_v against the image centres, L_c against the bank, each brought up to date
     optimizer.zero_grad()
     losses["loss"].backward()
@@ -83,18 +88,22 @@ def fill_bank(
     images: Tensor | Pixels,
     generator: torch.Generator,
     world: distributed.World = distributed.World(),
+    aspects: Tensor | None = None,
 ) -> None:
-    """w_{j,0} = x_{j,0}: one pass over the real images before training (ledger 5)."""
-    device = next(model.parameters()).device
-    real_alone = replace(objective.options, loss_v=False)
-    model.train(objective.options.bank_init == "train")
-    for index in torch.randperm(len(images), generator=generator).split(2 * objective.options.batch):
+    """w_{j,0} = x_{j,0}: one pass over the real images before training, beside their surrogates or not (ledger 5, 34).
+
+    `aspects` [n] of the images' files, where surrogates are rotated at them.
+    """
+    device, options = next(model.parameters()).device, objective.options
+    model.train(options.bank_init == "train")
+    batch = options.batch if options.bank_surrogates else 2 * options.batch  # as many views as in training
+    for index in split(torch.randperm(len(images), generator=generator), batch, options.min_batch):
         if len(index) < 2:  # a last single image cannot pass batch norm in train mode: its partner is any other image
             index = torch.cat([index, (index + 1) % len(images)])
         part = world.part(len(index))
-        x = views(batch_of(images, index[part], device), real_alone, generator, (len(index), part))
-        with precision(device):
-            objective.fill(model(x).features, index)
+        plain, aspect = batch_of(images, index[part], device), None if aspects is None else aspects[index]
+        x = views(plain, options, generator, (len(index), part), aspect, paired=options.bank_surrogates)
+        objective.fill(model(x).features[:, : len(plain)], index)
     model.train()
 
 
@@ -159,11 +168,13 @@ def adapt(
     objective = objective_of(model, len(pixels), options, world).to(device)
     optimizer = sgd(parameter_groups(trained), device, options.lr, options.momentum, options.weight_decay)
     parts = {"model": trained, "optimizer": optimizer, **objective.memories()}
-    whole, rest = divmod(len(pixels), options.batch)
-    count = whole + (1 if rest and not options.drop_last else 0)
+    aspects = pixels.aspects() if options.rotation == "image" else None
 
     def draw() -> list[Tensor]:
-        return torch.randperm(len(pixels), generator=generator).split(options.batch)[:count]
+        order = torch.randperm(len(pixels), generator=generator)
+        if options.drop_last:
+            order = order[: len(order) // options.batch * options.batch]
+        return split(order, options.batch, options.min_batch)
 
     with Run(
         folder,
@@ -177,17 +188,18 @@ def adapt(
         world=world,
     ) as run:
         if options.loss_c and not run.started:
-            fill_bank(objective, trained, pixels, generator, world)
+            fill_bank(objective, trained, pixels, generator, world, aspects)
         trained.train()
         network = distributed.shared_gradients(trained, world)
         for epoch, steps in run.epochs(draw, "target"):
             set_learning_rates(optimizer, target_learning_rates(epoch, options.lr, options.decay_epoch))
             mine = [index[world.part(len(index))] for index in steps.left()]
             for index, (_, plain) in zip(steps, batches(pixels, mine, device)):
-                if len(index) == 1 and not options.loss_v:
+                if len(index) == 1 and not options.paired:
                     continue  # batch norm cannot train on a last batch of one image
                 with within_memory(steps, "adapt.batch"):
-                    x = views(plain, options, generator, (len(index), world.part(len(index))))
+                    aspect = None if aspects is None else aspects[index]
+                    x = views(plain, options, generator, (len(index), world.part(len(index))), aspect)
                     losses = step(network, objective, optimizer, x, index, low_memory)
                 steps.add(**losses)
     if trained is not model:

@@ -49,11 +49,12 @@ class PaulLoss(nn.Module):
         self.memory.update(index[new], features[:, new])
 
     def patch_level(self, features: Tensor, index: Tensor) -> Tensor:
-        """L_c of real images' features [M, B, D]; the bank is brought up to date first (ledger 3)."""
-        index = send(index, features.device)
+        """L_c of real images' features [M, B, D]; the bank takes them up before it is read, or after (ledger 3)."""
+        o, index, bank = self.options, send(index, features.device), self.memory.bank
+        if o.bank_update == "after":
+            bank = bank.clone()  # what the gradient may still read
         self.memory.update(index, features.detach())
-        loss = PATCH_LOSSES[self.options.loss_c]
-        return loss(features, self.memory.bank, index, s=self.options.s, k=self.options.k)
+        return PATCH_LOSSES[o.loss_c](features, bank, index, s=o.s, k=o.k)
 
     def image_level(self, output: PatchNetOutput, index: Tensor) -> Tensor:
         """L_v of B real images and then their B surrogates (ledger 9-12)."""
@@ -68,7 +69,7 @@ class PaulLoss(nn.Module):
         return ipfl_loss(f, centers, own.repeat(2), **self.ranking)
 
     def forward(self, output: PatchNetOutput, index: Tensor) -> dict[str, Tensor]:
-        """Losses of a batch of real images, followed by as many surrogates when L_v takes part.
+        """Losses of a batch of real images, followed by as many surrogates where the options have them `paired`.
 
         Args:
             output: of the images that this process holds.
@@ -78,7 +79,7 @@ class PaulLoss(nn.Module):
         if self.options.loss_v:
             losses["loss_v"] = self.image_level(output, index)
         if self.options.loss_c:
-            real = output.features.shape[1] // (2 if self.options.loss_v else 1)
+            real = output.features.shape[1] // (2 if self.options.paired else 1)
             losses["loss_c"] = self.patch_level(output.features[:, :real], index)
         total = losses.get("loss_v", 0) + self.options.lam * losses.get("loss_c", 0)
         return {"loss": total, **losses}

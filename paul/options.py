@@ -16,6 +16,7 @@ class PretrainOptions:
 
     Attributes:
         epochs, batch: a batch is `batch` images and as many partners of the same people (48 pairs; ledger 22).
+        min_batch: a last batch of fewer images joins the one before it (ledger 32).
         schedule: "paper" (steps at fixed epochs, see `schedules`) or "cosine" (one cycle up to `peak_rate`).
         peak_rate: for "cosine".
         momentum, weight_decay: of SGD.
@@ -28,6 +29,7 @@ class PretrainOptions:
 
     epochs: int = 60
     batch: int = 48
+    min_batch: int = 1
     schedule: str = "paper"
     peak_rate: float = 0.1
     momentum: float = 0.9
@@ -43,6 +45,8 @@ class PretrainOptions:
             raise ValueError(f"schedule must be 'paper' or 'cosine', got {self.schedule!r}")
         if self.epochs < 1 or self.batch < 1:
             raise ValueError(f"epochs and batch must be at least 1, got {self.epochs} and {self.batch}")
+        if self.min_batch < 1:
+            raise ValueError(f"min_batch must be at least 1, got {self.min_batch}")
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,21 @@ class AdaptOptions:
         rate: l, of both memories (ledger 6, 11).
         renormalize: bring bank entries back to unit length (ledger 6).
         bank_init: "train" or "eval", the network's mode in the pass that fills the bank (ledger 5).
+        bank_surrogates: whether surrogates go through the network beside the real images in that pass, too, where batch
+            norm sees them (as released; ledger 34).
+        bank_update: whether the bank takes up a batch "before" or "after" L_c is taken of it (ledger 3).
+        idle_surrogates: whether surrogates go through the network, where batch norm sees them, in training by L_c
+            alone, too, which does not read them (as released; ledger 35).
         margin, r, include_self, max_candidates, no_negative: of IPFL (ledger 12-14).
         ipfl_space: "embedding" (cosines to the embedding layer's rows) or "patch" (patch features; ledger 9).
         ipfl_targets: "centers" or "raw" (the image's surrogate and the other images themselves; ledger 11).
-        epochs, batch, drop_last, lr, decay_epoch, momentum, weight_decay: of SGD; `batch` real images go with as many
-            surrogates (ledger 15, 27).
+        epochs, batch, lr, decay_epoch, momentum, weight_decay: of SGD; `batch` real images go with as many surrogates
+            (ledger 15, 27).
+        min_batch: a last batch of fewer real images joins the one before it, in the pass that fills the bank, too
+            (ledger 32).
+        drop_last: leave a smaller last batch out instead (ledger 15).
+        rotation: the aspect at which surrogates are rotated, the "network" input's or that of the "image" as it is
+            stored (as released; ledger 33).
         surrogate, jitter, hue_turn, degrees, crop_area, padding: see `paul.data.transforms.surrogates` (ledger 16, 17).
         refresh_statistics: set batch-norm statistics to those of the plain target images before testing.
     """
@@ -76,6 +90,9 @@ class AdaptOptions:
     rate: float = 0.1
     renormalize: bool = False
     bank_init: str = "train"
+    bank_surrogates: bool = False
+    bank_update: str = "before"
+    idle_surrogates: bool = False
     margin: float = 2.0
     r: int = 3
     include_self: bool = True
@@ -85,11 +102,13 @@ class AdaptOptions:
     ipfl_targets: str = "centers"
     epochs: int = 60
     batch: int = 42
+    min_batch: int = 1
     drop_last: bool = False
     lr: float = 1e-4
     decay_epoch: int = 50
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    rotation: str = "network"
     surrogate: str = "all"
     jitter: float = 0.2
     hue_turn: float = 0.1
@@ -103,6 +122,8 @@ class AdaptOptions:
         for name, allowed in (
             ("loss_c", ("pedal", "pull", None)),
             ("bank_init", ("train", "eval")),
+            ("bank_update", ("before", "after")),
+            ("rotation", ("network", "image")),
             ("ipfl_space", ("embedding", "patch")),
             ("ipfl_targets", ("centers", "raw")),
             ("surrogate", ("all", "one")),
@@ -114,13 +135,20 @@ class AdaptOptions:
             raise ValueError("nothing to train: switch on loss_c or loss_v (for statistics alone use `adabn`)")
         if self.epochs < 1 or self.batch < 2:
             raise ValueError(f"epochs must be at least 1 and batch at least 2, got {self.epochs} and {self.batch}")
+        if self.min_batch < 1:
+            raise ValueError(f"min_batch must be at least 1, got {self.min_batch}")
         if not self.s > 0 or self.k <= 0:
             raise ValueError(f"s and k must be positive, got {self.s} and {self.k}")
+
+    @property
+    def paired(self) -> bool:
+        """Whether a training batch holds a surrogate of every image."""
+        return self.loss_v or self.idle_surrogates
 
 
 @dataclass(frozen=True)
 class PatchNetOptions:
-    """Everything that decides a PatchNet's shape; records and checkpoints carry it.
+    """Everything that decides a PatchNet's shape and arithmetic; records and checkpoints carry it.
 
     Attributes:
         backbone: see `paul.backbones.build_backbone`.
@@ -128,6 +156,9 @@ class PatchNetOptions:
         dim: D of a patch feature.
         generator: "pgn", "equal", "random" (paper Table 4) or "image" (one patch, the whole map).
         embedding_dim: E per patch, half of `dim` by default (256 -> 128; ledger 9).
+        align_corners: whether a patch's outermost sampling points are the centres of the outermost pixels, or lie as
+            far from the patch's border as a pixel's centre does from its own (ledger 20).
+        precision: of what autocast covers, "float32" (as released) or "bf16"; see `paul.engine.device` (ledger 36).
         pgn_channels, pgn_hidden: widths of the localisation network (ledger 21).
         freeze_pgn: on the target the PGN takes no weight update; "lr0": its batch norm still follows the batches and
             theta's gradient reaches the backbone (as released), "eval": its batch norm is fixed too, "detach": no
@@ -139,6 +170,8 @@ class PatchNetOptions:
     dim: int = 256
     generator: str = "pgn"
     embedding_dim: int | None = None
+    align_corners: bool = True
+    precision: str = "float32"
     pgn_channels: int = 4096
     pgn_hidden: int = 512
     freeze_pgn: str = "lr0"
@@ -148,6 +181,8 @@ class PatchNetOptions:
             raise ValueError(f"generator must be one of 'equal', 'image', 'pgn', 'random', got {self.generator!r}")
         if self.freeze_pgn not in ("lr0", "eval", "detach"):
             raise ValueError(f"freeze_pgn must be 'lr0', 'eval' or 'detach', got {self.freeze_pgn!r}")
+        if self.precision not in ("float32", "bf16"):
+            raise ValueError(f"precision must be 'float32' or 'bf16', got {self.precision!r}")
         if self.num_patches < 1 or self.dim < 1:
             raise ValueError(f"num_patches and dim must be at least 1, got {self.num_patches} and {self.dim}")
 

@@ -1,7 +1,8 @@
 """Where the patches are cut: the patch generation network and its two baselines, and the sampler behind all three.
 
 A patch is an affine matrix theta in R^{2x3} on the feature map (paper Sec. 3.1). Coordinates run from -1 to 1 between
-the *centres* of the border pixels (align_corners=True, the convention of the released code; ledger 20).
+the *centres* of the border pixels (align_corners=True, the convention of the released code; ledger 20), or between
+their outer edges.
 """
 
 from __future__ import annotations
@@ -28,22 +29,23 @@ def stripes(num_patches: int) -> Tensor:
     return theta
 
 
-def sample_patches(x: Tensor, theta: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+def sample_patches(x: Tensor, theta: Tensor, size: tuple[int, int] | None = None, align_corners: bool = True) -> Tensor:
     """Cut every patch out of a feature map, bilinearly, zeros outside (paper Sec. 3.1).
 
     Args:
         x: [B, C, H, W].
         theta: [B, M, 2, 3].
         size: rows and columns of a patch; the map's own by default, as released.
+        align_corners: where -1 and 1 lie, and the outermost sampling points of a patch.
 
     Returns:
         [M, B, C, *size].
     """
     batch, patches = theta.shape[:2]
     rows, columns = size or x.shape[2:]
-    grid = F.affine_grid(theta.flatten(0, 1), [batch * patches, 1, rows, columns], align_corners=True)
+    grid = F.affine_grid(theta.flatten(0, 1), [batch * patches, 1, rows, columns], align_corners=align_corners)
     repeated = x.unsqueeze(1).expand(-1, patches, -1, -1, -1).flatten(0, 1)
-    cut = F.grid_sample(repeated, grid, align_corners=True)
+    cut = F.grid_sample(repeated, grid, align_corners=align_corners)
     return cut.unflatten(0, (batch, patches)).transpose(0, 1)
 
 
@@ -54,18 +56,24 @@ def _bilinear(position: Tensor, size: int) -> Tensor:
     return (1 - t) * inside[0] + (1 + t) * inside[1]
 
 
-def _sampling_points(theta: Tensor, rows: int, columns: int) -> Tensor:
+def _in_pixels(coordinate: Tensor, size: int, align_corners: bool) -> Tensor:
+    """From [-1, 1] to positions among `size` pixels, whose centres are whole numbers."""
+    return (coordinate + 1) * (size - 1) / 2 if align_corners else ((coordinate + 1) * size - 1) / 2
+
+
+def _sampling_points(theta: Tensor, rows: int, columns: int, align_corners: bool) -> Tensor:
     """Where affine matrices [n, 2, 3] sample, row by row: [n, rows * columns, 2] as (x, y); n may be 0."""
 
     def between(count):
-        return torch.linspace(-1, 1, count, dtype=theta.dtype, device=theta.device) if count > 1 else theta.new_zeros(1)
+        end = 1 if align_corners and count > 1 else 1 - 1 / count
+        return torch.linspace(-end, end, count, dtype=theta.dtype, device=theta.device)
 
     x, y = between(columns).expand(rows, -1), between(rows).unsqueeze(1).expand(-1, columns)
     points = torch.stack([x, y, torch.ones_like(x)], -1).view(1, rows * columns, 3)
     return torch.bmm(points.expand(len(theta), -1, -1), theta.mT)
 
 
-def pool_patches(x: Tensor, theta: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+def pool_patches(x: Tensor, theta: Tensor, size: tuple[int, int] | None = None, align_corners: bool = True) -> Tensor:
     """The mean of every patch of `sample_patches`, without building the patches.
 
     Bilinear sampling is linear in the map, so the mean of a patch is the map times one weight per pixel: the product
@@ -74,7 +82,7 @@ def pool_patches(x: Tensor, theta: Tensor, size: tuple[int, int] | None = None) 
     Args:
         x: [B, C, H, W].
         theta: [B, M, 2, 3]; gradients reach it.
-        size: as in `sample_patches`.
+        size, align_corners: as in `sample_patches`.
 
     Returns:
         [M, B, C].
@@ -84,9 +92,9 @@ def pool_patches(x: Tensor, theta: Tensor, size: tuple[int, int] | None = None) 
     rows, columns = size or (height, width)
     with torch.autocast(x.device.type, enabled=False):
         theta = theta if theta.dtype == torch.float64 else theta.float()
-        grid = _sampling_points(theta.flatten(0, 1), rows, columns)
-        across = _bilinear((grid[..., 0] + 1) * (width - 1) / 2, width)
-        down = _bilinear((grid[..., 1] + 1) * (height - 1) / 2, height)
+        grid = _sampling_points(theta.flatten(0, 1), rows, columns, align_corners)
+        across = _bilinear(_in_pixels(grid[..., 0], width, align_corners), width)
+        down = _bilinear(_in_pixels(grid[..., 1], height, align_corners), height)
         weight = torch.bmm(down.mT, across / (rows * columns))
     weight = weight.view(batch, patches, height * width).to(x.dtype)
     return torch.bmm(weight, x.flatten(2).mT).transpose(0, 1)

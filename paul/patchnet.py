@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paul.backbones import build_backbone
+from paul.engine.device import autocast
 from paul.engine.recompute import recomputed
 from paul.options import PatchNetOptions
 from paul.patches import EqualStripes, PatchGenerator, RandomPatches, WholeMap, pool_patches
@@ -83,7 +84,8 @@ class PatchNet(nn.Module):
 
     def theta(self, x: Tensor) -> Tensor:
         """Where the patches of images [B, 3, H, W] lie: [B, M, 2, 3]."""
-        return self.generator(self.backbone(x))
+        with autocast(x.device, self.options.precision):
+            return self.generator(self.backbone(x))
 
     def _branches(self, x: Tensor, low_memory: bool = False) -> Tensor:
         if (
@@ -94,7 +96,7 @@ class PatchNet(nn.Module):
         theta = self.generator(feature_map)
         if self.stage == "target" and self.options.freeze_pgn == "detach":
             theta = theta.detach()
-        y = self.branch(pool_patches(feature_map, theta))
+        y = self.branch(pool_patches(feature_map, theta, align_corners=self.options.align_corners))
         patches, batch, dim = y.shape
         return self.branch_norm(y.transpose(0, 1).flatten(1)).view(batch, patches, dim).transpose(0, 1)
 
@@ -103,18 +105,20 @@ class PatchNet(nn.Module):
 
         `low_memory` trains with less memory and more time, to the same result (see `paul.engine.recompute`).
         """
-        y = self._branches(x, low_memory)
-        if self.stage == "source":
-            y = y.relu()
-            return PatchNetOutput(y, self.embedding(y), self.classifier(y) if self.classifier else None)
-        features = _unit(y)
-        with torch.autocast(x.device.type, enabled=False):
-            cosines = torch.bmm(features, _unit(self.embedding.weight).mT)
-        return PatchNetOutput(features, cosines, None)
+        with autocast(x.device, self.options.precision):
+            y = self._branches(x, low_memory)
+            if self.stage == "source":
+                y = y.relu()
+                return PatchNetOutput(y, self.embedding(y), self.classifier(y) if self.classifier else None)
+            features = _unit(y)
+            with torch.autocast(x.device.type, enabled=False):
+                cosines = torch.bmm(features, _unit(self.embedding.weight).mT)
+            return PatchNetOutput(features, cosines, None)
 
     def describe(self, x: Tensor) -> Tensor:
         """The descriptor used for retrieval, in either stage: unit patch features side by side, [B, M*D]."""
-        return concatenate(_unit(self._branches(x)))
+        with autocast(x.device, self.options.precision):
+            return concatenate(_unit(self._branches(x)))
 
 
 def _unit(x: Tensor) -> Tensor:

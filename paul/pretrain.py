@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paul import checkpoint
-from paul.data.batches import announce, batch_of, on_device
+from paul.data.batches import announce, batch_of, on_device, split
 from paul.data.pixels import Pixels
 from paul.data.transforms import normalize, random_flip, random_shift
 from paul.engine import distributed
-from paul.engine.device import pick_device, precision, send
+from paul.engine.device import pick_device, send
 from paul.engine.files import fingerprint
 from paul.engine.optim import parameter_groups, prepare, set_learning_rates, sgd
 from paul.engine.run import Run
@@ -135,7 +135,7 @@ def pretrain(
     announce(pixels, device)
 
     def draw() -> list[Tensor]:
-        return torch.randperm(len(pixels), generator=generator).split(options.batch)
+        return split(torch.randperm(len(pixels), generator=generator), options.batch, options.min_batch)
 
     with Run(
         folder,
@@ -161,9 +161,7 @@ def pretrain(
                     x = random_flip(batch_of(pixels, index, device), generator)
                     if options.shift:
                         x = random_shift(x, generator, options.shift)
-                    with precision(device):
-                        output = model(normalize(x), low_memory)
-                    losses = source_losses(output, send(labels[index], device), options)
+                    losses = source_losses(model(normalize(x), low_memory), send(labels[index], device), options)
                     optimizer.zero_grad()
                     losses["loss"].backward()
                     optimizer.step()

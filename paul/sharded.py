@@ -129,9 +129,10 @@ class ShardedPaulLoss(PaulLoss):
         with torch.autocast(features.device.type, enabled=False):
             everyone = self.world.gather(features.float(), len(index), 1)
             rows, places = self._held(index)
+            bank = self.memory.bank.clone() if o.bank_update == "after" else self.memory.bank
             self.memory.update(places, everyone.detach()[:, rows])
             return _ShardedPatchLoss.apply(
-                everyone, self.memory.bank, (rows, places), self.world, self.num_images, o.s, o.k, o.loss_c == "pedal"
+                everyone, bank, (rows, places), self.world, self.num_images, o.s, o.k, o.loss_c == "pedal"
             )
 
     def image_level(self, output: PatchNetOutput, index: Tensor) -> Tensor:

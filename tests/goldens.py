@@ -36,12 +36,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 # all that is taken from the package, here and nowhere else
 from paul.adapt import adapt
 from paul.data.passes import extract, refresh_statistics
+from paul.data.pixels import Pixels
 from paul.data.transforms import random_flip, random_shift, surrogates
 from paul.metrics import evaluate
 from paul.options import AdaptOptions, PatchNetOptions, PretrainOptions
@@ -78,6 +80,7 @@ SOURCE = (
     {"seed": 18},
     {"epochs": 1},
     {"batch": 5, "seed": 4},
+    {"min_batch": 8},
     {"schedule": "paper"},
     {"peak_rate": 0.015},
     {"momentum": 0.5},
@@ -93,6 +96,7 @@ SOURCE = (
     {"generator": "image", "seed": 0},
     {"num_patches": 4, "seed": 0},
     {"embedding_dim": 5, "seed": 18},
+    {"align_corners": False},
     {"low_memory": True},
 )
 TARGET = (
@@ -107,6 +111,9 @@ TARGET = (
     {"rate": 0.5},
     {"renormalize": True},
     {"bank_init": "eval"},
+    {"bank_surrogates": True},
+    {"bank_update": "after"},
+    {"loss_v": False, "idle_surrogates": True},
     {"margin": 1.0},
     {"r": 1},
     {"include_self": False},
@@ -116,11 +123,13 @@ TARGET = (
     {"ipfl_targets": "raw", "seed": 7},
     {"epochs": 1},
     {"batch": 5},
+    {"min_batch": 8},
     {"drop_last": True},
     {"lr": 0.002},
     {"lr": 0.002, "decay_epoch": 1},
     {"momentum": 0.5},
     {"weight_decay": 0.1},
+    {"rotation": "image"},
     {"surrogate": "one"},
     {"jitter": 0.4},
     {"hue_turn": 0.0},
@@ -135,10 +144,11 @@ TARGET = (
     {"generator": "image"},
     {"num_patches": 4},
     {"embedding_dim": 6, "seed": 7},
+    {"align_corners": False},
     {"loss_v": False, "count": 17},
     {"low_memory": True},
 )
-ROUNDS = ({}, {"refresh_statistics": True})
+ROUNDS = ({}, {"min_batch": 6}, {"refresh_statistics": True})
 
 
 def pictures(count: int = 15, people: int = 5, seed: int = 1, size: tuple[int, int] = SIZE) -> tuple[Tensor, Tensor]:
@@ -264,16 +274,20 @@ def source(changes: dict) -> dict:
 
 def target(changes: dict) -> dict:
     images, _ = pictures(changes.get("count", 15), people=20, seed=2)
-    return training(
-        partial(
-            adapt,
-            start(changed(NETWORK, changes)),
-            images,
-            changed(ADAPT, changes),
-            seed=changes.get("seed", SEEDS["target"]),
-            low_memory=changes.get("low_memory", False),
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f"{number}.png") for number in range(len(images))]
+        for number, file in enumerate(files):  # of several aspects, all but the network's own
+            Image.new("RGB", (10 + number % 3, 30)).save(file)
+        return training(
+            partial(
+                adapt,
+                start(changed(NETWORK, changes)),
+                Pixels(images, sources=files),
+                changed(ADAPT, changes),
+                seed=changes.get("seed", SEEDS["target"]),
+                low_memory=changes.get("low_memory", False),
+            )
         )
-    )
 
 
 def rounds(changes: dict) -> dict:

@@ -77,12 +77,7 @@ MUTATIONS = {
         "memory.py", "entry = F.normalize(entry, dim=-1)", "pass", "target/renormalize=True"
     ),
     "objective: the bank after the loss": Mutation(
-        "objective.py",
-        "        self.memory.update(index, features.detach())\n        loss = PATCH_LOSSES[self.options.loss_c]\n"
-        "        return loss(features, self.memory.bank, index, s=self.options.s, k=self.options.k)",
-        "        loss = PATCH_LOSSES[self.options.loss_c]\n"
-        "        found = loss(features, self.memory.bank, index, s=self.options.s, k=self.options.k)\n"
-        "        self.memory.update(index, features.detach())\n        return found",
+        "objective.py", 'if o.bank_update == "after":', 'if o.bank_update == "before":'
     ),
     "objective: lambda forgotten": Mutation("objective.py", "self.options.lam * losses.get", "losses.get"),
     "objective: patch features for embeddings": Mutation(
@@ -91,12 +86,12 @@ MUTATIONS = {
         "concatenate(output.features[..., :output.embeddings.shape[2]])\n        real",
     ),
     "network: a dropped normalisation": Mutation(
-        "patchnet.py", "        features = _unit(y)\n", "        features = y\n"
+        "patchnet.py", "            features = _unit(y)\n", "            features = y\n"
     ),
     "network: ReLU on the target, too": Mutation(
-        "patchnet.py", "        features = _unit(y)\n", "        features = _unit(y.relu())\n"
+        "patchnet.py", "            features = _unit(y)\n", "            features = _unit(y.relu())\n"
     ),
-    "network: no ReLU at the source": Mutation("patchnet.py", "            y = y.relu()\n", "", "source/default"),
+    "network: no ReLU at the source": Mutation("patchnet.py", "                y = y.relu()\n", "", "source/default"),
     "network: the embedding layer learns": Mutation(
         "patchnet.py", "module.requires_grad_(False)", "module.requires_grad_(True)"
     ),
@@ -110,18 +105,14 @@ MUTATIONS = {
         "source/generator=equal",
     ),
     "target stage: the bank filled in the other mode": Mutation(
-        "adapt.py",
-        'model.train(objective.options.bank_init == "train")',
-        'model.train(objective.options.bank_init != "train")',
+        "adapt.py", 'model.train(options.bank_init == "train")', 'model.train(options.bank_init != "train")'
     ),
     "target stage: the order of draws": Mutation(
-        "adapt.py",
-        "    x = random_flip(plain, generator, share)\n    if options.loss_v:",
-        "    x = plain\n    if options.loss_v:",
+        "adapt.py", "    x = random_flip(plain, generator, share)\n    if", "    x = plain\n    if"
     ),
     "target stage: gradients never cleared": Mutation("adapt.py", "    optimizer.zero_grad()\n", ""),
     "target stage: the last batch dropped": Mutation(
-        "adapt.py", "if rest and not options.drop_last", "if rest and False"
+        "adapt.py", "        if options.drop_last:\n", "        if True:\n"
     ),
     "rates: the decay an epoch late": Mutation(
         "schedules.py", "if epoch >= decay_epoch", "if epoch > decay_epoch", "target/lr=0.002, decay_epoch=1"
@@ -143,8 +134,8 @@ MUTATIONS = {
     ),
     "surrogates: rotated the other way": Mutation(
         "data/transforms.py",
-        "cos, sin, aspect = angle.cos(), angle.sin(), height / width",
-        "cos, sin, aspect = angle.cos(), -angle.sin(), height / width",
+        "cos, sin, aspect = angle.cos(), angle.sin(), height / width if",
+        "cos, sin, aspect = angle.cos(), -angle.sin(), height / width if",
     ),
     "surrogates: jitter after the rotation": Mutation(
         "data/transforms.py",

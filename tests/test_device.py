@@ -11,7 +11,7 @@ from paul.data.batches import announce, batch_of, batches, on_device
 from paul.data.datasets import ReidDataset
 from paul.data.pixels import Pixels, load_pixels
 from paul.engine import device
-from paul.engine.device import precision, send
+from paul.engine.device import autocast, send
 from paul.engine.optim import parameter_groups, prepare, sgd
 from paul.patchnet import PatchNet
 
@@ -175,11 +175,11 @@ def test_sgd_takes_torchs_own_steps():
     assert torch.equal(*ends)
 
 
-def test_precision_is_plain_on_a_cpu_and_bf16_where_asked():
+def test_precision_is_what_was_asked_for():
     a = torch.rand(3, 3)
-    with precision(CPU):
+    with autocast(CPU, "float32"):
         assert (a @ a).dtype == torch.float32
-    with precision(CPU, bf16=True):
+    with autocast(CPU, "bf16"):
         assert (a @ a).dtype == torch.bfloat16
 
 

@@ -74,6 +74,10 @@ VARIANTS = {
     "as the paper, 3": (3, OPTIONS),
     "patch loss alone, pulled": (2, replace(OPTIONS, loss_v=False, loss_c="pull")),
     "raw targets in patch space": (2, replace(OPTIONS, ipfl_targets="raw", ipfl_space="patch", no_negative="skip")),
+    "a bank that follows the loss, idle surrogates, no small batch": (
+        2,
+        replace(OPTIONS, loss_v=False, bank_update="after", idle_surrogates=True, bank_surrogates=True, min_batch=4),
+    ),
     "a last batch smaller than the ranks": (3, replace(OPTIONS, batch=19, epochs=3, renormalize=True)),
 }
 

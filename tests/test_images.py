@@ -16,9 +16,10 @@ import torch
 from people import at_most, picture, write_set
 from PIL import Image
 
+from paul.data.batches import on_device
 from paul.data.datasets import ReidDataset
 from paul.data.images import FORMATS, read_image, readable, to_rgb
-from paul.data.pixels import load_images
+from paul.data.pixels import Pixels, load_images, load_pixels
 from paul.data.transforms import normalize, unit_range
 
 
@@ -444,3 +445,25 @@ def test_values_are_what_imagenet_networks_expect():
     assert x.flatten().tolist() == pytest.approx([0, 128 / 255, 1])
     expected = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     assert normalize(x).flatten().tolist() == pytest.approx(expected)
+
+
+def test_a_sets_aspects_are_its_files_however_it_is_kept(tmp_path):
+    """Rows over columns the right way up, of files before they were resized; a plain tensor's own without files."""
+    sizes = [(20, 10), (30, 10), (12, 24)]
+    for place, (rows, columns) in enumerate(sizes):
+        Image.new("RGB", (columns, rows)).save(tmp_path / f"{place}.png")
+    lying = Image.Exif()
+    lying[0x0112] = 6
+    Image.new("RGB", (24, 12)).save(tmp_path / "3.png", exif=lying)
+    (tmp_path / "index.csv").write_text(
+        "file,split,person_id,camera_id\n" + "".join(f"{place}.png,train,1,1\n" for place in range(4))
+    )
+    found = ReidDataset.load(tmp_path).split("train")
+    for place in ("memory", "disk"):
+        pixels = load_pixels(found, (16, 8), place=place, folder=tmp_path / "maps")
+        for kept in (pixels, on_device(pixels, torch.device("cpu"))):
+            torch.testing.assert_close(kept.aspects(), torch.tensor([2.0, 3.0, 0.5, 2.0]))
+    assert Pixels.of(torch.zeros(2, 3, 16, 8, dtype=torch.uint8)).aspects().tolist() == [2.0, 2.0]
+    (tmp_path / "1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="cannot read the image .*1.png"):
+        pixels.aspects()

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from paul.adapt import step, views
 from paul.data.batches import batch_of
 from paul.data.transforms import normalize, per_channel, random_flip, random_shift
-from paul.engine.device import precision, send
+from paul.engine.device import send
 from paul.engine.optim import parameter_groups, prepare, sgd
 from paul.objective import PaulLoss
 from paul.patchnet import PatchNet
@@ -122,8 +122,7 @@ class TargetStep:
     def forward(self):
         """What stands before the gradients in `paul.adapt.step`, which fake tensors cannot run."""
         x, index = self.views()
-        with precision(self.device):
-            output = self.model(x)
+        output = self.model(x)
         return self.objective(output, index)
 
     def views(self):
@@ -151,9 +150,7 @@ class SourceStep(TargetStep):
         index = torch.randperm(20, generator=self.generator)[:8]
         x = random_flip(batch_of(self.images, index, self.device), self.generator)
         x = random_shift(x, self.generator)
-        with precision(self.device):
-            output = self.model(normalize(x))
-        return source_losses(output, send(index % 5, self.device), PRETRAIN)
+        return source_losses(self.model(normalize(x)), send(index % 5, self.device), PRETRAIN)
 
     def whole(self):
         losses = self.forward()

@@ -57,6 +57,25 @@ def test_pooled_patches_are_the_means_of_the_patches(seed, patches, rows, column
     torch.testing.assert_close(ours[0], sample_patches(x, theta, size).mean((3, 4)), **EXACT)
 
 
+@settings(max_examples=60, deadline=None)
+@given(**cuts)
+def test_both_conventions_for_corners_are_the_grid_samplers(seed, patches, rows, columns, reach, size):
+    """With corners that are not aligned, too: the mean of what torch's own sampler cuts, and its gradients."""
+    x, theta = a_map(seed, patches, rows, columns, reach)
+
+    def literal(x, theta):
+        cut = []
+        for place in range(patches):
+            shape = [len(x), 1, *(size or (rows, columns))]
+            grid = torch.nn.functional.affine_grid(theta[:, place], shape, align_corners=False)
+            cut.append(torch.nn.functional.grid_sample(x, grid, align_corners=False).mean((2, 3)))
+        return torch.stack(cut)
+
+    ours = gradients(lambda x, theta: pool_patches(x, theta, size, align_corners=False), x, theta)
+    torch.testing.assert_close(ours, gradients(literal, x, theta), **EXACT)
+    torch.testing.assert_close(ours[0], sample_patches(x, theta, size, align_corners=False).mean((3, 4)), **EXACT)
+
+
 def test_pooling_gradcheck():
     x, theta = a_map(0, patches=2, rows=4, columns=3, reach=0.5)
     assert torch.autograd.gradcheck(pool_patches, (x.requires_grad_(), theta.requires_grad_()))

@@ -8,14 +8,14 @@ import torch
 from people import NETWORK, PRETRAIN, picture, pretrain
 from torch import nn
 
-from paul.data import passes as features
 from paul.data.passes import extract
 from paul.data.transforms import normalize
-from paul.engine.device import precision
+from paul.engine.device import autocast
+from paul.experiments.profiles import PROFILES
 from paul.losses import cyclic_ranking, ipfl_loss, pedal_loss, pull_loss, triplet_loss
 from paul.metrics import evaluate
 from paul.objective import PaulLoss
-from paul.options import AdaptOptions
+from paul.options import AdaptOptions, PatchNetOptions
 from paul.patches import pool_patches
 from paul.patchnet import PatchNet
 
@@ -47,9 +47,9 @@ ISLANDS = {
 def test_losses_under_autocast_have_float32s_digits(name, device):
     x, bank, index = draw(2, 6, 16, device=device), draw(2, 40, 16, device=device, seed=1), torch.arange(6).to(device)
     results = []
-    for bf16 in (False, True):
+    for precision in ("float32", "bf16"):
         leaf = x.clone().requires_grad_()
-        with precision(device, bf16):
+        with autocast(device, precision):
             value = ISLANDS[name](leaf, bank, index)
         if value.requires_grad:
             value.backward()
@@ -61,7 +61,7 @@ def test_losses_under_autocast_have_float32s_digits(name, device):
 def test_memories_under_autocast_keep_small_steps(device):
     loss = PaulLoss(PatchNet(NETWORK).to_target(), 4, AdaptOptions()).to(device)
     index, old = torch.arange(4, device=device), torch.ones(2, 4, 8, device=device)
-    with precision(device, True):
+    with autocast(device, "bf16"):
         loss.memory.update(index, old)
         loss.memory.update(index, old + 1e-3)  # a tenth of it: 1e-4, which bf16 next to 1 rounds away
     torch.testing.assert_close(loss.memory.bank, old + 1e-4, rtol=0, atol=1e-6)
@@ -70,7 +70,7 @@ def test_memories_under_autocast_keep_small_steps(device):
 def test_weights_of_pooled_patches_are_made_in_float32(device):
     """Where a patch lies has float32's digits: with the map in float32 the whole result has them."""
     x, theta = draw(2, 3, 24, 8, device=device), draw(2, 4, 2, 3, device=device, seed=1) / 2
-    with precision(device, True):
+    with autocast(device, "bf16"):
         inside = pool_patches(x.double(), theta)  # autocast leaves float64 products alone
     torch.testing.assert_close(inside, pool_patches(x.double(), theta), rtol=0, atol=0)
 
@@ -80,7 +80,7 @@ def test_batch_norm_sums_its_statistics_in_float32(layout, device):
     """Of 16-bit inputs: a sum in bf16 would stop growing after 256 ones. Autocast itself leaves batch norm alone."""
     x = (1 + draw(32, 4, 24, 8, device=device) / 10).bfloat16().to(memory_format=layout)
     norm = nn.BatchNorm2d(4, momentum=1.0).to(device).train()
-    with precision(device, True):
+    with autocast(device, "bf16"):
         out = norm(x)
     assert out.dtype == torch.bfloat16 and norm.running_mean.dtype == torch.float32
     exact = x.double()
@@ -88,9 +88,30 @@ def test_batch_norm_sums_its_statistics_in_float32(layout, device):
     torch.testing.assert_close(norm.running_var.double(), exact.transpose(0, 1).flatten(1).var(1), rtol=1e-4, atol=0)
 
 
+def test_the_options_decide_the_precision_and_not_the_device(device):
+    """The network's own passes, whoever asks for them: convolutions of a network in bf16 give 16 bits, others 32."""
+    seen = {}
+    for precision in ("float32", "bf16"):
+        model = PatchNet(replace(NETWORK, precision=precision)).to(device).eval()
+        model.backbone.register_forward_hook(
+            lambda _, __, found, name=precision: seen.setdefault(name, []).append(found)
+        )
+        x = normalize(torch.rand(2, 3, 40, 24).to(device))
+        with torch.no_grad():
+            for look in (model, model.describe, model.theta):
+                look(x)
+    assert {name: {found.dtype for found in maps} for name, maps in seen.items()} == {
+        "float32": {torch.float32},
+        "bf16": {torch.bfloat16},
+    }
+    with pytest.raises(ValueError, match="precision must be 'float32' or 'bf16', got 'fp16'"):
+        PatchNetOptions(precision="fp16")
+    assert PROFILES["paper"].network.precision == "float32"
+
+
 def test_descriptors_and_cosines_are_of_unit_length_in_float32(device):
     model = PatchNet(NETWORK).to_target().to(device).eval()
-    with torch.no_grad(), precision(device, True):
+    with torch.no_grad(), autocast(device, "bf16"):
         output = model(normalize(torch.rand(4, 3, 40, 24).to(device)))
     assert output.features.dtype == output.embeddings.dtype == torch.float32
     torch.testing.assert_close(output.features.norm(dim=-1), torch.ones(2, 4, device=device), rtol=1e-6, atol=0)
@@ -105,7 +126,7 @@ def noisy(people, cameras, seed):
     return (images + noise).clamp(0, 255).to(torch.uint8), np.repeat(people, len(cameras))
 
 
-def test_features_in_bf16_rank_as_float32s_do(tmp_path, monkeypatch):
+def test_features_in_bf16_rank_as_float32s_do(tmp_path):
     model = pretrain(
         *noisy(range(1, 41), (1, 2), 0),
         replace(NETWORK, dim=16, num_patches=3),
@@ -115,8 +136,8 @@ def test_features_in_bf16_rank_as_float32s_do(tmp_path, monkeypatch):
     people = range(41, 341)
     (queries, ids), (gallery, gallery_ids) = noisy(people, (1,), 1), noisy(people, (2, 2), 2)
     scores, descriptors = [], []
-    for bf16 in (False, True):
-        monkeypatch.setattr(features, "precision", lambda device: precision(device, bf16))
+    for precision in ("float32", "bf16"):
+        model.options = replace(model.options, precision=precision)
         descriptors.append(extract(model, queries))
         scores.append(
             evaluate(

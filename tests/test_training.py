@@ -2,10 +2,13 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from people import ADAPT, NETWORK, PRETRAIN, adapt, pretrain, same, same_weights, with_history
 from torch.nn import functional as F
 
@@ -14,9 +17,10 @@ from paul import pretrain as source_stage
 from paul.adapt import fill_bank
 from paul.bench import literal as reference
 from paul.data import passes as features
+from paul.data.batches import split
 from paul.data.transforms import normalize, unit_range
 from paul.engine import device
-from paul.objective import PaulLoss
+from paul.objective import PATCH_LOSSES, PaulLoss
 from paul.options import PretrainOptions
 from paul.patchnet import PatchNet, PatchNetOutput
 from paul.pretrain import Partners
@@ -183,6 +187,93 @@ def test_the_last_smaller_batch(trained, target, losses, drop_last, sizes, tmp_p
     assert steps_taken(lambda: adapt(trained[0], target[:17], options, folder=tmp_path), monkeypatch) == sizes
 
 
+@pytest.mark.parametrize("losses", [{}, {"loss_v": False}, {"loss_c": None}])
+def test_one_rule_for_a_small_last_batch_holds_in_every_arm(trained, target, losses, tmp_path, monkeypatch):
+    options = replace(ADAPT, epochs=2, min_batch=2, **losses)
+    sizes = steps_taken(lambda: adapt(trained[0], target[:17], options, folder=tmp_path / "a"), monkeypatch)
+    assert sizes == [8, 9] * 2
+    options = replace(options, drop_last=True)  # which leaves nothing to join
+    assert (
+        steps_taken(lambda: adapt(trained[0], target[:17], options, folder=tmp_path / "b"), monkeypatch) == [8, 8] * 2
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(count=st.integers(1, 60), batch=st.integers(1, 20), least=st.integers(1, 20))
+def test_batches_hold_every_image_once_and_none_is_small(count, batch, least):
+    order = torch.arange(count).flip(0)
+    parts = split(order, batch, least)
+    assert torch.equal(torch.cat(parts), order)
+    assert all(len(part) == batch for part in parts[:-1])
+    assert len(parts) == 1 or least <= len(parts[-1]) or len(parts[-1]) >= batch
+    assert len(parts[-1]) < batch + min(batch, least) or len(parts) == 1
+
+
+def seen_in(model, call):
+    """How many images the network was given in each pass."""
+    sizes = []
+    with model.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0]))):
+        call()
+    return sizes
+
+
+def test_surrogates_in_the_first_pass_move_batch_norm_and_are_not_stored(trained, target):
+    models, banks = [], []
+    for beside, sizes in ((False, [16, 4]), (True, [16, 16, 8])):
+        model = deepcopy(trained[0]).to_target()
+        loss = PaulLoss(model, len(target), replace(ADAPT, bank_surrogates=beside, bank_init="train"))
+        filled = seen_in(model, lambda m=model, p=loss: fill_bank(p, m, target, torch.Generator().manual_seed(0)))
+        assert filled == sizes and loss.memory.filled.all()
+        models.append(model)
+        banks.append(loss.memory.bank)
+    assert not torch.allclose(models[0].branch_norm.running_var, models[1].branch_norm.running_var)
+    assert not torch.allclose(*banks)  # they are normalised together with them
+    # at rest nothing is normalised together, and what is stored are the real images alone
+    rest = []
+    for beside in (False, True):
+        model = deepcopy(trained[0]).to_target()
+        loss = PaulLoss(model, 8, replace(ADAPT, bank_surrogates=beside, bank_init="eval", batch=8))
+        with mock.patch.object(target_stage, "random_flip", lambda x, *_: x):
+            fill_bank(loss, model, target[:8], torch.Generator().manual_seed(0))
+        rest.append(loss.memory.bank)
+    torch.testing.assert_close(*rest)
+
+
+def test_idle_surrogates_pass_the_network_and_no_loss_reads_them(trained, target, tmp_path):
+    options = replace(ADAPT, loss_v=False, epochs=1)
+    generator = torch.Generator().manual_seed(0)
+    assert len(target_stage.views(unit_range(target[:4]), options, generator)) == 4
+    both = replace(options, idle_surrogates=True)
+    assert len(target_stage.views(unit_range(target[:4]), both, generator)) == 8
+    loss = PaulLoss(trained[0], 20, both)
+    loss.memory.update(torch.arange(20), F.normalize(torch.randn(2, 20, 8), dim=-1))
+    found = F.normalize(torch.randn(2, 8, 8), dim=-1)
+    other = torch.cat([found[:, :4], -found[:, 4:]], 1)
+    index = torch.arange(4)
+    values = [deepcopy(loss)(PatchNetOutput(x, x, None), index) for x in (found, other)]
+    assert values[0] == values[1] and set(values[0]) == {"loss", "loss_c"}
+    alone, beside = (adapt(trained[0], target, o, folder=tmp_path / str(o.idle_surrogates)) for o in (options, both))
+    assert not torch.equal(alone.branch_norm.running_mean, beside.branch_norm.running_mean)
+
+
+@pytest.mark.parametrize("loss_c", ["pedal", "pull"])
+def test_the_bank_takes_a_batch_up_before_the_loss_or_after_it(trained, loss_c):
+    index, features = torch.tensor([3, 1, 4]), F.normalize(torch.randn(2, 3, 8), dim=-1)
+    function = PATCH_LOSSES[loss_c]
+    for when in ("before", "after"):
+        loss = PaulLoss(trained[0], 12, replace(ADAPT, loss_v=False, loss_c=loss_c, bank_update=when, k=3))
+        loss.memory.update(torch.arange(12), F.normalize(torch.randn(2, 12, 8), dim=-1))
+        old, memory = loss.memory.bank.clone(), deepcopy(loss.memory)
+        memory.update(index, features)
+        x, y = (features.clone().requires_grad_() for _ in range(2))
+        found = loss.patch_level(x, index)
+        expected = function(y, memory.bank if when == "before" else old, index, s=ADAPT.s, k=3)
+        found.backward()
+        expected.backward()
+        torch.testing.assert_close((found, x.grad), (expected, y.grad))
+        assert torch.equal(loss.memory.bank, memory.bank)
+
+
 def test_refreshed_statistics_are_all_that_differs(trained, target, adapted, tmp_path):
     refreshed = adapt(trained[0], target, replace(ADAPT, refresh_statistics=True), folder=tmp_path)
     assert same(dict(refreshed.named_parameters()), dict(adapted[0].named_parameters()))
@@ -204,6 +295,9 @@ def test_what_the_target_stage_refuses(trained, target, tmp_path):
         ({"ipfl_space": "image"}, "ipfl_space must be"),
         ({"ipfl_targets": "mean"}, "ipfl_targets must be"),
         ({"bank_init": "zero"}, "bank_init must be"),
+        ({"bank_update": "never"}, "bank_update must be"),
+        ({"rotation": "file"}, "rotation must be"),
+        ({"min_batch": 0}, "min_batch must be at least 1, got 0"),
         ({"no_negative": "one"}, "no_negative must be"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -272,6 +272,35 @@ def test_padding_decides_what_lies_outside_a_rotated_image():
     torch.testing.assert_close(augment.surrogates(white, generator(), padding="border", **settings), white)
 
 
+@pytest.mark.parametrize(("aspect", "share"), [(2.0, 0.1736), (3.0, 0.2605), (1.5, 0.1302)])
+def test_a_rotation_moves_the_top_edge_by_half_the_aspect_times_the_sine_of_its_width(aspect, share):
+    """Whatever size the image was resized to: what counts is what it was rotated at (ledger 33)."""
+    height, width, degrees = 384, 128, 10.0
+    drawn = augment.rotation_and_crop(
+        2000, height, width, generator(), degrees, (1.0, 1.0), aspect=torch.full((2000,), aspect)
+    )
+    top = torch.tensor([0.0, -1.0, 1.0])  # the middle of the upper edge, as (x, y, 1)
+    moved = (drawn @ top)[:, 0] / 2  # in widths
+    sine = moved / (aspect / 2)  # of each image's own angle
+    assert moved.abs().max() == pytest.approx(share, abs=0.002)
+    torch.testing.assert_close((drawn @ top)[:, 1], -(1 - sine.square()).sqrt(), rtol=1e-4, atol=1e-5)
+    x = torch.zeros(1, 1, height, width)
+    x[..., :8, :] = torch.arange(width) / width  # the upper edge says where along the width it is
+    turned = augment.resample(x, drawn[:1], "border")[0, 0, 0, width // 2]
+    assert abs(turned.item() - 0.5) == pytest.approx(moved[0].abs().item(), abs=0.02)
+
+
+def test_each_image_is_rotated_at_its_own_aspect_and_at_the_pictures_by_default():
+    draw = [
+        augment.rotation_and_crop(3, 30, 10, generator(), aspect=aspect) for aspect in (None, torch.full((3,), 3.0))
+    ]
+    assert torch.equal(*draw)
+    x = images(3, 30, 10)
+    mixed = augment.surrogates(x, generator(), aspect=torch.tensor([3.0, 2.0, 3.0]))
+    plain = augment.surrogates(x, generator())
+    assert [torch.equal(one, other) for one, other in zip(mixed, plain)] == [True, False, True]
+
+
 def test_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="'all' or 'one', got 'some'"):
         augment.surrogates(images(1), generator(), mode="some")

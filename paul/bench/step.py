@@ -16,7 +16,7 @@ from paul.bench.literal import ReleasedImages
 from paul.bench.peaks import count_flops
 from paul.bench.timing import fresh_peak, synchronize
 from paul.data.batches import batch_of, on_device
-from paul.engine.device import precision
+from paul.engine.device import autocast
 from paul.engine.optim import parameter_groups, prepare, sgd
 from paul.experiments.profiles import profile
 from paul.objective import PaulLoss
@@ -32,7 +32,8 @@ UPDATE = 5  # a weight is read, its gradient written, its momentum read and writ
 def target_network(bench: Bench, network: dict | None = None) -> PatchNet:
     """A PatchNet of random weights in the target stage, not yet laid out for training."""
     torch.manual_seed(0)
-    return PatchNet(PatchNetOptions(**network or {})).to_target().to(bench.device)
+    precision = "bf16" if bench.device.type == "cuda" else "float32"
+    return PatchNet(PatchNetOptions(**{"precision": precision, **(network or {})})).to_target().to(bench.device)
 
 
 def input_images(count: int, height: int, width: int) -> torch.Tensor:
@@ -77,7 +78,7 @@ class AdaptationStep:
 
     def network_alone(self, x: torch.Tensor) -> None:
         """Backbone forward and backward and the PGN's localisation, in the same precision: what no loss can save."""
-        with precision(self.device):
+        with autocast(self.device, self.model.options.precision):
             feature_map = self.model.backbone(x)
             theta = self.model.generator(feature_map)
             total = feature_map.mean() + theta.mean()

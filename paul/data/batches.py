@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing import parent_process
 
 import torch
@@ -19,6 +20,18 @@ from paul.data.transforms import unit_range
 from paul.engine.device import send
 
 AHEAD = 2  # batches that are read while one is used
+
+
+def split(order: Tensor, batch: int, min_batch: int = 1) -> list[Tensor]:
+    """Positions in a set as batches of `batch`; a last one of fewer than `min_batch` joins the one before it.
+
+    Joined and not left out, so that one rule holds wherever batches are made, the pass that fills the memory bank
+    included, which has to reach every image; what it costs is a larger batch, by less than `min_batch` (ledger 32).
+    """
+    parts = list(order.split(batch))
+    if len(parts) > 1 and len(parts[-1]) < min(min_batch, batch):
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
 
 
 def on_device(images: Tensor | Pixels, device: torch.device) -> Pixels:
@@ -34,7 +47,7 @@ def on_device(images: Tensor | Pixels, device: torch.device) -> Pixels:
     too_large = device.type == "cuda" and pixels.images.nbytes >= torch.cuda.mem_get_info(device)[0] / 2
     if pixels.place is None and too_large:
         return pixels
-    return Pixels(pixels.images.to(device), pixels.place)
+    return replace(pixels, images=pixels.images.to(device), file=None)
 
 
 def announce(pixels: Pixels, device: torch.device) -> None:

@@ -47,6 +47,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LYING = (5, 6, 7, 8)  # orientations whose rows are stored as columns
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 
 
@@ -155,6 +156,18 @@ def _orientation(image: Image.Image) -> int | None:
         return None
 
 
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """Raises ValueError, naming the file, for what is damaged inside."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise ValueError(
+            f"cannot read the image {path}: {error}. Restore the file, or take it out of index.csv; "
+            "training can leave such images out (skip_unreadable=True)"
+        ) from error
+
+
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decode one file (`open_image`) to RGB (`to_rgb`), resized bilinearly to size (H, W) -> uint8 [H, W, 3].
 
@@ -162,17 +175,22 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
         ValueError: the file is missing, truncated or no image, no regular file, in none of FORMATS, or of pixels that
             `to_rgb` refuses; the message names it.
     """
-    try:
-        with open_image(path) as image:
-            image = to_rgb(image)
-            if size is not None and image.size != size[::-1]:
-                image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-            return np.asarray(image)
-    except DAMAGED as error:
-        raise ValueError(
-            f"cannot read the image {path}: {error}. Restore the file, or take it out of index.csv; "
-            "training can leave such images out (skip_unreadable=True)"
-        ) from error
+    with _named(path), open_image(path) as image:
+        image = to_rgb(image)
+        if size is not None and image.size != size[::-1]:
+            image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+        return np.asarray(image)
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Rows and columns of a file, the right way up by its EXIF orientation; its pixels are not decoded.
+
+    Raises:
+        ValueError: as `read_image`, for what shows without decoding.
+    """
+    with _named(path), open_image(path) as image:
+        columns, rows = image.size
+        return (columns, rows) if _orientation(image) in _LYING else (rows, columns)
 
 
 def readable(split: Split, report=print) -> Split:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from paul.data.batches import batches
 from paul.data.pixels import Pixels
 from paul.data.transforms import normalize
-from paul.engine.device import precision
 
 
 @torch.inference_mode()
@@ -17,10 +16,7 @@ def extract(model: nn.Module, images: Tensor | Pixels, batch: int = 256) -> Tens
     it was."""
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
-    with precision(device):
-        parts = [
-            model.describe(normalize(x)) for _, x in batches(images, torch.arange(len(images)).split(batch), device)
-        ]
+    parts = [model.describe(normalize(x)) for _, x in batches(images, torch.arange(len(images)).split(batch), device)]
     model.train(was_training)
     return torch.cat(parts)
 
@@ -46,10 +42,9 @@ def refresh_statistics(model: nn.Module, images: Tensor | Pixels, batch: int = 6
     model.train()
     for norm in norms:
         norm.train()
-    with precision(device):
-        count = -(-len(images) // max(batch, 2))
-        for _, x in batches(images, [torch.arange(first, len(images), count) for first in range(count)], device):
-            model.describe(normalize(x))
+    count = -(-len(images) // max(batch, 2))
+    for _, x in batches(images, [torch.arange(first, len(images), count) for first in range(count)], device):
+        model.describe(normalize(x))
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     model.train(was_training)

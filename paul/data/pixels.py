@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from paul.data.datasets import Split
-from paul.data.images import read_image
+from paul.data.images import read_image, read_size
 
 PLACES = ("device", "memory", "disk")
 FOLDER = "build/images"
@@ -37,11 +37,13 @@ class Pixels:
         images: uint8 [n, 3, H, W], in memory, on a device, or a map of `file`.
         place: where training is asked to read them, "device", "memory" or "disk"; None for wherever they fit.
         file: behind a map, None for images in memory.
+        sources: the files that they were decoded from, none where that is not known.
     """
 
     images: Tensor
     place: str | None = None
     file: Path | None = None
+    sources: Sequence[Path] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -50,6 +52,18 @@ class Pixels:
     def of(cls, images: Tensor | Pixels) -> Pixels:
         """Plain images as a set that may be kept wherever it fits."""
         return images if isinstance(images, Pixels) else cls(images)
+
+    def aspects(self) -> Tensor:
+        """Rows over columns [n] of the files, as far as they are known, or else of the images themselves.
+
+        Raises:
+            ValueError: a file that cannot be read, named.
+        """
+        if not self.sources:
+            rows, columns = self.images.shape[-2:]
+            return torch.full((len(self),), rows / columns)
+        with ThreadPoolExecutor() as pool:
+            return torch.tensor([rows / columns for rows, columns in pool.map(read_size, self.sources)])
 
 
 def free_memory() -> int:
@@ -128,7 +142,7 @@ def mapped(
                 f"{gigabytes(whole)}; free some space or name another folder, then run the same command "
                 "again: it goes on where it was"
             ) from error
-    return Pixels(opened(path, shape), place, path)
+    return Pixels(opened(path, shape), place, path, files)
 
 
 def _decode_into(path: Path, files: Sequence[Path], chunk: int, decode) -> None:
@@ -185,7 +199,7 @@ def load_pixels(
         images = torch.empty(len(split), 3, *size, dtype=torch.uint8)
         for row, image in enumerate(decode(split.files)):
             images[row] = torch.from_numpy(image)
-    return Pixels(images, place)
+    return Pixels(images, place, sources=split.files)
 
 
 def load_images(split: Split, size: tuple[int, int]) -> Tensor:

@@ -134,12 +134,14 @@ def rotation_and_crop(
     area: tuple[float, float] = (0.70, 0.95),
     rotate: Tensor | None = None,
     crop: Tensor | None = None,
+    aspect: Tensor | None = None,
 ) -> Tensor:
     """Affine matrices [count, 2, 3] that rotate about the centre, then crop a share of the *area* of free aspect and
     stretch it to the full image (ledger 16, 17).
 
     The crop's width is uniform between that share and the whole width, its height follows from the area, its place is
-    uniform. `rotate` and `crop` [count] switch either off for single images.
+    uniform. `rotate` and `crop` [count] switch either off for single images. `aspect` [count] says of what rows over
+    columns an image is the resized copy, and at which it is rotated (ledger 33); by default height over width.
     """
     angle = _uniform(generator, count, -math.radians(degrees), math.radians(degrees))
     share = _uniform(generator, count, *area)
@@ -152,7 +154,7 @@ def rotation_and_crop(
         across, down = (torch.where(crop.bool(), size, torch.ones(count)) for size in (across, down))
     # output point (u, v) -> crop: (across u + a, down v + b) -> rotation, in pixels so that angles stay angles
     a, b = place[0] * (1 - across), place[1] * (1 - down)
-    cos, sin, aspect = angle.cos(), angle.sin(), height / width
+    cos, sin, aspect = angle.cos(), angle.sin(), height / width if aspect is None else aspect
     first = torch.stack([cos * across, -sin * aspect * down, cos * a - sin * aspect * b], 1)
     second = torch.stack([sin / aspect * across, cos * down, sin / aspect * a + cos * b], 1)
     return torch.stack([first, second], 1)
@@ -168,6 +170,7 @@ def surrogates(
     degrees: float = 10.0,
     area: tuple[float, float] = (0.70, 0.95),
     padding: str = "zeros",
+    aspect: Tensor | None = None,
     share: tuple[int, slice] | None = None,
 ) -> Tensor:
     """A surrogate of every image (paper Sec. 3.3; ledger 16, 17).
@@ -179,6 +182,8 @@ def surrogates(
             for each image (as the paper says).
         jitter, hue_turn, degrees, area: strengths.
         padding: what lies outside a rotated image, "zeros" or "border".
+        aspect: rows over columns [size of the batch] at which an image is rotated, x's own by default; see
+            `rotation_and_crop`.
         share: (size of the batch, which of its images x holds) where several processes share a batch; each draws for
             all of it, and so they draw alike.
 
@@ -191,11 +196,11 @@ def surrogates(
     count, part = share or (len(x), slice(None))
     drawn = [draw_jitter(count, generator, jitter, hue_turn)]
     if mode == "all":
-        drawn.append(rotation_and_crop(count, height, width, generator, degrees, area))
+        drawn.append(rotation_and_crop(count, height, width, generator, degrees, area, aspect=aspect))
     else:
         choice = torch.randint(3, (count,), generator=generator)
         drawn += [
-            rotation_and_crop(count, height, width, generator, degrees, area, rotate=choice == 1, crop=choice == 2),
+            rotation_and_crop(count, height, width, generator, degrees, area, choice == 1, choice == 2, aspect),
             choice == 0,
         ]
     together = send(torch.cat([draw.float().view(count, -1) for draw in drawn], 1)[part], x.device)

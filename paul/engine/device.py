@@ -33,15 +33,13 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
-def precision(device: torch.device, bf16: bool | None = None):
-    """bf16 autocast on a GPU, plain float32 on a CPU, or as `bf16` says.
+def autocast(device: torch.device, precision: str):
+    """Products and convolutions in "bf16", or everything in "float32", on whatever device.
 
     Losses, norms, distances and averages stay in float32 in either; batch norm reads and writes 16 bits but sums its
     statistics in float32.
     """
-    if bf16 is None:
-        bf16 = device.type == "cuda"
-    return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
 
 
 def send(x: Tensor, device: torch.device) -> Tensor:

@@ -43,8 +43,8 @@ def target_stage(task: Task) -> Outcome:
 
 def target_passes(options: AdaptOptions, images: int) -> float:
     """Filling the bank, real images and their surrogates through training steps, batch-norm statistics at the end."""
-    views = 2 if options.loss_v else 1
-    return images * (options.refresh_statistics + bool(options.loss_c) + options.epochs * views * STEP)
+    filling = (1 + options.bank_surrogates) if options.loss_c else 0
+    return images * (options.refresh_statistics + filling + options.epochs * (1 + options.paired) * STEP)
 
 
 def memory_bytes(options: AdaptOptions, network: PatchNetOptions, images: int) -> int:

@@ -15,7 +15,18 @@ from paul.experiments.specs import Places, Spec
 
 # Part of a record's spec -> what records from before an option say nothing of, and did: not the options' defaults,
 # which may move.
-BEFORE: dict[str, dict] = {}
+BEFORE: dict[str, dict] = {
+    "network": {"align_corners": True, "precision": "float32"},
+    "pretrain": {"min_batch": 1},
+    "paul": {
+        "bank_surrogates": False,
+        "bank_update": "before",
+        "idle_surrogates": False,
+        "min_batch": 1,
+        "rotation": "network",
+    },
+    "pul": {"min_batch": 1},
+}
 
 
 def completed(said: dict) -> dict:

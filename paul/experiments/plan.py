@@ -215,7 +215,7 @@ def plan(specs: list[Spec], places: Places = Places()) -> Plan:
             "source": max(3 * works[spec].source_images * pixels[spec] for spec in specs),
             "target": max(3 * works[spec].target_images * pixels[spec] for spec in specs),
         },
-        device_bytes=max((_on_device(spec, works[spec], kind) for spec in specs), key=lambda part: sum(part.values())),
+        device_bytes=max((_on_device(spec, works[spec]) for spec in specs), key=lambda part: sum(part.values())),
     )
 
 
@@ -232,13 +232,13 @@ def _memories(spec: Spec, work: Work) -> int:
     return spec.method.memory_bytes(spec.options, spec.network, work.target_images)
 
 
-def _on_device(spec: Spec, work: Work, kind: str) -> dict[str, int]:
-    """Weights, gradients and momentum; memories; activations of the larger batch, halved by bf16 on a GPU."""
+def _on_device(spec: Spec, work: Work) -> dict[str, int]:
+    """Weights, gradients and momentum; memories; activations of the larger batch, halved by bf16."""
     batch = 2 * max(spec.pretrain.batch, getattr(spec.options, "batch", 0))
     return {
         "network and optimiser": 3 * 4 * work.cost.parameters,
         "bank": _memories(spec, work),
-        "activations": batch * work.cost.activations // (2 if kind == "cuda" else 1),
+        "activations": batch * work.cost.activations // (2 if spec.network.precision == "bf16" else 1),
     }
 
 

@@ -18,6 +18,7 @@ class PulOptions:
         reliability: lambda, the cosine to the centre from which an image is trained on.
         rounds, epochs: rounds, and epochs of fine-tuning in each.
         batch, lr, momentum: of SGD.
+        min_batch: a last batch of fewer images joins the one before it (ledger 32).
         shift: random shift and scale, as a share of the image.
         refresh_statistics: set batch-norm statistics to those of the plain target images after each round.
     """
@@ -29,6 +30,7 @@ class PulOptions:
     rounds: int = 25
     epochs: int = 20
     batch: int = 16
+    min_batch: int = 1
     lr: float = 1e-3
     momentum: float = 0.9
     shift: float = 0.2
@@ -40,6 +42,8 @@ class PulOptions:
                 f"pul needs at least two clusters, one round, one epoch and a batch of two, got "
                 f"{self.clusters}, {self.rounds}, {self.epochs} and {self.batch}"
             )
+        if self.min_batch < 1:
+            raise ValueError(f"min_batch must be at least 1, got {self.min_batch}")
 
 
 # Outside the paper's own sets set beforehand, not searched: on mini's validation people (source seed 100, two rounds),

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paul import checkpoint
-from paul.data.batches import batch_of, on_device
+from paul.data.batches import batch_of, on_device, split
 from paul.data.passes import extract, refresh_statistics
 from paul.data.pixels import Pixels
 from paul.data.transforms import normalize, random_flip, random_shift
-from paul.engine.device import pick_device, precision, send
+from paul.engine.device import pick_device, send
 from paul.engine.files import fingerprint
 from paul.engine.optim import parameter_groups, prepare, sgd
 from paul.engine.run import Run
@@ -143,7 +143,8 @@ def pul(
         kept, order = pseudo.kept, []
         for _ in range(options.epochs):
             shuffled = kept[torch.randperm(len(kept), generator=generator)]
-            order += [index for index in shuffled.split(options.batch) if len(index) > 1]  # one is no batch to a norm
+            parts = split(shuffled, options.batch, options.min_batch)
+            order += [index for index in parts if len(index) > 1]  # one is no batch to a norm
         return order
 
     with Run(
@@ -161,8 +162,7 @@ def pul(
             model.train()
             for index in steps:
                 x = random_shift(random_flip(batch_of(pixels, index, device), generator), generator, options.shift)
-                with precision(device):
-                    logits = model(normalize(x)).logits
+                logits = model(normalize(x)).logits
                 loss = F.cross_entropy(logits[0].float(), send(pseudo.labels[index], device))
                 optimizer.zero_grad()
                 loss.backward()
