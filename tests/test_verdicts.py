@@ -14,6 +14,8 @@ from paul.report.contrasts import PRIMARY, contrast_values, contrasts_of
 from paul.report.frames import runs_frame
 from paul.report.published import published_value
 from paul.report.registration import FILE, SCOPE, register, write_registration
+from paul.report.statistics import variance_components
+from paul.report.variance import split_variance
 from paul.report.verdicts import decide, judge_worlds
 from paul.report.worlds import folders_of, runs_of_worlds
 from tests.test_claims import records, save
@@ -228,3 +230,36 @@ def test_the_smallest_effect_of_interest_is_below_every_printed_one():
         assert gap > 1.59 > one.smallest == 1.0
     with pytest.raises(ValueError, match="claim T: field 'smallest' is missing"):
         contrasts_of(Claim("T", "text", "where", ({"kind": "higher", "pairs": [["a", "b"]], "margin": 0.0},)))
+
+
+def nested_runs(rng, worlds, seeds, adapt_seeds, spreads):
+    """Row a with a part from each level, and row b without its own adaptation, level by level in loops."""
+    lines = []
+    for world in range(worlds):
+        from_world = rng.normal(0, spreads[0])
+        for seed in range(seeds):
+            from_seed, base = rng.normal(0, spreads[1]), rng.normal(40, 5)
+            for target in ("market", "duke"):
+                lines.append(dict(row="b", target=target, world=world, seed=seed, adapt_seed=seed, value=base))
+            for own in range(adapt_seeds):
+                value = base + from_world + from_seed + rng.normal(0, spreads[2])
+                for target, shift in (("market", 3), ("duke", -3)):
+                    lines.append(
+                        dict(row="a", target=target, world=world, seed=seed, adapt_seed=own, value=value + shift)
+                    )
+    return pd.DataFrame(lines).rename(columns={"value": "map_trapezoid"})
+
+
+def test_a_contrasts_variance_is_split_by_world_and_seeds():
+    (contrast,) = contrasts_of(HIGHER)
+    frame = nested_runs(np.random.default_rng(4), 150, 2, 2, (3.0, 2.0, 1.0))
+    found = split_variance(frame.sample(frac=1, random_state=0), contrast)
+    assert list(found) == ["world", "seed", "adapt_seed"]
+    assert list(found.values()) == pytest.approx([9, 4, 1], rel=0.35)
+    of_a = frame[(frame["row"] == "a") & (frame["target"] == "market")].set_index(["world", "seed", "adapt_seed"])
+    of_b = frame[(frame["row"] == "b") & (frame["target"] == "market")].set_index(["world", "seed"])
+    cube = of_a["map_trapezoid"].to_numpy().reshape(150, 2, 2) - of_b["map_trapezoid"].to_numpy().reshape(150, 2, 1)
+    assert list(found.values()) == pytest.approx(variance_components(cube))
+    assert split_variance(frame, replace(contrast, a="b", b="a")) == pytest.approx(found)
+    with pytest.raises(ValueError, match="a - b: its runs are no balanced design of world, seed, adapt_seed"):
+        split_variance(frame.drop(frame.index[(frame["row"] == "a") & (frame["world"] == 7)][:2]), contrast)
