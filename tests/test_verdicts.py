@@ -206,6 +206,8 @@ def test_the_records_of_all_worlds_come_together(tmp_path):
     assert second["verdict"] == "contradicted" and second["evidence"][0]["n"] == second["n"] == 2
     assert "on world 0 supported" in second["development"]
     assert set(verdicts) == {"gpu", "mini", "mini-w10", "mini-wide"}
+    (tmp_path / "others/runs/smoke").mkdir(parents=True)
+    assert set(write_claims(tmp_path / "others", book / "claims.toml", BOOK / "paper")) == {"smoke"}
 
 
 def test_seeds_are_paired_and_adaptation_seeds_averaged():

@@ -359,7 +359,8 @@ def write_claims(results_dir, claims_path, paper, data=None) -> dict:
     registration = load_registration(Path(claims_path).with_name(FILE))
     folders = sorted(path.name for path in (Path(results_dir) / "runs").glob("*") if path.is_dir())
     found = {profile: current_runs(results_dir, profile, data) for profile in folders}
-    if registration:  # its worlds are judged together, not each by itself
+    if registration and registration.profile in {world_of(name)[0] for name in folders}:
+        # its worlds are judged together, not each by itself
         together = {population(registration.profile, world) for world in registration.worlds}
         found = {profile: runs for profile, runs in found.items() if profile not in together}
         found[registration.profile] = runs_of_worlds(results_dir, registration.profile, data)

@@ -66,7 +66,7 @@ def fault(record: dict, registration: Registration, path: Path, registered: str)
     if _renderer_at(path.parent, commit) != registration.renderer:
         return "was rendered by another version of the renderer"
     wanted = registration.options.get(f"{record['row']}/{record['target']}")
-    if wanted and options_hash(record["spec"], record["numerics"]) != wanted:
+    if wanted and options_hash(record["spec"], record.get("numerics")) != wanted:
         return "has other options or arithmetic than its row was registered with"
     return ""
 

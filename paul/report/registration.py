@@ -169,6 +169,11 @@ HEAD = """\
 # tests at `alpha` on atanh(difference / 100). Supported: every contrast of the claim lies where it says
 # (intersection-union; "within" is a pair of one-sided tests). Contradicted: one lies significantly on the other side,
 # by Holm over all contrasts below. Else inconclusive. No verdict before every world has run.
+#
+# `power` is the chance of finding `smallest` (beyond `margin`; of "within", of placing a difference of zero inside it)
+# on these worlds, if they spread as world 0's source seeds did (`spread`, from so many `seeds`); `cautious`, if they
+# spread as much as the upper 80 % limit of that. `detectable`: the effect that 80 % power belongs to. `worlds_wanted`:
+# how many worlds 80 % power for `smallest` would take.
 """
 
 
