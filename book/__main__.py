@@ -1,4 +1,4 @@
-"""The book's command line: python -m book run | build | pair | costs | student | grade."""
+"""The book's command line: python -m book run | build | pair | costs | verify | student | grade."""
 
 from __future__ import annotations
 
@@ -90,6 +90,23 @@ def _grade(options, command: str) -> int:
     return 0
 
 
+def _verify(options, command: str) -> int:
+    from .verify import verify
+
+    return verify(
+        options.results,
+        options.data,
+        options.profile,
+        row=options.row,
+        count=options.count,
+        everything=options.all,
+        pick=options.pick,
+        workers=options.workers,
+        device=options.device,
+        tolerance=options.tolerance,
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m book", description="Run the book, build its pages.")
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -127,6 +144,19 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("submission", type=Path, help="the student's notebook of one chapter, or of several")
     grade.add_argument("--seed", type=int, help="of the checks' inputs; another one each time when left out")
     grade.set_defaults(do=_grade)
+
+    check = commands.add_parser("verify", help="compute random committed records again and compare")
+    check.add_argument("--profile", default="mini", choices=("smoke", "mini", "gpu", "paper"), help="default: mini")
+    check.add_argument("--row", help="choose among the records of one row, such as paul")
+    check.add_argument("--count", type=int, default=1, metavar="N", help="how many records (default: 1)")
+    check.add_argument("--all", action="store_true", help="every record")
+    check.add_argument("--pick", type=int, metavar="SEED", help="choose by this number instead of by chance")
+    check.add_argument("--data", type=Path, default=ROOT / "data", help="folder of the data sets")
+    check.add_argument("--results", type=Path, default=ROOT / "results", help="folder of run records and their index")
+    check.add_argument("--workers", type=int, default=2, help="processes on a CPU")
+    check.add_argument("--device", help="cpu, cuda, cuda:1; a GPU when there is one")
+    check.add_argument("--tolerance", type=float, metavar="POINTS", help="on another kind of machine (default: 5)")
+    check.set_defaults(do=_verify)
     return parser
 
 

@@ -10,7 +10,20 @@ from importlib import import_module
 
 from paul import __version__
 
-COMMANDS = ("pretrain", "adapt", "evaluate", "run", "report", "tune", "bench", "embed", "rank", "export", "models")
+COMMANDS = (
+    "pretrain",
+    "adapt",
+    "evaluate",
+    "run",
+    "register",
+    "report",
+    "tune",
+    "bench",
+    "embed",
+    "rank",
+    "export",
+    "models",
+)
 
 
 def parser() -> argparse.ArgumentParser:

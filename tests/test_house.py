@@ -153,6 +153,7 @@ def test_the_library_speaks_of_arguments_and_not_of_flags():
     commands = parser()._subparsers._group_actions[0].choices.values()
     flags = {flag for command in commands for flag in command._option_string_actions if flag.startswith("--")}
     typed = ("paul.data.datasets", "paul.experiments.schedulers", "paul.report.tables", "paul.bench")
+    typed += ("paul.report.registration",)
     said = [
         (name, text)
         for name, path in FILES.items()

@@ -39,24 +39,29 @@ def code_hash() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def git(folder: Path, *arguments: str) -> str:
+    """What git says in a folder; a repository that the environment names does not count.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: there is no git, no repository, or it says no.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in KEPT}
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
+
+
 @cache
 def commit() -> str:
     """The commit of the sources, with "+" when files of the package differ from it; "" outside version control.
 
-    Neither a repository that the environment names counts, nor one around the package that does not track it.
+    A repository around the package that does not track it is none of its own.
     """
     here = Path(__file__).resolve()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in KEPT}
-
-    def git(*arguments):
-        return subprocess.run(
-            ["git", "-C", str(here.parents[1]), *arguments], capture_output=True, text=True, check=True, env=environment
-        ).stdout.strip()
-
+    folder = here.parents[1]
     try:
-        git("ls-files", "--error-unmatch", "--", str(here))
-        changed = git("status", "--porcelain", "--untracked-files=all", "--", ".")
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
+        git(folder, "ls-files", "--error-unmatch", "--", str(here))
+        changed = git(folder, "status", "--porcelain", "--untracked-files=all", "--", ".")
+        return git(folder, "rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
 

@@ -11,6 +11,9 @@ two-sided 95 % Student-t intervals over source seeds, for each target and metric
 
 `needs` says when a test can be judged at all: `profiles`, and the least number of `seeds` (2); else the claim is *not
 run*. `supported` takes every interval on the claimed side, `contradicted` one wholly on the other side.
+
+Those are the verdicts of world 0, on which all was developed. Once registered worlds have run, `paul.report.verdicts`
+gives them, and these become a remark beside them. `smallest` is a `higher` test's smallest effect of interest there.
 """
 
 from __future__ import annotations
@@ -22,14 +25,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from paul.data.worlds import world_of
+from paul.data.worlds import population, world_of
 from paul.engine.files import write_text
 from paul.experiments.records import recorded_profiles
 from paul.experiments.rows import ROWS, TABLES
 from paul.report.frames import metric_labels, paired_differences, target_name, values_by_seed
 from paul.report.published import PRINTED, published
+from paul.report.registration import FILE, Registration, load_registration
 from paul.report.statistics import mean_interval
 from paul.report.tables import compares_methods, current_runs
+from paul.report.verdicts import judge_worlds
+from paul.report.worlds import runs_of_worlds
 
 try:
     import tomllib
@@ -43,7 +49,7 @@ FIELDS = {
     "published": {"row": str, "table": str, "metrics": list, "targets": list},
     "not_run": {"reason": str},
 }
-OPTIONAL = {"higher": {"margin": float}, "level": {"above": float, "below": float}}
+OPTIONAL = {"higher": {"margin": float, "smallest": float}, "level": {"above": float, "below": float}}
 NEEDS = {"profiles": list, "seeds": int}
 
 
@@ -113,6 +119,8 @@ def check_test(claim_id: str, test: dict, rows) -> dict:
         raise ClaimsError(f"claim {claim_id}: field 'table' must be one of {', '.join(comparing)}")
     if test.get("margin", 0) < 0:
         raise ClaimsError(f"claim {claim_id}: field 'margin' must not be negative, got {test['margin']}")
+    if test.get("smallest", 1) <= 0:
+        raise ClaimsError(f"claim {claim_id}: field 'smallest' must be above zero, got {test['smallest']}")
     return {"margin": 0.0, **test}
 
 
@@ -308,14 +316,24 @@ def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper) -> dict:
     return {**result, "verdict": verdict, "sentence": text, "missing": missing, "stale": stale, "evidence": evidence}
 
 
-def judge_all(claims, runs: pd.DataFrame, profile: str, paper) -> list[dict]:
-    """`judge` for every claim, in order."""
-    return [judge(claim, runs, profile, paper) for claim in claims]
+def judge_all(claims, runs: pd.DataFrame, profile: str, paper, registration: Registration | None = None) -> list[dict]:
+    """`judge` for every claim, in order; where `runs` hold registered worlds, their verdict
+    (`paul.report.verdicts.judge_worlds`), with what world 0 said as its `development`."""
+    registered = registration is not None and runs["world"].isin(registration.worlds).any()
+    if not registered or profile != registration.profile:
+        return [judge(claim, runs, profile, paper) for claim in claims]
+    first = [judge(claim, runs[runs["world"] == 0], profile, paper) for claim in claims]
+    return [
+        {**verdict, "development": f"Development, not a verdict: on world 0 {own['verdict']}. {own['sentence']}"}
+        for verdict, own in zip(judge_worlds(claims, runs, registration), first)
+    ]
 
 
 def verdict_text(verdict: dict) -> str:
     """One verdict as a Markdown paragraph: claim, where it is made, verdict, the sentence that gives the evidence."""
     text = f"**{verdict['id']}: {verdict['verdict']}.** {verdict['text']} ({verdict['where']})\n\n{verdict['sentence']}"
+    if "development" in verdict:
+        text += f"\n\n*{verdict['development']}*"
     if verdict["profile"] == "smoke":
         text += " *Profile smoke shows that everything runs, and nothing else: its networks have hardly learned.*"
     return text
@@ -335,10 +353,18 @@ def evidence_frame(verdict: dict) -> pd.DataFrame:
 def write_claims(results_dir, claims_path, paper, data=None) -> dict:
     """Judge every profile that has runs and write results_dir/claims.json; returns profile -> list of verdicts.
 
-    `data` names the folder of the sets: runs on others are outdated where theirs are there.
+    `data` names the folder of the sets: runs on others are outdated where theirs are there. A registration is looked
+    for beside the claims.
     """
     claims = load_claims(claims_path)
-    found = {profile: current_runs(results_dir, profile, data) for profile in recorded_profiles(results_dir)}
-    verdicts = {profile: judge_all(claims, runs, profile, paper) for profile, runs in found.items()}
+    registration = load_registration(Path(claims_path).with_name(FILE))
+    names = recorded_profiles(results_dir)
+    found = {profile: current_runs(results_dir, profile, data) for profile in names}
+    if registration and registration.profile in {world_of(name)[0] for name in names}:
+        # its worlds are judged together, not each by itself
+        together = {population(registration.profile, world) for world in registration.worlds}
+        found = {profile: runs for profile, runs in found.items() if profile not in together}
+        found[registration.profile] = runs_of_worlds(results_dir, registration.profile, data)
+    verdicts = {profile: judge_all(claims, runs, profile, paper, registration) for profile, runs in found.items()}
     write_text(Path(results_dir) / "claims.json", json.dumps(verdicts, indent=1, allow_nan=False) + "\n")
     return verdicts
