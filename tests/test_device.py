@@ -1,5 +1,7 @@
 """Where images live and how they get to the device; set-up of networks and optimisers; what can be shown on a CPU."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from people import ADAPT, NETWORK, adapt, pairs, same_weights, write_set
@@ -173,6 +175,17 @@ def test_sgd_takes_torchs_own_steps():
             optimizer.step()
         ends.append(weight.detach())
     assert torch.equal(*ends)
+
+
+def test_a_network_is_laid_out_channels_last_and_keeps_its_values():
+    torch.manual_seed(0)
+    plain = PatchNet(NETWORK).to_target().eval()
+    laid = prepare(deepcopy(plain), CPU)
+    assert laid.backbone[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(value, laid.state_dict()[name]) for name, value in plain.state_dict().items())
+    x = torch.rand(3, 3, 40, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(laid.describe(x), plain.describe(x), rtol=1e-5, atol=1e-6)
 
 
 def test_precision_is_what_was_asked_for():

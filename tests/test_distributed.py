@@ -78,7 +78,7 @@ VARIANTS = {
         2,
         replace(OPTIONS, loss_v=False, bank_update="after", idle_surrogates=True, bank_surrogates=True, min_batch=4),
     ),
-    "a last batch smaller than the ranks": (3, replace(OPTIONS, batch=19, epochs=3, renormalize=True)),
+    "a last batch smaller than the ranks": (3, replace(OPTIONS, batch=18, epochs=3, renormalize=True)),
 }
 
 
