@@ -133,9 +133,11 @@ bars
 #
 # ## Pairing by source seed
 #
-# Some source models are good and some are bad, and each row of the table starts from the same ones. The spread *within*
-# a row is therefore mostly the source model's. The difference of two rows at the same seed is free of it: with $d_i =
-# a_i - b_i$ for seed $i$, judge $\bar d \pm t_{0.975,\,n-1}\, s_d / \sqrt n$ instead of $\bar a$ against $\bar b$.
+# Some source models are good and some are bad. All rows on patches start from the same ones, and all rows on whole
+# images from theirs, so the spread *within* a row is mostly the source model's. Between two rows of one kind the
+# difference at the same seed is free of it: with $d_i = a_i - b_i$ for seed $i$, judge $\bar d \pm
+# t_{0.975,\,n-1}\, s_d / \sqrt n$ instead of $\bar a$ against $\bar b$. A row on patches and a row on whole images
+# start from two networks that share a seed and nothing else: pairing them is allowed, and gains nothing.
 
 # %%
 def paired_from_scratch(a, b, target, metric="rank1"):
@@ -567,20 +569,19 @@ cosines()
 
 # %% [markdown]
 # **You should see** cosines far from 1. Near zero, the two losses teach different things and share the same few steps;
-# below zero they pay for each other. The search that chose $\lambda$ on validation people, from a source seed that no
-# row here uses, had seen the same: `paul tune` wrote down what $L_c$ reached alone and with $L_v$ beside it.
+# below zero they pay for each other. The search on validation people, from a source seed that no row here uses, says
+# what either reached alone and both together, each at its own best of as many trials.
 
 # %%
-search = Path(results_dir) / "tuning" / f"{profile}.json"
+search = Path(results_dir) / "search" / f"{profile}.json"
 if search.is_file():
-    trials = pd.DataFrame(json.loads(search.read_text(encoding="utf-8"))["trials"])
-    trials["losses on"] = [" + ".join(k for k in ("loss_v", "loss_c") if t[k])
-                           for t in trials["losses"]]
-    trials = trials[trials["option"].isin(["s", "margin", "lam"])]
-    trials = trials[["losses on", "option", "value", "score"]]
-    styled = trials.style.format({"score": "{:.1f}", "value": "{:g}"})
-    display(styled.hide(axis="index").set_caption(
-        "validation people: step mAP, mean of both targets"))
+    arms = json.loads(search.read_text(encoding="utf-8"))["arms"]
+    best = [{"row": labels[row], "best": max(t["score"] for t in arm["trials"]),
+             **{name.partition(".")[2]: value for name, value in arm["chosen"].items()}}
+            for row in ("patch_lc", "patch_lv", "paul")
+            for arm in [arms[f"target/{row}"]]]
+    display(pd.DataFrame(best).style.format(precision=3, na_rep="").hide(axis="index")
+            .set_caption("validation people: step mAP, mean of both targets"))
 else:
     print(f"no search was made at profile {profile}")
 
