@@ -702,10 +702,12 @@ print(f"resumed: all {len(weights)} tensors are the same, bit for bit")
 # %% [markdown]
 # ## Seeds
 #
-# One seed decides the source network's first weights, the order of its images and their flips and shifts, and in the
-# target stage order, flips and surrogates. The same seed gives the same bits on the same CPU with as many threads.
-# Another seed gives another network, and another score. Source seeds matter more than one would like: the target stage
-# starts from what they left. That is why each table of this book runs several and pairs its rows by seed.
+# A source seed decides the source network's first weights, the order of its images and their flips and shifts; a seed
+# of its own decides order, flips and surrogates of an adaptation; and a world's number decides who the people are.
+# The same numbers give the same bits on the same CPU with as many threads. Another source seed gives another network,
+# and another score. Source seeds matter more than one would like: the target stage starts from what they left. That
+# is why each table of this book runs several, takes the mean of the adaptations that start from one, and pairs its
+# rows by seed.
 
 # %%
 recorded = pd.DataFrame(
@@ -716,7 +718,7 @@ if len(recorded):
     figure, axis = plt.subplots(figsize=(6, 3))
     for colour, (number, line) in zip((BLUE, ORANGE, GREEN, RED, GREY) * 9,
                                       recorded.groupby("seed")):
-        line = line.set_index("row")["rank1"].reindex(trio)
+        line = line.groupby("row")["rank1"].mean().reindex(trio)
         axis.plot(list(trio), line, "o-", color=colour, label=f"seed {number}")
     axis.set(ylabel="Rank-1, %", title=f"recorded runs, {here}")
     axis.legend(fontsize=8)
