@@ -259,7 +259,7 @@ if searched.is_file():
 else:  # what would be searched
     budget = pd.DataFrame([
         {"arm": tuning.arm_of(row), "trials": tuning.TRIALS,
-         "searched": "; ".join(f"{name} {values}" for name, values in space.items())}
+         "searched": "; ".join(f"{name} {tried}" for name, tried in space.items())}
         for row, space in tuning.SEARCH.items()])
 budget.style.format(precision=1).hide(axis="index")
 

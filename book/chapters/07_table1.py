@@ -298,8 +298,8 @@ records = run_table("table1", profile=profile, seeds=seeds,
                     adapt_seeds=adapt_seeds, targets=[target],
                     data_dir=data_dir, results_dir=results_dir, workers=workers)
 runs = runs_frame(records, is_stale)
-runs[["row", "target", "seed", "adapt_seed", "rank1", "rank5", "rank10", "map_trapezoid",
-      "map_step", "run_seconds", "stale"]]
+runs[["row", "target", "seed", "adapt_seed", "rank1", "rank5", "rank10",
+      "map_trapezoid", "map_step", "run_seconds", "stale"]]
 
 # %% [markdown]
 # `stale` marks a run whose options or arithmetic are no longer those at hand. The numbers of tiny trainings of each

@@ -584,11 +584,12 @@ search = Path(results_dir) / "search" / f"{profile}.json"
 if search.is_file():
     arms = json.loads(search.read_text(encoding="utf-8"))["arms"]
     best = [{"row": labels[row], "best": max(t["score"] for t in arm["trials"]),
-             **{name.partition(".")[2]: value for name, value in arm["chosen"].items()}}
+             **arm["chosen"]}
             for row in ("patch_lc", "patch_lv", "paul")
             for arm in [arms[f"target/{row}"]]]
-    display(pd.DataFrame(best).style.format(precision=3, na_rep="").hide(axis="index")
-            .set_caption("validation people: step mAP, mean of both targets"))
+    styled = pd.DataFrame(best).style.format(precision=3, na_rep="")
+    display(styled.hide(axis="index").set_caption(
+        "validation people: step mAP, mean of both targets"))
 else:
     print(f"no search was made at profile {profile}")
 
