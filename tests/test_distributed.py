@@ -55,11 +55,8 @@ def start(trained):
     return str(trained[1] / "checkpoint.pt")
 
 
-def same_training(a, b, atol=5e-5):
-    """Weights, momenta (the gradients so far) and memories of two checkpoints; batches and losses on the way.
-
-    Convolutions in channels last sum their gradients in an order that depends on how many images a process holds.
-    """
+def same_training(a, b, atol=1e-5):
+    """Weights, momenta (the gradients so far) and memories of two checkpoints; batches and losses on the way."""
     a, b = (checkpoint.read(Path(folder) / "checkpoint.pt") for folder in (a, b))
     for one, other in ((a[name], b[name]) for name in ("model", "memory", "centers")):
         assert one.keys() == other.keys()
@@ -90,7 +87,8 @@ def test_ranks_go_through_the_steps_of_one_process(start, target, variant, tmp_p
     size, options = VARIANTS[variant]
     _, history = with_history["adapt"](load_model(start), target, options, folder=tmp_path / "alone")
     assert ranks.run_ranks(size, whole_stage, start, target, options, tmp_path / "ranks") == [0] * size
-    same_training(tmp_path / "alone", tmp_path / "ranks")
+    # with raw targets ranks drift further apart since convolutions are in channels last: 6e-5 after 21 steps
+    same_training(tmp_path / "alone", tmp_path / "ranks", 1e-4 if options.ipfl_targets == "raw" else 1e-5)
     every = [ranks.load(tmp_path / "ranks", rank) for rank in range(size)]
     torch.testing.assert_close(
         torch.tensor(every[0]["history"]), torch.tensor([line["loss"] for line in history]), atol=1e-5, rtol=1e-5
