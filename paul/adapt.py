@@ -98,8 +98,6 @@ def fill_bank(
     model.train(options.bank_init == "train")
     batch = options.batch if options.bank_surrogates else 2 * options.batch  # as many views as in training
     for index in split(torch.randperm(len(images), generator=generator), batch, options.min_batch):
-        if len(index) < 2:  # a last single image cannot pass batch norm in train mode: its partner is any other image
-            index = torch.cat([index, (index + 1) % len(images)])
         part = world.part(len(index))
         plain, aspect = batch_of(images, index[part], device), None if aspects is None else aspects[index]
         x = views(plain, options, generator, (len(index), part), aspect, paired=options.bank_surrogates)
@@ -195,8 +193,6 @@ def adapt(
             set_learning_rates(optimizer, target_learning_rates(epoch, options.lr, options.decay_epoch))
             mine = [index[world.part(len(index))] for index in steps.left()]
             for index, (_, plain) in zip(steps, batches(pixels, mine, device)):
-                if len(index) == 1 and not options.paired:
-                    continue  # batch norm cannot train on a last batch of one image
                 with within_memory(steps, "adapt.batch"):
                     aspect = None if aspects is None else aspects[index]
                     x = views(plain, options, generator, (len(index), world.part(len(index))), aspect)

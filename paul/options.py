@@ -67,7 +67,7 @@ class PretrainOptions:
 
     epochs: int = 60
     batch: int = 48
-    min_batch: int = 1
+    min_batch: int = 16
     schedule: str = "paper"
     peak_rate: float = 0.1
     momentum: float = 0.9
@@ -83,8 +83,8 @@ class PretrainOptions:
             raise ValueError(f"schedule must be 'paper' or 'cosine', got {self.schedule!r}")
         if self.epochs < 1 or self.batch < 1:
             raise ValueError(f"epochs and batch must be at least 1, got {self.epochs} and {self.batch}")
-        if self.min_batch < 1:
-            raise ValueError(f"min_batch must be at least 1, got {self.min_batch}")
+        if self.min_batch < 2:
+            raise ValueError(f"min_batch must be at least 2, which batch norm needs, got {self.min_batch}")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class AdaptOptions:
         refresh_statistics: set batch-norm statistics to those of the plain target images before testing.
     """
 
-    NUMERICS: ClassVar[int] = 1
+    NUMERICS: ClassVar[int] = 2
 
     loss_c: str | None = "pedal"
     loss_v: bool = True
@@ -140,13 +140,13 @@ class AdaptOptions:
     ipfl_targets: str = "centers"
     epochs: int = 60
     batch: int = 42
-    min_batch: int = 1
+    min_batch: int = 16
     drop_last: bool = False
     lr: float = 1e-4
     decay_epoch: int = 50
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    rotation: str = "network"
+    rotation: str = "image"
     surrogate: str = "all"
     jitter: float = 0.2
     hue_turn: float = 0.1
@@ -173,8 +173,8 @@ class AdaptOptions:
             raise ValueError("nothing to train: switch on loss_c or loss_v (for statistics alone use `adabn`)")
         if self.epochs < 1 or self.batch < 2:
             raise ValueError(f"epochs must be at least 1 and batch at least 2, got {self.epochs} and {self.batch}")
-        if self.min_batch < 1:
-            raise ValueError(f"min_batch must be at least 1, got {self.min_batch}")
+        if self.min_batch < 2:
+            raise ValueError(f"min_batch must be at least 2, which batch norm needs, got {self.min_batch}")
         if not self.s > 0 or self.k <= 0:
             raise ValueError(f"s and k must be positive, got {self.s} and {self.k}")
 

@@ -66,9 +66,9 @@ ADVICE = (
 
 SIZE = 40, 24
 NETWORK = PatchNetOptions("small", num_patches=2, dim=8, pgn_channels=16, pgn_hidden=16)
-PRETRAIN = PretrainOptions(epochs=2, batch=8, schedule="cosine", peak_rate=0.01, shift=0.06)
-ADAPT = AdaptOptions(epochs=2, batch=8, lr=0.001, s=2.0, k=3)
-PUL = PulOptions(clusters=3, reliability=0.8, rounds=2, epochs=1, batch=6, lr=0.005, shift=0.05)
+PRETRAIN = PretrainOptions(epochs=2, batch=8, min_batch=2, schedule="cosine", peak_rate=0.01, shift=0.06)
+ADAPT = AdaptOptions(epochs=2, batch=8, min_batch=2, rotation="network", lr=0.001, s=2.0, k=3)
+PUL = PulOptions(clusters=3, reliability=0.8, rounds=2, epochs=1, batch=6, min_batch=2, lr=0.005, shift=0.05)
 CONTRAST = ClusterContrastOptions(
     k1=6,
     k2=2,

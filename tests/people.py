@@ -23,9 +23,11 @@ from paul.rivals.pul import PulOptions
 
 SIZE = (40, 24)  # the small backbone makes maps of 5x3, the least that the PGN takes
 NETWORK = PatchNetOptions(backbone="small", num_patches=2, dim=8, pgn_channels=8, pgn_hidden=8)
-PRETRAIN = PretrainOptions(epochs=2, batch=8, schedule="cosine", peak_rate=0.05, label_smoothing=0.1, shift=0.05)
-ADAPT = AdaptOptions(epochs=2, batch=8, lr=0.01, decay_epoch=1, s=10.0, k=3)
-PUL = PulOptions(clusters=4, reliability=0.8, rounds=3, epochs=2, batch=4, lr=0.01, shift=0.05)
+PRETRAIN = PretrainOptions(
+    epochs=2, batch=8, min_batch=2, schedule="cosine", peak_rate=0.05, label_smoothing=0.1, shift=0.05
+)
+ADAPT = AdaptOptions(epochs=2, batch=8, min_batch=2, lr=0.01, decay_epoch=1, s=10.0, k=3)
+PUL = PulOptions(clusters=4, reliability=0.8, rounds=3, epochs=2, batch=4, min_batch=2, lr=0.01, shift=0.05)
 CONTRAST = ClusterContrastOptions(
     k1=6, k2=2, min_samples=2, epochs=3, steps=3, clusters=2, instances=3, lr=0.003, decay_every=2, shift=0.05
 )

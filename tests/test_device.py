@@ -1,5 +1,7 @@
 """Where images live and how they get to the device; set-up of networks and optimisers; what can be shown on a CPU."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from people import ADAPT, NETWORK, adapt, pairs, same_weights, write_set
@@ -112,17 +114,6 @@ def test_send_leaves_a_tensor_that_is_there():
     assert send(x, CPU) is x
 
 
-def test_prepare_keeps_a_cpu_networks_bits_and_names():
-    torch.manual_seed(0)
-    model = PatchNet(NETWORK)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert prepare(model, CPU) is model
-    assert (
-        all(value.is_contiguous() and torch.equal(value, before[name]) for name, value in model.state_dict().items())
-        and before.keys() == model.state_dict().keys()
-    )
-
-
 def test_prepare_compiles_on_request_and_passes_the_mode_on(monkeypatch):
     asked = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, **options: asked.append(options))
@@ -173,6 +164,18 @@ def test_sgd_takes_torchs_own_steps():
             optimizer.step()
         ends.append(weight.detach())
     assert torch.equal(*ends)
+
+
+def test_a_network_is_laid_out_channels_last_and_keeps_names_and_values():
+    torch.manual_seed(0)
+    plain = PatchNet(NETWORK).to_target().eval()
+    laid = deepcopy(plain)
+    assert prepare(laid, CPU) is laid and laid.state_dict().keys() == plain.state_dict().keys()
+    assert laid.backbone[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(value, laid.state_dict()[name]) for name, value in plain.state_dict().items())
+    x = torch.rand(3, 3, 40, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(laid.describe(x), plain.describe(x), rtol=1e-5, atol=1e-6)
 
 
 def test_precision_is_what_was_asked_for():

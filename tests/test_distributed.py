@@ -78,7 +78,7 @@ VARIANTS = {
         2,
         replace(OPTIONS, loss_v=False, bank_update="after", idle_surrogates=True, bank_surrogates=True, min_batch=4),
     ),
-    "a last batch smaller than the ranks": (3, replace(OPTIONS, batch=19, epochs=3, renormalize=True)),
+    "a last batch smaller than the ranks": (3, replace(OPTIONS, batch=18, epochs=3, renormalize=True)),
 }
 
 
@@ -87,7 +87,8 @@ def test_ranks_go_through_the_steps_of_one_process(start, target, variant, tmp_p
     size, options = VARIANTS[variant]
     _, history = with_history["adapt"](load_model(start), target, options, folder=tmp_path / "alone")
     assert ranks.run_ranks(size, whole_stage, start, target, options, tmp_path / "ranks") == [0] * size
-    same_training(tmp_path / "alone", tmp_path / "ranks")
+    # with raw targets ranks drift further apart since convolutions are in channels last: 6e-5 after 21 steps
+    same_training(tmp_path / "alone", tmp_path / "ranks", 1e-4 if options.ipfl_targets == "raw" else 1e-5)
     every = [ranks.load(tmp_path / "ranks", rank) for rank in range(size)]
     torch.testing.assert_close(
         torch.tensor(every[0]["history"]), torch.tensor([line["loss"] for line in history]), atol=1e-5, rtol=1e-5

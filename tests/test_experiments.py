@@ -129,7 +129,7 @@ def test_a_hash_depends_on_every_option_and_on_no_order(monkeypatch):
                 "small": "resnet18",
                 "lr0": "eval",
                 "before": "after",
-                "network": "image",
+                "image": "network",
                 "float32": "bf16",
             }.get(value)
             if isinstance(value, str)

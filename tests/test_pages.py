@@ -150,7 +150,19 @@ def test_nothing_to_show_is_an_error(tmp_path):
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     folder = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "-m", "book", "run", "--profile", "smoke", "--keep-going", "-p", "seeds=0-1"]
+    command = [
+        sys.executable,
+        "-m",
+        "book",
+        "run",
+        "--profile",
+        "smoke",
+        "--keep-going",
+        "-p",
+        "seeds=0-1",
+        "-p",
+        "adapt_seeds=",
+    ]
     for option in ("data", "results", "out"):
         command += [f"--{option}", str(folder / option)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -185,7 +185,7 @@ def test_chapter_07_shows_them(study, monkeypatch, tmp_path):
         data=study / "data",
         results=study / "results",
         out=tmp_path / "executed",
-        asked={"seeds": "0-1"},
+        asked={"seeds": "0-1", "adapt_seeds": ""},
         say=lambda *words, **_: said.append(words),
     )
     assert code == 0, said

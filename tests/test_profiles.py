@@ -25,7 +25,7 @@ NETWORK = {
 PRETRAIN = {
     "epochs": 60,
     "batch": 48,
-    "min_batch": 1,  # ledger 32: as released
+    "min_batch": 16,  # ledger 32
     "schedule": "paper",  # ledger 22
     "momentum": 0.9,
     "weight_decay": 1e-4,
@@ -59,8 +59,8 @@ ADAPT = {
     "momentum": 0.9,
     "weight_decay": 1e-4,  # Sec. 4
     "drop_last": False,  # ledger 15
-    "min_batch": 1,  # ledger 32
-    "rotation": "network",  # ledger 33
+    "min_batch": 16,  # ledger 32
+    "rotation": "image",  # ledger 33
     "surrogate": "all",
     "jitter": 0.2,
     "hue_turn": 0.1,

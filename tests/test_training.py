@@ -154,11 +154,11 @@ def test_the_bank_starts_as_the_features_of_all_images(trained, target, mode, mo
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_a_last_single_image_enters_the_bank_too(trained, target, mode):
+def test_a_last_single_image_enters_the_bank_with_the_batch_before_it(trained, target, mode):
     model = deepcopy(trained[0]).to_target()
     loss = PaulLoss(model, 17, replace(ADAPT, bank_init=mode))
-    fill_bank(loss, model, target[:17], torch.Generator().manual_seed(0))
-    assert loss.memory.filled.all()
+    filled = seen_in(model, lambda: fill_bank(loss, model, target[:17], torch.Generator().manual_seed(0)))
+    assert filled == [17] and loss.memory.filled.all()
     torch.testing.assert_close(loss.memory.bank.norm(dim=2), torch.ones(2, 17))
 
 
@@ -173,29 +173,13 @@ def steps_taken(call, monkeypatch):
     return sizes
 
 
-@pytest.mark.parametrize(
-    ("losses", "drop_last", "sizes"),
-    [
-        ({}, False, [8, 8, 1]),
-        ({}, True, [8, 8]),
-        ({"loss_v": False}, False, [8, 8]),  # batch norm cannot train on a single image that has no surrogate
-        ({"loss_c": None}, False, [8, 8, 1]),
-    ],
-)
-def test_the_last_smaller_batch(trained, target, losses, drop_last, sizes, tmp_path, monkeypatch):
-    options = replace(ADAPT, epochs=1, drop_last=drop_last, **losses)
-    assert steps_taken(lambda: adapt(trained[0], target[:17], options, folder=tmp_path), monkeypatch) == sizes
-
-
 @pytest.mark.parametrize("losses", [{}, {"loss_v": False}, {"loss_c": None}])
 def test_one_rule_for_a_small_last_batch_holds_in_every_arm(trained, target, losses, tmp_path, monkeypatch):
     options = replace(ADAPT, epochs=2, min_batch=2, **losses)
-    sizes = steps_taken(lambda: adapt(trained[0], target[:17], options, folder=tmp_path / "a"), monkeypatch)
-    assert sizes == [8, 9] * 2
-    options = replace(options, drop_last=True)  # which leaves nothing to join
-    assert (
-        steps_taken(lambda: adapt(trained[0], target[:17], options, folder=tmp_path / "b"), monkeypatch) == [8, 8] * 2
-    )
+    for changes, sizes in (({}, [8, 9]), ({"drop_last": True}, [8, 8])):  # the latter leaves nothing to join
+        given, folder = replace(options, **changes), tmp_path / str(sizes[-1])
+        taken = steps_taken(lambda o=given, f=folder: adapt(trained[0], target[:17], o, folder=f), monkeypatch)
+        assert taken == sizes * 2
 
 
 @settings(max_examples=200, deadline=None)
@@ -297,7 +281,7 @@ def test_what_the_target_stage_refuses(trained, target, tmp_path):
         ({"bank_init": "zero"}, "bank_init must be"),
         ({"bank_update": "never"}, "bank_update must be"),
         ({"rotation": "file"}, "rotation must be"),
-        ({"min_batch": 0}, "min_batch must be at least 1, got 0"),
+        ({"min_batch": 1}, "min_batch must be at least 2, which batch norm needs, got 1"),
         ({"no_negative": "one"}, "no_negative must be"),
     ):
         with pytest.raises(ValueError, match=message):

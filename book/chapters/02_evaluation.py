@@ -31,7 +31,7 @@ from paul.experiments.profiles import PROFILES
 from paul.experiments.records import read_records
 from paul.metrics import evaluate, evaluate_distances
 from paul.plots import BLUE, GREEN, GREY, ORANGE, drawn, per_query_ap, ranked_list
-from paul.report.frames import target_name
+from paul.report.frames import runs_frame, target_name, values_by_seed
 from paul.report.statistics import mean_interval
 
 # %% [markdown]
@@ -565,8 +565,9 @@ rows = {
 }
 runs = [run for run in read_records(results_dir, profile)
         if run["row"] == "paul" and run["target"] == target]
-if len(runs) > 1:
-    over_seeds = mean_interval([run["metrics"]["map_step"] for run in runs])
+by_seed = values_by_seed(runs_frame(runs), "paul", target, "map_step")
+if len(by_seed) > 1:
+    over_seeds = mean_interval(by_seed)
     ends = over_seeds.low, over_seeds.high
     rows[f"PAUL, over {over_seeds.n} source seeds"] = over_seeds.mean, ends
 intervals = pd.DataFrame([(value, *ends) for value, ends in rows.values()], rows,

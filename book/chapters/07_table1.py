@@ -17,6 +17,7 @@ profile: str = "mini"
 data_dir: str = "data"
 results_dir: str = "results"
 seeds: str = "0-2"
+adapt_seeds: str = "0-1"
 workers: int = 1
 
 # %%
@@ -335,17 +336,19 @@ for temperature in (0.5, 0.05):
 # %% [markdown]
 # ## Ours: load or run
 #
-# The next cell asks for the runs on this profile's target. PAUL, PUL and Cluster-Contrast have one for each *source
-# seed*: a new network trained on the source from other initial weights, and then adapted. BoW's seeds are those of its
-# codebook. In LOMO nothing is drawn, so it has one run and no interval. A run that is recorded in `results/runs/` is
-# loaded; one that is missing is computed.
+# The next cell asks for the runs on this profile's target. A *source seed* means a new network trained on the source
+# from other initial weights, and PAUL, PUL and Cluster-Contrast adapt each of them once for every *adaptation seed*,
+# which decides all that the target stage draws. Two adaptations of one source model are no two independent runs: their
+# mean counts as one value. BoW's seeds are those of its codebook. In LOMO nothing is drawn, so it has one run and no
+# interval. A run that is recorded in `results/runs/` is loaded; one that is missing is computed.
 
 # %%
-records = run_table("table1", profile=profile, seeds=seeds, targets=[target],
+records = run_table("table1", profile=profile, seeds=seeds,
+                    adapt_seeds=adapt_seeds, targets=[target],
                     data_dir=data_dir, results_dir=results_dir, workers=workers)
 runs = runs_frame(records, is_stale)
-runs[["row", "target", "seed", "rank1", "rank5", "rank10", "map_trapezoid",
-      "map_step", "run_seconds", "stale"]]
+runs[["row", "target", "seed", "adapt_seed", "rank1", "rank5", "rank10",
+      "map_trapezoid", "map_step", "run_seconds", "stale"]]
 
 # %% [markdown]
 # `stale` marks a run whose options or arithmetic are no longer those at hand. The numbers of tiny trainings of each
@@ -359,7 +362,8 @@ runs[["row", "target", "seed", "rank1", "rank5", "rank10", "map_trapezoid",
 # The record of a PUL run holds, for each round, the share of the images that were reliable.
 
 # %%
-kept = pd.DataFrame({record["seed"]: [line["kept"] for line in record["curve"]]
+kept = pd.DataFrame({(record["seed"], record["adapt_seed"]):
+                     [line["kept"] for line in record["curve"]]
                      for record in records if record["row"] == "pul"})
 kept.index += 1
 

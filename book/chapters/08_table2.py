@@ -15,6 +15,7 @@ profile: str = "mini"
 data_dir: str = "data"
 results_dir: str = "results"
 seeds: str = "0-2"
+adapt_seeds: str = "0-1"
 workers: int = 1
 
 # %%
@@ -126,7 +127,8 @@ print(f"DukeMTMC-reID is harder for {harder.sum()} of {len(both)} methods; "
 # ## Ours: load or run
 
 # %%
-records = run_table("table2", profile=profile, seeds=seeds, targets=[target],
+records = run_table("table2", profile=profile, seeds=seeds,
+                    adapt_seeds=adapt_seeds, targets=[target],
                     data_dir=data_dir, results_dir=results_dir, workers=workers)
 runs = runs_frame(records, is_stale)
 ours = comparison_table("table2", runs, profile, paper)

@@ -15,6 +15,7 @@ profile: str = "mini"
 data_dir: str = "data"
 results_dir: str = "results"
 seeds: str = "0-2"
+adapt_seeds: str = "0-1"
 workers: int = 2
 
 # %%
@@ -134,7 +135,8 @@ torch.testing.assert_close(ours, library[0])
 # Each scheme with its own source models, before adaptation (*direct*, not in the paper's table) and after.
 
 # %%
-records = run_table("table4", profile=profile, seeds=seeds, targets=targets,
+records = run_table("table4", profile=profile, seeds=seeds,
+                    adapt_seeds=adapt_seeds, targets=targets,
                     data_dir=data_dir, results_dir=results_dir, workers=workers)
 runs = runs_frame(records, is_stale)
 table = ablation_table("table4", runs, profile, paper)

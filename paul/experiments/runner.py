@@ -166,9 +166,11 @@ def trained(
     data_dir: str = "data",
     models_dir: str = MODELS,
     device: str | None = None,
+    adapt_seed: int | None = None,
 ) -> Outcome:
     """What is behind one run: its network (in evaluation mode) and history, trained or loaded."""
-    spec, places = Spec(row, target, seed, profile), Places(data_dir, models=models_dir, device=device)
+    spec = Spec(row, target, seed, profile, adapt_seed=adapt_seed)
+    places = Places(data_dir, models=models_dir, device=device)
     outcome = outcome_of(spec, source_model(spec, places)[0] if spec.method.needs_source else None, places)
     if outcome.model is not None:
         outcome.model.eval()

@@ -30,7 +30,7 @@ class PulOptions:
     rounds: int = 25
     epochs: int = 20
     batch: int = 16
-    min_batch: int = 1
+    min_batch: int = 16
     lr: float = 1e-3
     momentum: float = 0.9
     shift: float = 0.2
@@ -42,8 +42,8 @@ class PulOptions:
                 f"pul needs at least two clusters, one round, one epoch and a batch of two, got "
                 f"{self.clusters}, {self.rounds}, {self.epochs} and {self.batch}"
             )
-        if self.min_batch < 1:
-            raise ValueError(f"min_batch must be at least 1, got {self.min_batch}")
+        if self.min_batch < 2:
+            raise ValueError(f"min_batch must be at least 2, which batch norm needs, got {self.min_batch}")
 
 
 # Outside the paper's own sets set beforehand, not searched: on mini's validation people (source seed 100, two rounds),

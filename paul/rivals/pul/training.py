@@ -144,8 +144,8 @@ def pul(
         kept, order = pseudo.kept, []
         for _ in range(options.epochs):
             shuffled = kept[torch.randperm(len(kept), generator=generator)]
-            parts = split(shuffled, options.batch, options.min_batch)
-            order += [index for index in parts if len(index) > 1]  # one is no batch to a norm
+            if len(kept) > 1:  # one is no batch to a norm
+                order += split(shuffled, options.batch, options.min_batch)
         return order
 
     with Run(
