@@ -7,20 +7,34 @@ from pathlib import Path
 
 from data_prep.market_layout import DataError
 
+# a world's knobs: type of the value, what it is
+KNOBS = {
+    "people": (int, "training people of each set"),
+    "images": (int, "images of a person by each camera that they pass"),
+    "cameras": (int, "cameras of each set"),
+    "gap": (float, "times the targets' distance from the source; 0: none (default: 1)"),
+    "shared": (float, "share of a target's garments that the source's people wear, too (default: 0.5)"),
+    "alike": (float, "share of people whom clothes alone don't tell apart (default: 0.15)"),
+    "size": (int, "height and width of the images"),
+}
+
 
 def _synthetic(options):
     from data_prep.expected import rendering
-    from data_prep.synthetic import WORLDS, prepare
+    from data_prep.synthetic import prepare
+    from data_prep.worlds import SETS, World
 
-    for name in options.sets or WORLDS:
-        folder = Path(options.out) / options.profile / name
-        if options.plan or not (folder / "card.json").is_file():
-            print(f"{folder}: {rendering(options.profile, name, options.workers)}", flush=True)
+    knobs = {name: value for name in KNOBS if (value := getattr(options, name)) is not None}
+    world = World(options.world, **knobs)
+    folder = Path(options.out) / world.folder(options.profile)
+    for name in options.sets or SETS:
+        if options.plan or not (folder / name / "card.json").is_file():
+            print(f"{folder / name}: {rendering(options.profile, name, options.workers, world)}", flush=True)
     if options.plan:
         return
-    states = prepare(options.out, options.profile, options.seed, options.workers, options.sets, options.overwrite)
+    states = prepare(options.out, options.profile, world, options.workers, options.sets, options.overwrite)
     for name, state in states.items():
-        print(f"{Path(options.out) / options.profile / name}: {state}")
+        print(f"{folder / name}: {state}")
 
 
 def _contact(options):
@@ -78,11 +92,16 @@ def _positive(text):
     return value
 
 
-def _seed(text):
+def _number(text):
     value = int(text)
     if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: a seed is 0 or more")
+        raise argparse.ArgumentTypeError(f"{text}: a world's number is 0 or more")
     return value
+
+
+class _Pair(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, tuple(values))
 
 
 def build_parser():
@@ -92,8 +111,15 @@ def build_parser():
 
     synthetic = commands.add_parser("synthetic", help="render the embedded source and targets")
     synthetic.add_argument("--profile", choices=("smoke", "mini", "gpu"), default="mini")
-    synthetic.add_argument("--out", default="data", help="folder that gets <profile>/<set> (default: data)")
-    synthetic.add_argument("--seed", type=_seed, default=0)
+    synthetic.add_argument(
+        "--out", default="data", help="folder that gets <profile>/<set>, or <profile>-w<world>/<set> (default: data)"
+    )
+    synthetic.add_argument(
+        "--world", type=_number, default=0, help="0: the development world; others have people and cameras of their own"
+    )
+    for name, (kind, text) in KNOBS.items():
+        pair = {"nargs": 2, "metavar": ("HEIGHT", "WIDTH"), "action": _Pair} if name == "size" else {}
+        synthetic.add_argument(f"--{name}", type=kind, help=text, **pair)
     synthetic.add_argument(
         "--workers",
         type=_positive,

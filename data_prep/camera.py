@@ -60,7 +60,7 @@ class Shot:
         }
 
 
-def sample_camera(rng, camera_id, gap, seed, world):
+def sample_camera(rng, camera_id, gap, key):
     """Draw a camera.  The draws do not depend on `gap`, which only scales how far they lie from neutral, so difficulty
     grows with it without jumps."""
     draw = rng.standard_normal(12)
@@ -70,7 +70,7 @@ def sample_camera(rng, camera_id, gap, seed, world):
     height = float(np.clip(2.1 + 0.4 * draw[3] + 1.5 * gap, 1.4, 4.5))
     return Camera(
         camera_id,
-        (seed, world, camera_id),
+        key,
         height=height,
         pitch=float(np.arctan((height - 0.9) / 6.5)),
         heading=float(rng.uniform(0, 2 * np.pi)),

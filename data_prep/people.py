@@ -1,49 +1,13 @@
 """People who do not exist: what they look like, and the tapered elliptic capsules that make up their bodies."""
 
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from data_prep.seeding import rng_for
+from data_prep.wardrobe import COLOURS, TEXTURES
 
-COLOURS = {
-    "black": (0.10, 0.10, 0.12),
-    "charcoal": (0.25, 0.26, 0.29),
-    "grey": (0.50, 0.51, 0.53),
-    "silver": (0.74, 0.75, 0.77),
-    "white": (0.92, 0.92, 0.90),
-    "navy": (0.12, 0.16, 0.34),
-    "blue": (0.17, 0.33, 0.68),
-    "sky": (0.47, 0.66, 0.86),
-    "teal": (0.10, 0.45, 0.46),
-    "green": (0.16, 0.45, 0.22),
-    "olive": (0.38, 0.38, 0.20),
-    "lime": (0.60, 0.75, 0.25),
-    "yellow": (0.90, 0.78, 0.22),
-    "orange": (0.88, 0.47, 0.14),
-    "red": (0.74, 0.13, 0.14),
-    "wine": (0.40, 0.08, 0.16),
-    "pink": (0.90, 0.58, 0.66),
-    "purple": (0.42, 0.22, 0.52),
-    "brown": (0.36, 0.22, 0.14),
-    "beige": (0.78, 0.69, 0.54),
-}
-BOTTOM_COLOURS = (
-    "black",
-    "charcoal",
-    "grey",
-    "navy",
-    "blue",
-    "sky",
-    "olive",
-    "brown",
-    "beige",
-    "white",
-    "wine",
-    "teal",
-    "green",
-    "red",
-)
 SKINS = ((0.93, 0.76, 0.65), (0.85, 0.66, 0.53), (0.74, 0.54, 0.41), (0.56, 0.38, 0.28), (0.38, 0.25, 0.19))
 HAIRS = {
     "black": (0.08, 0.07, 0.07),
@@ -53,9 +17,6 @@ HAIRS = {
     "grey": (0.58, 0.57, 0.56),
     "red": (0.50, 0.22, 0.10),
 }
-TOPS = ("t-shirt", "shirt", "hoodie", "open jacket", "coat")
-TEXTURES = ("plain", "stripes", "pinstripes", "checks", "blocks", "dots")
-BOTTOMS = ("trousers", "jeans", "shorts", "skirt")
 HAIR_STYLES = ("short", "long", "bun", "ponytail", "bald")
 HATS = ("none", "cap", "beanie")
 BAGS = ("none", "handbag", "shoulder bag")
@@ -81,6 +42,7 @@ MATERIALS = (
 MATERIAL = {name: number for number, name in enumerate(MATERIALS)}
 TRUTH = (
     "lookalike",
+    "clothes",
     "top",
     "top_texture",
     "top_colour",
@@ -113,43 +75,48 @@ def describe(person):
     return {name: "" if person is None else person.look[name] for name in TRUTH}
 
 
-def sample_people(seed, key, gap, counts):
+def sample_people(world, key, wardrobe, counts, alike=0.0):
     """Groups of people with consecutive ids from 1.
 
-    About a third of them resemble the person before them in their group, but for one or two local details: whole
-    images confuse such pairs, a patch tells them apart.
+    Of each group the share `alike` wears the very clothes of others: clothes alone don't tell them apart.  Of the rest
+    about a third resemble the person before them but for one or two local details: whole images confuse such pairs, a
+    patch tells them apart.
     """
-    wardrobe = rng_for(seed, key, "wardrobe")
-    colours, bottoms = list(COLOURS), list(BOTTOM_COLOURS)
-    taste = np.exp(2.0 * gap * wardrobe.standard_normal(len(colours)))
-    bottom_taste = np.exp(2.0 * gap * wardrobe.standard_normal(len(bottoms)))
-    textures = np.exp(1.5 * gap * wardrobe.standard_normal(len(TEXTURES))) * (5, 1.3, 0.7, 1, 1.3, 0.5)
-    dye = 0.25 * gap * wardrobe.standard_normal(3)
-    shop = Shop(
-        colours, taste / taste.sum(), bottoms, bottom_taste / bottom_taste.sum(), textures / textures.sum(), dye
-    )
     groups, person_id = [], 0
     for total in counts:
         group = []
-        for _ in range(total):
+        for kind, follows in company(total, alike):
             person_id += 1
-            rng = rng_for(seed, key, "person", person_id)
-            model = group[-1] if group and not group[-1].look["lookalike"] and rng.random() < 0.5 else None
-            group.append(_sample_person(rng, person_id, shop, model))
+            rng = rng_for(world, key, "person", person_id)
+            own = kind == "own" and group and group[-1].look["clothes"] == "own" and not group[-1].look["lookalike"]
+            model = group[-follows] if follows else group[-1] if own and rng.random() < 0.5 else None
+            group.append(_sample_person(rng, person_id, wardrobe, kind, model))
         groups.append(group)
     return groups
 
 
-@dataclass(frozen=True)
-class Shop:
-    """What a set's people can wear: colours and textures with their frequencies, and a common shift of dye."""
+def company(total, alike):
+    """For each of `total` people: why others wear the same clothes, and how many people before stands the first."""
+    left, made = round(alike * total), []
+    for kind, size in itertools.cycle((("twins", 2), ("uniform", 3), ("changing bag", 2))):
+        if left < 2:
+            break
+        size = left if left <= 3 else size  # nobody is left alone in a uniform
+        made += [(kind, number) for number in range(size)]
+        left -= size
+    return made + [("own", 0)] * (total - len(made))
 
-    colours: list
-    taste: np.ndarray
-    bottoms: list
-    bottom_taste: np.ndarray
-    textures: np.ndarray
-    dye: np.ndarray
+
+def carry(rng, person):
+    """The person as one camera sees them: somebody with a changing bag has another one, or none, each time."""
+    if person is None or person.look["clothes"] != "changing bag":
+        return person
+    look = {**person.look, "backpack": _pick(rng, ("none", *PACKS)), "bag": _pick(rng, BAGS)}
+    colours = person.colours.copy()
+    if look["backpack"] != "none":
+        colours[MATERIAL["pack"]] = COLOURS[look["backpack"]][0]
+        colours[MATERIAL["pack2"]] = 0.6 * colours[MATERIAL["pack"]] + 0.05
+    return replace(person, look=look, form=_code(person.form, look), colours=colours)
 
 
 def _pick(rng, options, weights=None):
@@ -157,35 +124,47 @@ def _pick(rng, options, weights=None):
     return options[int(rng.choice(len(options), p=weights))]
 
 
-def _sample_person(rng, person_id, shop, model):
-    top, bottom = _pick(rng, TOPS, (3, 2.5, 1.5, 2, 1.2)), _pick(rng, BOTTOMS, (3, 3, 1.4, 1.4))
-    colour = _pick(rng, shop.colours, shop.taste)
+# what a lookalike changes: one of these groups
+DETAILS = (
+    ("print", "top_second"),
+    ("bottom", "bottom_colour"),
+    ("backpack", "bag", "shoes"),
+    ("hair", "hair_colour", "hat", "scarf"),
+)
+OWN = ("hair", "hair_colour")  # what people in the same clothes have of their own
+PACKS = ("black", "charcoal", "slate", "grey", "navy", "blue", "red", "olive", "wine")
+PERSONAL = ("height", "girth", "shoulders", "hips", "head", "stoop", "swing", "hair_low")  # of `form`
+
+
+def _sample_person(rng, person_id, wardrobe, clothes, model):
+    top, texture, colour = _pick(rng, wardrobe.tops, wardrobe.top_taste)
+    bottom, bottom_colour = _pick(rng, wardrobe.bottoms, wardrobe.bottom_taste)
+    others = {name: popularity for name, (_, popularity, _) in COLOURS.items() if name != colour}
     look = {
         "lookalike": "" if model is None else model.person_id,
+        "clothes": clothes,
         "top": top,
-        "top_texture": _pick(rng, TEXTURES, shop.textures),
+        "top_texture": texture,
         "top_colour": colour,
-        "top_second": _pick(rng, [c for c in COLOURS if c != colour]),
-        "print": _pick(rng, PRINTS, (3, 1.2, 0.8, 1)),
+        "top_second": _pick(rng, list(others), list(others.values())),
+        "print": _pick(rng, PRINTS, (4, 1.2, 0.6, 0.8)),
         "bottom": bottom,
-        "bottom_colour": _pick(rng, shop.bottoms, shop.bottom_taste),
-        "shoes": _pick(rng, ("black", "white", "brown", "red", "blue", "grey", "yellow"), (4, 4, 2, 1, 1, 2, 0.6)),
-        "hair": _pick(rng, HAIR_STYLES, (5, 3, 0.8, 1.2, 0.6)),
-        "hair_colour": _pick(rng, list(HAIRS), (4, 4, 2, 2, 1, 0.6)),
-        "hat": _pick(rng, HATS, (7, 1, 0.7)),
-        "backpack": _pick(rng, ["none", *COLOURS], [36] + [1] * len(COLOURS)),
+        "bottom_colour": bottom_colour,
+        "shoes": _pick(rng, ("black", "white", "brown", "red", "navy", "grey"), (6, 4, 2, 0.5, 1, 2)),
+        "hair": _pick(rng, HAIR_STYLES, (5, 3, 0.8, 1.2, 0.4)),
+        "hair_colour": _pick(rng, list(HAIRS), (5, 4, 2, 1.2, 1, 0.3)),
+        "hat": _pick(rng, HATS, (9, 1, 0.6)),
+        "backpack": _pick(rng, ("none", *PACKS), [2.2 * len(PACKS), *[1] * len(PACKS)]),
         "bag": _pick(rng, BAGS, (5, 1, 1)),
-        "scarf": _pick(rng, ["none", *COLOURS], [120] + [1] * len(COLOURS)),
+        "scarf": _pick(rng, ["none", *COLOURS], [200, *(v[1] for v in COLOURS.values())]),
     }
-    if model is not None:
-        details = (
-            ("top_second", "top_texture", "print"),
-            ("bottom", "bottom_colour"),
-            ("backpack", "bag", "shoes"),
-            ("hair", "hair_colour", "hat", "scarf"),
-        )
-        changed = details[int(rng.integers(len(details)))]
-        look = {**model.look, "lookalike": model.person_id, **{name: look[name] for name in changed}}
+    drawn = dict(look)
+    if clothes != "own" and model is not None:
+        look = {**model.look, "lookalike": model.person_id, **{name: drawn[name] for name in OWN}}
+    elif model is not None:
+        differing = [group for group in DETAILS if any(model.look[name] != drawn[name] for name in group)]
+        changed = _pick(rng, differing)
+        look = {**model.look, "lookalike": model.person_id, **{name: drawn[name] for name in changed}}
     form = {
         "height": rng.normal(1.70, 0.08),
         "girth": float(np.clip(rng.normal(1.0, 0.12), 0.78, 1.4)),
@@ -194,7 +173,7 @@ def _sample_person(rng, person_id, shop, model):
         "head": rng.normal(1.0, 0.04),
         "stoop": rng.uniform(0.0, 0.10),
         "swing": rng.uniform(0.6, 1.2),
-        "texture": TEXTURES.index(look["top_texture"]),
+        "texture": list(TEXTURES).index(look["top_texture"]),
         "period": rng.uniform(0.032, 0.075),
         "print_y": rng.uniform(0.70, 0.75),
         "print_w": rng.uniform(0.3, 0.65),
@@ -211,16 +190,14 @@ def _sample_person(rng, person_id, shop, model):
         "seam": float(rng.random() < 0.18),
     }
     if model is not None:
-        form = {
-            **form,
-            **{
-                name: model.form[name]
-                for name in form
-                if name not in ("height", "girth", "shoulders", "hips", "head", "print_y", "print_w", "print_h")
-            },
-        }
-        form["texture"] = TEXTURES.index(look["top_texture"])
-    return Person(person_id, look, _code(form, look), _colours(rng, look, shop.dye))
+        form = {name: form[name] if name in PERSONAL else model.form[name] for name in form}
+        if clothes == "own":
+            form["print_w"], form["print_h"] = rng.uniform(0.3, 0.65), rng.uniform(0.025, 0.06)
+    colours = _colours(rng, look, wardrobe.dye)
+    if model is not None and clothes != "own":
+        worn = [number for name, number in MATERIAL.items() if name not in ("skin", "hair")]
+        colours[worn] = model.colours[worn]
+    return Person(person_id, look, _code(form, look), colours)
 
 
 def _code(form, look):
@@ -248,7 +225,8 @@ def _code(form, look):
 
 def _colours(rng, look, dye):
     def cloth(name):
-        return np.clip(np.array(COLOURS[name]) * (1 + dye) + 0.02 * rng.standard_normal(3), 0.03, 0.97)
+        own = 0.03 * rng.standard_normal() + 0.008 * rng.standard_normal(3)
+        return np.clip(np.array(COLOURS[name][0]) * (1 + dye) + own, 0.03, 0.97)
 
     skin = np.array(SKINS[int(rng.integers(len(SKINS)))]) * rng.uniform(0.94, 1.05)
     pack = cloth("grey" if look["backpack"] == "none" else look["backpack"])
@@ -264,7 +242,7 @@ def _colours(rng, look, dye):
         "shoe": cloth(look["shoes"]),
         "sole": cloth("white" if rng.random() < 0.5 else "charcoal"),
         "pack": pack,
-        "pack2": pack * 0.6 + 0.15,
+        "pack2": pack * 0.6 + 0.05,
         "bag": cloth(_pick(rng, ("black", "brown", "beige", "red", "white"))),
         "hat": cloth(_pick(rng, ("black", "red", "white", "navy", "grey", "green"))),
         "scarf": cloth("red" if look["scarf"] == "none" else look["scarf"]),

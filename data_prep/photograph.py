@@ -9,6 +9,7 @@ from data_prep.people import sample_people
 from data_prep.render import figures
 from data_prep.scene import paint_scene
 from data_prep.seeding import rng_for
+from data_prep.wardrobe import sample_wardrobe
 
 FILL = 0.88  # a person of box_scale 1 fills this much of the box's height
 BYSTANDERS = 8  # passers-by that each camera keeps ready
@@ -19,7 +20,8 @@ def studio(camera, size):
     """What a camera's shots share: (scene, passers-by [n, H, W, 4] with coverage last, its 256 x 256 x 3 noise)."""
     rng = rng_for(*camera.key, "bystanders")
     scene = paint_scene(camera, size)
-    (people,) = sample_people(rng.integers(2**31), camera.camera_id, 0.3, [BYSTANDERS])
+    crowd = int(rng.integers(2**31))  # a crowd of its own, in clothes of its own
+    (people,) = sample_people(crowd, 0, sample_wardrobe(crowd, 0, 0.3, 0.0), [BYSTANDERS])
     number = np.arange(BYSTANDERS)
     colour, cover = figures(
         people,

@@ -28,7 +28,7 @@ ASSUMED = {"cuda": 40.0, "cpu": 0.03}
 _RENDERED = {
     "smoke": ((192, 24, 30), (128, 48, 60)),
     "mini": ((2400, 160, 190), (1680, 480, 1080)),
-    "gpu": ((20_800, 400, 1750), (8320, 1280, 4290)),
+    "gpu": ((20_800, 400, 1750), (8400, 1280, 4290)),
 }
 EXPECTED = {
     f"{name}/{role}": dict(zip(("train", "query", "gallery"), target if role != "source" else source))
