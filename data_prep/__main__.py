@@ -1,8 +1,10 @@
 """Command line: `python -m data_prep synthetic --profile mini --out data`; `--help` lists the rest."""
 
 import argparse
+import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from data_prep.market_layout import DataError
@@ -42,6 +44,24 @@ def _contact(options):
 
     contact_sheet(options.data, options.people, options.views).save(options.out)
     print(options.out)
+
+
+def _statistics(options):
+    from data_prep.statistics import by_camera, compare, table
+
+    cameras = by_camera(options.folder, options.count)
+    lines = compare(cameras)
+    print(f"{options.folder}: people of {len(cameras)} cameras beside street photographs\n{table(lines)}")
+    if options.out:
+        held = {
+            "folder": str(options.folder),
+            "images_per_camera": options.count,
+            "lines": [
+                {**asdict(line), "ratio": line.ratio, "near": line.near, "inside": line.inside} for line in lines
+            ],
+            "cameras": cameras,
+        }
+        Path(options.out).write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
 
 
 def _bench(options):
@@ -137,6 +157,12 @@ def build_parser():
     contact.add_argument("--people", type=_positive, default=5, help="people per set")
     contact.add_argument("--views", type=_positive, default=4, help="images per person")
     contact.set_defaults(run=_contact)
+
+    stats = commands.add_parser("statistics", help="compare rendered people with street photographs, in 17 figures")
+    stats.add_argument("folder", metavar="DIR", help="a prepared set such as data/mini/market")
+    stats.add_argument("--count", type=_positive, default=200, help="images of each camera (default: 200)")
+    stats.add_argument("--out", metavar="JSON", help="write the figures here, too")
+    stats.set_defaults(run=_statistics)
 
     bench = commands.add_parser("bench", help="measure the renderer on one core, or how a long index opens")
     bench.add_argument("--images", type=_positive, default=640)
