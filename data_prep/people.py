@@ -8,14 +8,14 @@ import numpy as np
 from data_prep.seeding import rng_for
 from data_prep.wardrobe import COLOURS, TEXTURES
 
-SKINS = ((0.93, 0.76, 0.65), (0.85, 0.66, 0.53), (0.74, 0.54, 0.41), (0.56, 0.38, 0.28), (0.38, 0.25, 0.19))
+SKINS = ((0.80, 0.67, 0.59), (0.73, 0.59, 0.50), (0.63, 0.49, 0.40), (0.47, 0.35, 0.28), (0.31, 0.22, 0.18))
 HAIRS = {
     "black": (0.08, 0.07, 0.07),
-    "brown": (0.24, 0.15, 0.10),
-    "chestnut": (0.38, 0.22, 0.12),
-    "blond": (0.72, 0.57, 0.33),
+    "brown": (0.17, 0.12, 0.09),
+    "chestnut": (0.27, 0.18, 0.12),
+    "blond": (0.58, 0.48, 0.33),
     "grey": (0.58, 0.57, 0.56),
-    "red": (0.50, 0.22, 0.10),
+    "red": (0.38, 0.20, 0.13),
 }
 HAIR_STYLES = ("short", "long", "bun", "ponytail", "bald")
 HATS = ("none", "cap", "beanie")
@@ -29,6 +29,7 @@ MATERIALS = (
     "inner",
     "bottom",
     "bottom2",
+    "seam",
     "shoe",
     "sole",
     "pack",
@@ -133,7 +134,19 @@ DETAILS = (
 )
 OWN = ("hair", "hair_colour")  # what people in the same clothes have of their own
 PACKS = ("black", "charcoal", "slate", "grey", "navy", "blue", "red", "olive", "wine")
-PERSONAL = ("height", "girth", "shoulders", "hips", "head", "stoop", "swing", "hair_low")  # of `form`
+PERSONAL = (
+    "height",
+    "girth",
+    "shoulders",
+    "hips",
+    "head",
+    "stoop",
+    "swing",
+    "hair_low",
+    "hair_big",
+    "fringe",
+    "beard",
+)  # of `form`
 
 
 def _sample_person(rng, person_id, wardrobe, clothes, model):
@@ -178,7 +191,7 @@ def _sample_person(rng, person_id, wardrobe, clothes, model):
         "print_y": rng.uniform(0.70, 0.75),
         "print_w": rng.uniform(0.3, 0.65),
         "print_h": rng.uniform(0.025, 0.06),
-        "fold": rng.uniform(0.15, 0.45),
+        "fold": rng.uniform(0.35, 0.9),
         "fold_phase": rng.uniform(0, 6.28),
         "sleeve": rng.uniform(0.25, 0.42),
         "leg": rng.uniform(0.40, 0.52),
@@ -187,7 +200,12 @@ def _sample_person(rng, person_id, wardrobe, clothes, model):
         "hair_low": rng.uniform(0.76, 0.84),
         "coat": rng.uniform(0.26, 0.40),
         "pack": rng.uniform(0.85, 1.2),
-        "seam": float(rng.random() < 0.18),
+        "hem": rng.uniform(0.0, 1.0),
+        "loose": rng.uniform(0.0, 1.0),
+        "hair_big": rng.uniform(0.97, 1.12),
+        "fringe": rng.uniform(0.0, 1.0),
+        "beard": float(rng.random() < 0.2) * rng.uniform(0.3, 1.0),
+        "bag_big": rng.uniform(0.8, 1.7),
     }
     if model is not None:
         form = {name: form[name] if name in PERSONAL else model.form[name] for name in form}
@@ -211,6 +229,7 @@ def _code(form, look):
         "is_coat": float(top == "coat"),
         "is_hoodie": float(top == "hoodie"),
         "is_open": {"open jacket": 1.0, "coat": 0.45}.get(top, 0.0),
+        "collar": float(top in ("hoodie", "coat", "open jacket") or (top == "shirt" and form["hem"] > 0.4)),
         "is_jeans": float(bottom == "jeans"),
         "is_shirt": float(top == "shirt"),
         "hair_style": float(HAIR_STYLES.index(look["hair"])),
@@ -230,15 +249,16 @@ def _colours(rng, look, dye):
 
     skin = np.array(SKINS[int(rng.integers(len(SKINS)))]) * rng.uniform(0.94, 1.05)
     pack = cloth("grey" if look["backpack"] == "none" else look["backpack"])
-    bottom = cloth(look["bottom_colour"])
+    top, bottom = cloth(look["top_colour"]), cloth(look["bottom_colour"])
     table = {
         "skin": skin,
         "hair": np.array(HAIRS[look["hair_colour"]]),
-        "top": cloth(look["top_colour"]),
+        "top": top,
         "top2": cloth(look["top_second"]),
         "inner": cloth(_pick(rng, ("white", "grey", "black", look["top_second"]))),
         "bottom": bottom,
         "bottom2": cloth(look["top_second"]),
+        "seam": 0.62 * top,
         "shoe": cloth(look["shoes"]),
         "sole": cloth("white" if rng.random() < 0.5 else "charcoal"),
         "pack": pack,

@@ -170,9 +170,10 @@ def _encode(task):
     """Render one batch and encode it; runs in a worker."""
     cameras, shots, size = task
     encoded = []
-    for image in render(shots, cameras, size):
+    for shot, image in zip(shots, render(shots, cameras, size)):
         stream = io.BytesIO()
-        Image.fromarray(image).save(stream, "JPEG", quality=92, subsampling=0)
+        quality = cameras[shot.camera_id - 1].quality
+        Image.fromarray(image).save(stream, "JPEG", quality=quality, subsampling="4:2:0" if quality < 88 else "4:4:4")
         encoded.append(stream.getvalue())
     return encoded
 
