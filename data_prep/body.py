@@ -72,7 +72,7 @@ def pose(form, phase, stride, lift):
     trunk(low, 0.60, 0.099 * hips, 0.092 * girth, 0.74, (0.12, 0.5), TORSO, "top", shade=(0.88, 1))
     trunk(0.60, 0.70, 0.092 * girth, 0.101 * girth**0.7 * shoulders, 0.70, (0.5, 0.5), TORSO, "top")
     trunk(0.70, 0.775, 0.101 * girth**0.7 * shoulders, 0.110 * shoulders, 0.64, (0.5, 0.32), TORSO, "top")
-    trunk(0.785, 0.842, 0.106 * shoulders, 0.044, 0.60, (0.3, 0.3), TORSO, "top")
+    trunk(0.778, 0.846, 0.116 * shoulders, 0.040, 0.60, (0.3, 0.3), TORSO, "top")
     trunk(0.80, 0.875, 0.044 * girth**0.5, 0.033, 1.0, (0.5, 0.5), PLAIN, "skin", z=0.002, shade=(0.75, 0.55))
     trunk(0.815, 0.858, 0.056, 0.047, 0.95, (0.6, 0.3), PLAIN, "top", present=form["collar"], shade=(0.75, 1))
     trunk(0.812, 0.846, 0.058, 0.050, 0.95, (0.7, 0.7), PLAIN, "scarf", present=form["has_scarf"])
@@ -189,7 +189,7 @@ def pose(form, phase, stride, lift):
         swing = -0.9 * stride * form["swing"] * np.sin(phase) * side + 0.03
         out = 0.10 + 0.05 * girth
         elbow_bend = np.where((lift > 1) & (form["side"] == side), 0.1, lift) + 0.25 * stride  # one hand stays down
-        top = (side * 0.101 * shoulders, 0.772, tip(0.772))
+        top = (side * 0.096 * shoulders, 0.766, tip(0.766))
         elbow = (
             top[0] + side * 0.165 * np.sin(out),
             top[1] - 0.165 * np.cos(out) * np.cos(swing),
@@ -199,7 +199,7 @@ def pose(form, phase, stride, lift):
         wrist = (elbow[0] - side * 0.008, elbow[1] - 0.145 * np.cos(fore), elbow[2] + 0.145 * np.sin(fore))
         hand = (wrist[0], wrist[1] - 0.034 * np.cos(fore), wrist[2] + 0.034 * np.sin(fore))
         bulk = girth**0.5 * (1 + 0.25 * (form["sleeve_end"] > 0.9))
-        add(elbow, top, (0.028 * bulk, 0.033 * bulk), 1.05, (0.9, 0.9), ARM, "top", (0.5, 0.0), (0.95, 0.95))
+        add(elbow, top, (0.028 * bulk, 0.034 * bulk), 1.05, (0.9, 0.7), ARM, "top", (0.5, 0.0), (0.95, 0.95))
         add(wrist, elbow, (0.022 * bulk, 0.029 * bulk), 1.05, (0.3, 0.9), ARM, "top", (1.0, 0.5), (1, 0.95))
         add(hand, wrist, (0.015, 0.017), 0.9, (0.9, 0.5), PLAIN, "skin", (0, 1), (0.95, 0.9))
         carries = (form["bag_style"] == 1) & (form["side"] == side)

@@ -129,7 +129,7 @@ def sample_shot(rng, person, camera, number):
                 float(lift),
                 float(np.clip(rng.normal(0, 0.06), -0.2, 0.2)),
                 float(np.clip(rng.normal(0, 0.06), -0.2, 0.2)),
-                float(np.clip(1 + rng.normal(0, 0.10), 0.7, 1.35)),
+                float(np.clip(1 + rng.normal(0, 0.08), 0.7, 1.35)),
                 tuple(place.tolist()),
                 float(light + rng.normal(0, 0.02)),
                 str(rng.choice(OCCLUDERS)) if occluded else "none",

@@ -86,13 +86,12 @@ def paint(seen, capsules, form, colours, cameras):
     run = np.where(limb, v * 0.45, v)
     bent = np.where(limb, 0.7 + 0.9 * np.exp(-(((v - 0.5) / 0.16) ** 2)), 1.0)  # cloth bunches at elbows and knees
     bent *= form["fold"][image] * (material != MATERIAL["skin"]) * np.isin(part, (ARM, LEG, TORSO, SKIRT, PACK, HAIR))
-    bent[part == HAIR] *= 1.6
+    bent[part == HAIR] *= 0.9
     turn = np.arctan2(side, front) * (CREASES / 6.2832)
     start = form["fold_phase"][image] * 40 + 37.0 * seen.slot * limb
-    crease = creases()[
-        (run * np.where(part == HAIR, 90, 300) + start).astype(np.int64) % CREASES,
-        (turn * np.where(part == HAIR, 3, 1) + start).astype(np.int64) % CREASES,
-    ]
+    down = run * np.where(part == HAIR, 90, 300) + np.where(limb, 0.25, 0.8) * np.abs(turn) + start
+    turn = turn * np.where(part == HAIR, 3, 1) + start
+    crease = creases()[down.astype(np.int64) % CREASES, turn.astype(np.int64) % CREASES]
     crease = crease * bent
     nx, ny = nx + 0.14 * crease, ny + 0.16 * crease
     size = 1 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-6)
@@ -116,7 +115,7 @@ def creases():
     Ridges of smooth noise, lit from one side.
     """
     rng, height = rng_for("creases"), np.zeros((CREASES, CREASES), np.float32)
-    for rows, columns, strength in ((8, 4, 1.0), (18, 7, 0.5), (40, 16, 0.2)):
+    for rows, columns, strength in ((6, 5, 1.0), (14, 9, 0.5), (36, 18, 0.25)):
         coarse = np.pad(rng.standard_normal((rows, columns)), 2, mode="wrap").astype(np.float32)
         tall, wide = CREASES * (rows + 4) // rows, CREASES * (columns + 4) // columns
         fine = np.asarray(Image.fromarray(coarse).resize((wide, tall), Image.Resampling.BICUBIC))

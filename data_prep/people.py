@@ -223,8 +223,8 @@ def _code(form, look):
     top, bottom = look["top"], look["bottom"]
     return {
         **{name: float(value) for name, value in form.items()},
-        "sleeve_end": form["sleeve"] if top == "t-shirt" else 0.93,
-        "leg_end": {"shorts": form["leg"], "skirt": 0.0}.get(bottom, 0.93),
+        "sleeve_end": form["sleeve"] if top == "t-shirt" else 0.96,
+        "leg_end": {"shorts": form["leg"], "skirt": 0.0}.get(bottom, 0.93 if form["hem"] > 0.8 else 1.5),
         "is_skirt": float(bottom == "skirt"),
         "is_coat": float(top == "coat"),
         "is_hoodie": float(top == "hoodie"),
