@@ -11,7 +11,8 @@ import numpy as np
 
 from data_prep.people import MATERIAL
 
-PLAIN, HEAD, TORSO, ARM, LEG, PACK, SKIRT, SHOE, HAIR, HAT = range(10)
+PARTS = 10
+PLAIN, HEAD, TORSO, ARM, LEG, PACK, SKIRT, SHOE, HAIR, HAT = range(PARTS)
 
 
 @dataclass

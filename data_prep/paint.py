@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from data_prep.body import ARM, HAIR, HEAD, LEG, PACK, SKIRT, TORSO
+from data_prep.body import ARM, HAIR, HEAD, LEG, PACK, PARTS, SKIRT, TORSO
 from data_prep.people import MATERIAL
 from data_prep.seeding import rng_for
 
@@ -18,8 +18,13 @@ def paint(seen, capsules, form, colours, cameras):
     form = {name: value.astype(np.float32) for name, value in form.items()}
     v, front, side = seen.along, seen.cos, seen.sin
 
+    def among(*parts):
+        chosen = np.zeros(PARTS, bool)
+        chosen[list(parts)] = True
+        return chosen[part]
+
     def on(*parts):
-        return np.flatnonzero(np.isin(part, parts))
+        return np.flatnonzero(among(*parts))
 
     at = on(ARM)
     material[at[v[at] > form["sleeve_end"][image[at]]]] = MATERIAL["skin"]
@@ -82,10 +87,10 @@ def paint(seen, capsules, form, colours, cameras):
 
     # light
     nx, ny, nz = seen.normal
-    limb = np.isin(part, (ARM, LEG))
+    limb = among(ARM, LEG)
     run = np.where(limb, v * 0.45, v)
     bent = np.where(limb, 0.7 + 0.9 * np.exp(-(((v - 0.5) / 0.16) ** 2)), 1.0)  # cloth bunches at elbows and knees
-    bent *= form["fold"][image] * (material != MATERIAL["skin"]) * np.isin(part, (ARM, LEG, TORSO, SKIRT, PACK, HAIR))
+    bent *= form["fold"][image] * (material != MATERIAL["skin"]) * among(ARM, LEG, TORSO, SKIRT, PACK, HAIR)
     bent[part == HAIR] *= 0.9
     turn = np.arctan2(side, front) * (CREASES / 6.2832)
     start = form["fold_phase"][image] * 40 + 37.0 * seen.slot * limb
@@ -100,7 +105,7 @@ def paint(seen, capsules, form, colours, cameras):
     strength = np.array([(camera.ambient, 0.35 + camera.sun) for camera in cameras], np.float32)
     lit = nx * sun[image, 0] + ny * sun[image, 1] + nz * sun[image, 2]
     lit = np.maximum(lit * size, 0)
-    sky = (0.78 + 0.22 * ny * size) * (0.55 + 0.45 * seen.facing) * np.clip(1 + 0.17 * crease, 0.6, 1.4)
+    sky = (0.78 + 0.22 * ny * size) * (0.55 + 0.45 * seen.facing) * np.clip(1 + 0.14 * crease, 0.6, 1.4)
     # even black cloth sends some light back
     return (rgb + 0.015) * ((strength[image, 0] * sky + strength[image, 1] * lit) * seen.shade)
 

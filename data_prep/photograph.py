@@ -116,8 +116,7 @@ def _finish(shot, camera, colour, cover, shade, x, y, scale, size):
     if rng.random() < 0.4:
         _walk_past(rng, image, bystanders, y, scale, camera)
     _smooth(shade, np.float32(0.25))
-    image *= (1 - shade)[..., None]
-    image *= (1 - cover)[..., None]
+    image *= ((1 - shade) * (1 - cover))[..., None]
     image += colour
     if shot.occluder != "none":
         occlude(rng, image, shot.occluder, bystanders)
@@ -162,9 +161,8 @@ def develop(rng, image, shot, camera, noise):
     sharp = grey.copy()
     _smooth(sharp, np.float32(0.25))  # halos are of brightness alone
     sharp = (grey - sharp) * np.float32(2 * camera.sharpen) + grey * np.float32(1 - camera.saturation)
-    image *= np.float32(camera.saturation)
-    image += sharp[..., None]
-    image *= light.astype(np.float32)
+    image *= (camera.saturation * light).astype(np.float32)
+    image += sharp[..., None] * light.astype(np.float32)
     image += np.float32(camera.noise) * noise[top : top + height, left : left + width]
     np.clip(image, 0, 1, out=image)
     return _curve(camera.gamma, camera.contrast, camera.veil)[(image * np.float32(1023)).astype(np.uint16)]

@@ -71,10 +71,10 @@ def paint_scene(camera, size):
         painter.railing(wall)
     painter.shadows(camera.sun)
     picture = painter.picture * (1 + 0.06 * painter.clouds(1.2 * unit)[..., None])
-    middle = np.median(picture)
-    picture = (np.maximum(picture, 0.01) / middle) ** 1.15  # streets span more than the paints they are mixed from
-    picture *= rng.uniform(0.44, 0.66)  # the exposure that the camera settles on
-    return Scene(np.clip(picture, 0.03, 1.3).astype(np.float32), horizon, focal, camera.height)
+    picture = np.maximum(picture, 0.01) ** 1.15  # streets span more than the paints they are mixed from
+    picture *= rng.uniform(0.48, 0.70) / picture.mean()  # the exposure that the camera settles on
+    picture -= 0.5 * np.maximum(picture - 0.8, 0)  # it rather loses shadows than lights
+    return Scene(np.clip(picture, 0.03, 1.1).astype(np.float32), horizon, focal, camera.height)
 
 
 class Painter:
@@ -102,7 +102,7 @@ class Painter:
     def earth(self, low, high, warm=0.04):
         """A muted colour, mostly between warm and cold."""
         warm = 0.6 * warm
-        cast = self.rng.normal(0, 1.3 * warm) * np.array((1, 0.2, -1)) + self.rng.normal(0, 0.4 * warm, 3)
+        cast = self.rng.normal(0, warm) * np.array((1, 0.2, -1)) + self.rng.normal(0, 0.5 * warm, 3)
         return np.clip(self.rng.uniform(low, high) + cast + np.array((0.012, 0, -0.012)), 0.05, 0.97)
 
     def sky(self):
@@ -213,11 +213,11 @@ class Painter:
             self.blend(inside & (across < share * pitch / 2 + 0.08) & (np.abs(level - low + 0.05) < 0.06), frame * 0.8)
         door = self.rng.uniform(0.6, width - 1.4)
         leaf = inside & (np.abs(local - door) < 0.5) & (up < 2.1)
-        self.blend(leaf, self.earth(0.15, 0.45, 0.08))
+        self.blend(leaf, self.earth(0.15, 0.5, 0.15))
         self.blend(leaf & (np.abs(np.abs(local - door) - 0.5) < 0.07), frame * 0.9)
         if shop:
             awning = inside & (up > 2.7) & (up < 3.2)
-            one, two = self.earth(0.3, 0.8, 0.15), self.earth(0.5, 0.9, 0.05)
+            one, two = self.earth(0.3, 0.8, 0.3), self.earth(0.5, 0.9, 0.05)
             self.blend(awning, one)
             self.blend(awning & (np.mod(local, 0.8) < 0.4) & (self.rng.random() < 0.5), two)
 
@@ -227,7 +227,7 @@ class Painter:
             left, low = self.rng.uniform(0.2, width - 1), self.rng.uniform(0.5, 2.8)
             wide, tall = self.rng.uniform(0.4, 1.6), self.rng.uniform(0.25, 0.9)
             board = inside & (local > left) & (local < left + wide) & (up > low) & (up < low + tall)
-            paper, ink = self.earth(0.1, 0.95, 0.10), self.earth(0.05, 0.95, 0.05)
+            paper, ink = self.earth(0.1, 0.95, 0.25), self.earth(0.05, 0.95, 0.05)
             line = np.floor((up - low) / 0.11)
             word = np.sin(local * 31 + line * 5.1) + np.sin(local * 73 + line * 9.7)
             self.blend(board, paper)
@@ -282,7 +282,7 @@ class Painter:
     def bicycles(self, u, up):
         """A rack of them: wheels, and bars between."""
         for place in np.arange(int(self.rng.integers(2, 6))) * self.rng.uniform(0.35, 0.7):
-            tone = self.earth(0.05, 0.6, 0.08)
+            tone = self.earth(0.05, 0.6, 0.25)
             for hub in (place, place + 1.0):
                 self.blend(np.abs(np.hypot(u - hub, up - 0.34) - 0.32) < 0.03, (0.06, 0.06, 0.07))
             bar = np.abs(up - 0.34 - 0.5 * np.abs(np.mod(u - place, 0.5) - 0.0)) < 0.03
@@ -311,7 +311,7 @@ class Painter:
         self.tube(u, up, 0.06, 9, self.earth(0.15, 0.5, 0.01))
 
     def bin(self, u, up):
-        self.tube(u, up, 0.26, 0.95, self.earth(0.15, 0.45, 0.08))
+        self.tube(u, up, 0.26, 0.95, self.earth(0.15, 0.5, 0.25))
 
     def bush(self, u, up):
         shape = 1 - (u / 0.8) ** 2 - ((up - 0.4) / 0.6) ** 2 + 0.25 * self.grain(2, 4)
@@ -319,7 +319,7 @@ class Painter:
         self.blend((shape > 0) & (up > 0), np.array((0.26, 0.32, 0.20)) * tone[..., None])
 
     def car(self, u, up):
-        paint = self.earth(0.12, 0.8, 0.05)
+        paint = self.earth(0.1, 0.85, 0.2)
         roof = 1.42 - np.maximum(np.abs(u + 0.1) - 0.8, 0) * 0.75
         shell = (np.abs(u) < 2.1) & (up > 0.25) & ((up < 0.85) | ((up < roof) & (np.abs(u + 0.1) < 1.5)))
         self.blend(shell, paint * (0.75 + 0.35 * np.clip(up, 0, 1.3))[..., None])
