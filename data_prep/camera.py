@@ -106,7 +106,7 @@ def sample_camera(rng, camera_id, gap, key):
 
 
 # a gap of 1, in the units of: tint, height, gain, log gamma, saturation, contrast, blur, sharpen, noise
-GAP = np.array((0.20, 1.5, -0.1, 0.9, -0.35, -0.5, 0.3, -0.5, 0.01))
+GAP = np.array((0.12, 1.5, -0.1, 0.9, -0.3, -0.5, 0.15, -0.3, 0.01))
 
 
 def sample_shot(rng, person, camera, number):

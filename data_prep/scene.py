@@ -252,7 +252,7 @@ class Painter:
         house = np.clip(edge * self.rng.choice((-1.0, 1.0)) / 2, 0, 1)
         leaves = np.clip(leaves * 3 + self.rng.uniform(-1.5, 1.5), 0, 1)
         shade = np.maximum(leaves * (self.rng.random() < 0.6), house * (self.rng.random() < 0.5))
-        self.picture *= (1 + 0.2 * sun - (0.7 * sun) * shade)[..., None]
+        self.picture *= (1 + 0.1 * sun - (0.6 * sun) * shade)[..., None]
 
     def hedge(self, wall):
         base = self.horizon + self.focal * self.camera.height / wall
