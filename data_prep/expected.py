@@ -6,8 +6,8 @@ from data_prep.published import PUBLISHED
 from data_prep.synthetic import PROFILES, sizes_of
 from data_prep.worlds import DEVELOPMENT, SETS, read_folder
 
-BYTES_PER_PIXEL = 0.55  # of a JPEG, as the mini profile's came out
-PIXELS_PER_SECOND = 3.5e6  # of one process, JPEG included; `data_prep bench` measures it without
+BYTES_PER_PIXEL = 0.47  # of a JPEG, as the mini profile's came out
+PIXELS_PER_SECOND = 2.3e6  # of one process, JPEG included; `data_prep bench` measures it without
 WALKS = 4  # cameras that a rendered person walks past, on average
 
 
