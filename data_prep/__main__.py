@@ -16,7 +16,7 @@ KNOBS = {
     "cameras": (int, "cameras of each set"),
     "gap": (float, "times the targets' distance from the source; 0: none (default: 1)"),
     "shared": (float, "share of a target's garments that the source's people wear, too (default: 0.5)"),
-    "alike": (float, "share of people whom clothes alone don't tell apart (default: 0.15)"),
+    "alike": (float, "share of people whom clothes alone don't tell apart (default: 0.1)"),
     "size": (int, "height and width of the images"),
 }
 

@@ -76,7 +76,7 @@ def sample_camera(rng, camera_id, gap, key):
     draw = rng.standard_normal(16)
     far = gap * (GAP + 0.35 * np.abs(GAP) * rng_for(*key[:2], "way of the gap").standard_normal(len(GAP)))
     spread = 1.0 + 0.6 * gap
-    warm = 0.025 * spread * draw[0] + far[0]  # light is warm or cold, and hardly ever green or purple
+    warm = 0.02 * spread * draw[0] + far[0]  # light is warm or cold, and hardly ever green or purple
     tint = 1.0 + np.clip(warm * np.array((1.0, -0.1, -0.9)) + 0.012 * draw[[1, 2, 13]], -0.4, 0.4)
     angle = rng.uniform(0, 2 * np.pi)
     height = float(np.clip(2.3 + 0.5 * draw[3] + far[1], 1.4, 4.8))
@@ -88,20 +88,20 @@ def sample_camera(rng, camera_id, gap, key):
         pitch=float(np.arctan((height - 0.9) / 6.5)),
         heading=float(rng.uniform(0, 2 * np.pi)),
         tint=tuple((tint / tint.mean()).tolist()),
-        gain=float(np.clip(1.02 + 0.13 * spread * draw[4] + far[2], 0.5, 1.6)),
-        gamma=float(np.exp(np.clip(0.14 * spread * draw[5] + far[3], -0.7, 0.9))),
-        saturation=float(np.clip(0.66 * np.exp(0.32 * spread * draw[6]) + far[4], 0.25, 1.5)),
-        contrast=float(np.clip(0.50 + 0.20 * spread * draw[7] + far[5], 0.0, 1.2)),
-        veil=float(np.clip(0.060 + 0.035 * draw[12], 0.0, 0.14)),
+        gain=float(np.clip(1.03 + 0.08 * spread * draw[4] + far[2], 0.5, 1.6)),
+        gamma=float(np.exp(np.clip(0.08 * spread * draw[5] + far[3], -0.7, 0.9))),
+        saturation=float(np.clip(0.86 * np.exp(0.22 * spread * draw[6]) + far[4], 0.25, 1.5)),
+        contrast=float(np.clip(0.45 + 0.15 * spread * draw[7] + far[5], 0.0, 1.2)),
+        veil=float(np.clip(0.050 + 0.025 * draw[12], 0.0, 0.14)),
         blur=float(np.clip(0.25 + 0.16 * abs(draw[8]) + far[6], 0.15, 1.3)),
-        sharpen=float(np.clip(0.78 + 0.42 * draw[10] + far[7], 0.0, 1.9)),
-        noise=float(np.clip(0.007 + 0.006 * abs(draw[9]) + far[8], 0.004, 0.06)),
+        sharpen=float(np.clip(0.68 + 0.35 * draw[10] + far[7], 0.0, 1.9)),
+        noise=float(np.clip(0.005 + 0.004 * abs(draw[9]) + far[8], 0.004, 0.06)),
         quality=int(np.clip(86 + 6 * draw[11], 68, 96)),
         vignette=float(rng.uniform(0, 0.25)),
-        sun=float(rng.uniform(0.6, 1.0) if sunny else rng.uniform(0.05, 0.3)),
+        sun=float(rng.uniform(0.45, 0.8) if sunny else rng.uniform(0.05, 0.3)),
         sun_from=(float(np.cos(angle) * 0.6), float(rng.uniform(0.5, 1.0)), float(abs(np.sin(angle)) * 0.6 + 0.3)),
-        ambient=0.46 if sunny else 0.66,
-        occlusion=0.10,
+        ambient=float(rng.uniform(0.40, 0.54) if sunny else rng.uniform(0.44, 0.68)),
+        occlusion=0.06,
     )
 
 

@@ -80,7 +80,7 @@ def sample_people(world, key, wardrobe, counts, alike=0.0):
     """Groups of people with consecutive ids from 1.
 
     Of each group the share `alike` wears the very clothes of others: clothes alone don't tell them apart.  Of the rest
-    about a third resemble the person before them but for one or two local details: whole images confuse such pairs, a
+    about a fifth resemble the person before them but for one or two local details: whole images confuse such pairs, a
     patch tells them apart.
     """
     groups, person_id = [], 0
@@ -90,7 +90,7 @@ def sample_people(world, key, wardrobe, counts, alike=0.0):
             person_id += 1
             rng = rng_for(world, key, "person", person_id)
             own = kind == "own" and group and group[-1].look["clothes"] == "own" and not group[-1].look["lookalike"]
-            model = group[-follows] if follows else group[-1] if own and rng.random() < 0.5 else None
+            model = group[-follows] if follows else group[-1] if own and rng.random() < 0.25 else None
             group.append(_sample_person(rng, person_id, wardrobe, kind, model))
         groups.append(group)
     return groups
@@ -105,7 +105,7 @@ def company(total, alike):
         size = left if left <= 3 else size  # nobody is left alone in a uniform
         made += [(kind, number) for number in range(size)]
         left -= size
-    return made + [("own", 0)] * (total - len(made))
+    return [("own", 0)] * (total - len(made)) + made
 
 
 def carry(rng, person):
@@ -160,16 +160,16 @@ def _sample_person(rng, person_id, wardrobe, clothes, model):
         "top_texture": texture,
         "top_colour": colour,
         "top_second": _pick(rng, list(others), list(others.values())),
-        "print": _pick(rng, PRINTS, (4, 1.2, 0.6, 0.8)),
+        "print": _pick(rng, PRINTS, (2.5, 1.0, 0.6, 1.2)),
         "bottom": bottom,
         "bottom_colour": bottom_colour,
-        "shoes": _pick(rng, ("black", "white", "brown", "red", "navy", "grey"), (6, 4, 2, 0.5, 1, 2)),
+        "shoes": _pick(rng, ("black", "white", "brown", "red", "navy", "grey"), (4, 4, 2, 1, 1, 2)),
         "hair": _pick(rng, HAIR_STYLES, (5, 3, 0.8, 1.2, 0.4)),
         "hair_colour": _pick(rng, list(HAIRS), (5, 4, 2, 1.2, 1, 0.3)),
-        "hat": _pick(rng, HATS, (9, 1, 0.6)),
-        "backpack": _pick(rng, ("none", *PACKS), [2.2 * len(PACKS), *[1] * len(PACKS)]),
-        "bag": _pick(rng, BAGS, (5, 1, 1)),
-        "scarf": _pick(rng, ["none", *COLOURS], [200, *(v[1] for v in COLOURS.values())]),
+        "hat": _pick(rng, HATS, (6, 1, 0.8)),
+        "backpack": _pick(rng, ("none", *PACKS), [1.6 * len(PACKS), *[1] * len(PACKS)]),
+        "bag": _pick(rng, BAGS, (4, 1, 1.2)),
+        "scarf": _pick(rng, ["none", *COLOURS], [500, *(v[1] for v in COLOURS.values())]),
     }
     drawn = dict(look)
     if clothes != "own" and model is not None:
@@ -244,7 +244,7 @@ def _code(form, look):
 
 def _colours(rng, look, dye):
     def cloth(name):
-        own = 0.03 * rng.standard_normal() + 0.008 * rng.standard_normal(3)
+        own = 0.045 * rng.standard_normal() + 0.012 * rng.standard_normal(3)
         return np.clip(np.array(COLOURS[name][0]) * (1 + dye) + own, 0.03, 0.97)
 
     skin = np.array(SKINS[int(rng.integers(len(SKINS)))]) * rng.uniform(0.94, 1.05)

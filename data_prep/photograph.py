@@ -113,7 +113,7 @@ def _finish(shot, camera, colour, cover, shade, x, y, scale, size):
     foot_x, foot_y, metre = scene.foot(shot.place)
     step = metre * 1.7 / scale
     image = scene.crop(foot_x + (0.5 - x) * step, foot_y + (0.5 - y) * step, step, size)
-    if rng.random() < 0.4:
+    if rng.random() < 0.25:
         _walk_past(rng, image, bystanders, y, scale, camera)
     _smooth(shade, np.float32(0.25))
     image *= ((1 - shade) * (1 - cover))[..., None]

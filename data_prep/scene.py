@@ -71,8 +71,9 @@ def paint_scene(camera, size):
         painter.railing(wall)
     painter.shadows(camera.sun)
     picture = painter.picture * (1 + 0.06 * painter.clouds(1.2 * unit)[..., None])
-    picture = np.maximum(picture, 0.01) ** 1.15  # streets span more than the paints they are mixed from
-    picture *= rng.uniform(0.48, 0.70) / picture.mean()  # the exposure that the camera settles on
+    grey = picture.mean(2, keepdims=True)
+    picture = np.maximum(grey + 0.55 * (picture - grey), 0.01)  # streets are duller than the paints they are mixed from
+    picture *= rng.uniform(0.52, 0.72) / picture.mean()  # the exposure that the camera settles on
     picture -= 0.5 * np.maximum(picture - 0.8, 0)  # it rather loses shadows than lights
     return Scene(np.clip(picture, 0.03, 1.1).astype(np.float32), horizon, focal, camera.height)
 
@@ -101,7 +102,7 @@ class Painter:
 
     def earth(self, low, high, warm=0.04):
         """A muted colour, mostly between warm and cold."""
-        warm = 0.6 * warm
+        warm = 0.35 * warm
         cast = self.rng.normal(0, warm) * np.array((1, 0.2, -1)) + self.rng.normal(0, 0.5 * warm, 3)
         return np.clip(self.rng.uniform(low, high) + cast + np.array((0.012, 0, -0.012)), 0.05, 0.97)
 
@@ -252,7 +253,7 @@ class Painter:
         house = np.clip(edge * self.rng.choice((-1.0, 1.0)) / 2, 0, 1)
         leaves = np.clip(leaves * 3 + self.rng.uniform(-1.5, 1.5), 0, 1)
         shade = np.maximum(leaves * (self.rng.random() < 0.6), house * (self.rng.random() < 0.5))
-        self.picture *= (1 + 0.1 * sun - (0.6 * sun) * shade)[..., None]
+        self.picture *= (1 + 0.1 * sun - (0.5 * sun) * shade)[..., None]
 
     def hedge(self, wall):
         base = self.horizon + self.focal * self.camera.height / wall

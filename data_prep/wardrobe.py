@@ -20,28 +20,28 @@ COLOURS = {  # name: (red, green, blue), popularity as a top, as a bottom
     "silver": ((0.650, 0.652, 0.660), 7, 2),
     "white": ((0.900, 0.898, 0.890), 15, 2),
     "cream": ((0.800, 0.775, 0.720), 4, 1.5),
-    "navy": ((0.105, 0.122, 0.200), 9, 12),
-    "denim": ((0.240, 0.290, 0.375), 2, 12),
-    "pale denim": ((0.450, 0.500, 0.570), 1.5, 6),
-    "blue": ((0.190, 0.275, 0.460), 2, 1),
-    "sky": ((0.530, 0.620, 0.710), 1.5, 0),
-    "teal": ((0.150, 0.280, 0.300), 1, 0.3),
-    "green": ((0.190, 0.290, 0.220), 1, 0.2),
-    "olive": ((0.270, 0.270, 0.205), 2, 2.5),
-    "khaki": ((0.470, 0.425, 0.345), 2, 4),
-    "beige": ((0.660, 0.605, 0.510), 2, 3),
-    "brown": ((0.255, 0.190, 0.155), 1.5, 2),
-    "yellow": ((0.700, 0.610, 0.310), 0.6, 0),
-    "orange": ((0.640, 0.380, 0.200), 0.5, 0),
-    "red": ((0.500, 0.145, 0.155), 2, 0.3),
-    "wine": ((0.270, 0.105, 0.140), 1.5, 0.5),
-    "pink": ((0.690, 0.530, 0.560), 1.2, 0.2),
-    "purple": ((0.290, 0.210, 0.350), 0.8, 0.1),
+    "navy": ((0.096, 0.120, 0.233), 9, 12),
+    "denim": ((0.220, 0.292, 0.416), 2, 12),
+    "pale denim": ((0.431, 0.503, 0.605), 1.5, 6),
+    "blue": ((0.154, 0.277, 0.545), 2, 1),
+    "sky": ((0.497, 0.627, 0.758), 1.5, 0),
+    "teal": ((0.108, 0.296, 0.325), 1, 0.3),
+    "green": ((0.162, 0.307, 0.206), 1, 0.2),
+    "olive": ((0.273, 0.273, 0.179), 2, 2.5),
+    "khaki": ((0.488, 0.423, 0.307), 2, 4),
+    "beige": ((0.682, 0.602, 0.465), 2, 3),
+    "brown": ((0.277, 0.183, 0.132), 1.5, 2),
+    "yellow": ((0.744, 0.613, 0.178), 0.6, 0),
+    "orange": ((0.731, 0.354, 0.093), 0.5, 0),
+    "red": ((0.611, 0.097, 0.111), 2, 0.3),
+    "wine": ((0.320, 0.081, 0.132), 1.5, 0.5),
+    "pink": ((0.739, 0.507, 0.550), 1.2, 0.2),
+    "purple": ((0.308, 0.192, 0.395), 0.8, 0.1),
 }
 TOPS = {"t-shirt": 3, "shirt": 2.5, "hoodie": 1.8, "open jacket": 2.2, "coat": 1.2}
-TEXTURES = {"plain": 14, "stripes": 1.3, "pinstripes": 0.7, "checks": 1.0, "blocks": 1.3, "dots": 0.4}
+TEXTURES = {"plain": 8, "stripes": 1.5, "pinstripes": 0.7, "checks": 1.2, "blocks": 2.2, "dots": 0.5}
 BOTTOMS = {"trousers": 3.4, "jeans": 3, "shorts": 1.2, "skirt": 1.0}
-TOPS_KEPT, BOTTOMS_KEPT = 90, 24  # garments in a set's vocabulary
+TOPS_KEPT, BOTTOMS_KEPT = 120, 36  # garments in a set's vocabulary
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def sample_wardrobe(world, key, gap, shared):
     Returns a Wardrobe.
     """
     tops = {
-        (cut, texture, name): cuts * textures * COLOURS[name][1]
+        (cut, texture, name): cuts * textures * COLOURS[name][1] ** 0.6
         for (cut, cuts), (texture, textures), name in product(TOPS.items(), TEXTURES.items(), COLOURS)
     }
-    bottoms = {(cut, name): cuts * COLOURS[name][2] for (cut, cuts), name in product(BOTTOMS.items(), COLOURS)}
+    bottoms = {(cut, name): cuts * COLOURS[name][2] ** 0.6 for (cut, cuts), name in product(BOTTOMS.items(), COLOURS)}
     taste = rng_for(world, key, "taste")
     chosen = []
     for kind, garments, number in (("tops", tops, TOPS_KEPT), ("bottoms", bottoms, BOTTOMS_KEPT)):

@@ -25,8 +25,8 @@ class Set:
 # The one place where difficulty is tuned: a larger gap makes direct transfer harder.
 SETS = {
     "source": Set(1, 9, 0.0, "labelled source"),
-    "market": Set(2, 6, 0.12, "unlabelled target, Market-1501-like"),
-    "duke": Set(3, 8, 0.14, "unlabelled target, DukeMTMC-reID-like"),
+    "market": Set(2, 6, 0.04, "unlabelled target, Market-1501-like"),
+    "duke": Set(3, 8, 0.05, "unlabelled target, DukeMTMC-reID-like"),
 }
 
 
@@ -51,7 +51,7 @@ class World:
     cameras: int | None = None
     gap: float = 1.0
     shared: float = 0.5
-    alike: float = 0.15
+    alike: float = 0.1
     size: tuple[int, int] | None = None
 
     def __post_init__(self):

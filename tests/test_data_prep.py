@@ -351,7 +351,7 @@ def test_lookalikes_share_most_of_their_look():
     (people,) = sample_people(0, 2, CLOTHES, [200])
     by_id = {person.person_id: person for person in people}
     pairs = [(person, by_id[person.look["lookalike"]]) for person in people if person.look["lookalike"]]
-    assert 0.2 < len(pairs) / len(people) < 0.5
+    assert 0.1 < len(pairs) / len(people) < 0.5
     for one, two in pairs:
         differing = [name for name in one.look if name != "lookalike" and one.look[name] != two.look[name]]
         assert 1 <= len(differing) <= 4, "not the same, and nearly the same"
