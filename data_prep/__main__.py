@@ -1,27 +1,43 @@
 """Command line: `python -m data_prep synthetic --profile mini --out data`; `--help` lists the rest."""
 
 import argparse
+import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from data_prep.market_layout import DataError
 from paul.engine.regular import check_regular
 
+# a world's knobs: type of the value, what it is
+KNOBS = {
+    "people": (int, "training people of each set"),
+    "images": (int, "images of a person by each camera that they pass"),
+    "cameras": (int, "cameras of each set"),
+    "gap": (float, "times the targets' distance from the source; 0: none (default: 1)"),
+    "shared": (float, "share of a target's garments that the source's people wear, too (default: 0.5)"),
+    "alike": (float, "share of people whom clothes alone don't tell apart (default: 0.1)"),
+    "size": (int, "height and width of the images"),
+}
+
 
 def _synthetic(options):
     from data_prep.expected import rendering
-    from data_prep.synthetic import WORLDS, prepare
+    from data_prep.synthetic import prepare
+    from data_prep.worlds import SETS, World
 
-    for name in options.sets or WORLDS:
-        folder = Path(options.out) / options.profile / name
-        if options.plan or not (folder / "card.json").is_file():
-            print(f"{folder}: {rendering(options.profile, name, options.workers)}", flush=True)
+    knobs = {name: value for name in KNOBS if (value := getattr(options, name)) is not None}
+    world = World(options.world, **knobs)
+    folder = Path(options.out) / world.folder(options.profile)
+    for name in options.sets or SETS:
+        if options.plan or not (folder / name / "card.json").is_file():
+            print(f"{folder / name}: {rendering(options.profile, name, options.workers, world)}", flush=True)
     if options.plan:
         return
-    states = prepare(options.out, options.profile, options.seed, options.workers, options.sets, options.overwrite)
+    states = prepare(options.out, options.profile, world, options.workers, options.sets, options.overwrite)
     for name, state in states.items():
-        print(f"{Path(options.out) / options.profile / name}: {state}")
+        print(f"{folder / name}: {state}")
 
 
 def _contact(options):
@@ -35,6 +51,24 @@ def _contact(options):
     except (ValueError, OSError) as error:
         raise DataError(f"--out {options.out}: {error}") from error
     print(options.out)
+
+
+def _statistics(options):
+    from data_prep.statistics import by_camera, compare, table
+
+    cameras = by_camera(options.folder, options.count)
+    lines = compare(cameras)
+    print(f"{options.folder}: people of {len(cameras)} cameras beside street photographs\n{table(lines)}")
+    if options.out:
+        held = {
+            "folder": str(options.folder),
+            "images_per_camera": options.count,
+            "lines": [
+                {**asdict(line), "ratio": line.ratio, "near": line.near, "inside": line.inside} for line in lines
+            ],
+            "cameras": cameras,
+        }
+        Path(options.out).write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
 
 
 def _bench(options):
@@ -85,11 +119,16 @@ def _positive(text):
     return value
 
 
-def _seed(text):
+def _number(text):
     value = int(text)
     if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: a seed is 0 or more")
+        raise argparse.ArgumentTypeError(f"{text}: a world's number is 0 or more")
     return value
+
+
+class _Pair(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, tuple(values))
 
 
 def build_parser():
@@ -99,8 +138,15 @@ def build_parser():
 
     synthetic = commands.add_parser("synthetic", help="render the embedded source and targets")
     synthetic.add_argument("--profile", choices=("smoke", "mini", "gpu"), default="mini")
-    synthetic.add_argument("--out", default="data", help="folder that gets <profile>/<set> (default: data)")
-    synthetic.add_argument("--seed", type=_seed, default=0)
+    synthetic.add_argument(
+        "--out", default="data", help="folder that gets <profile>/<set>, or <profile>-w<world>/<set> (default: data)"
+    )
+    synthetic.add_argument(
+        "--world", type=_number, default=0, help="0: the development world; others have people and cameras of their own"
+    )
+    for name, (kind, text) in KNOBS.items():
+        pair = {"nargs": 2, "metavar": ("HEIGHT", "WIDTH"), "action": _Pair} if name == "size" else {}
+        synthetic.add_argument(f"--{name}", type=kind, help=text, **pair)
     synthetic.add_argument(
         "--workers",
         type=_positive,
@@ -118,6 +164,12 @@ def build_parser():
     contact.add_argument("--people", type=_positive, default=5, help="people per set")
     contact.add_argument("--views", type=_positive, default=4, help="images per person")
     contact.set_defaults(run=_contact)
+
+    stats = commands.add_parser("statistics", help="compare rendered people with street photographs, in 17 figures")
+    stats.add_argument("folder", metavar="DIR", help="a prepared set such as data/mini/market")
+    stats.add_argument("--count", type=_positive, default=200, help="images of each camera (default: 200)")
+    stats.add_argument("--out", metavar="JSON", help="write the figures here, too")
+    stats.set_defaults(run=_statistics)
 
     bench = commands.add_parser("bench", help="measure the renderer on one core, or how a long index opens")
     bench.add_argument("--images", type=_positive, default=640)

@@ -17,7 +17,7 @@ CHUNK = 100_000  # rows written at a time
 
 def images_per_second(size=(128, 64), images=640):
     """Render `images` shots of the Market-like set's plan; scenes are painted before the clock starts."""
-    plan = plan_set("market", "mini", 0)
+    plan = plan_set("market", "mini")
     shots = plan.shots[:: max(1, len(plan.shots) // images)][:images]
     number = batch_size(size)
     for camera in plan.cameras:

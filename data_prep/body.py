@@ -11,7 +11,8 @@ import numpy as np
 
 from data_prep.people import MATERIAL
 
-PLAIN, HEAD, TORSO, ARM, LEG, PACK, SKIRT, SHOE, HAIR, HAT = range(10)
+PARTS = 10
+PLAIN, HEAD, TORSO, ARM, LEG, PACK, SKIRT, SHOE, HAIR, HAT = range(PARTS)
 
 
 @dataclass
@@ -68,26 +69,39 @@ def pose(form, phase, stride, lift):
     coat, skirt = form["is_coat"], form["is_skirt"]
     # trunk
     trunk(0.475, 0.54, 0.078 * hips, 0.088 * hips, 0.74, (0.6, 0.5), PLAIN, "bottom", shade=(0.8, 1))
-    trunk(0.51, 0.60, 0.094 * hips, 0.086 * girth, 0.72, (0.12, 0.5), TORSO, "top", shade=(0.92, 1))
-    trunk(0.60, 0.70, 0.086 * girth, 0.098 * girth**0.7 * shoulders, 0.68, (0.5, 0.5), TORSO, "top")
-    trunk(0.70, 0.775, 0.098 * girth**0.7 * shoulders, 0.108 * shoulders, 0.62, (0.5, 0.32), TORSO, "top")
-    trunk(0.785, 0.838, 0.100 * shoulders, 0.040, 0.60, (0.3, 0.3), TORSO, "top")
-    trunk(0.80, 0.87, 0.034 * girth**0.5, 0.030, 1.0, (0.5, 0.5), PLAIN, "skin", z=0.004, shade=(0.8, 0.62))
-    trunk(0.815, 0.842, 0.052, 0.046, 0.95, (0.6, 0.5), PLAIN, "top", present=form["is_hoodie"] + coat, shade=(0.8, 1))
+    low = 0.505 - 0.06 * form["hem"]  # tops hang over the waistband
+    trunk(low, 0.60, 0.099 * hips, 0.092 * girth, 0.74, (0.12, 0.5), TORSO, "top", shade=(0.88, 1))
+    trunk(0.60, 0.70, 0.092 * girth, 0.101 * girth**0.7 * shoulders, 0.70, (0.5, 0.5), TORSO, "top")
+    trunk(0.70, 0.775, 0.101 * girth**0.7 * shoulders, 0.110 * shoulders, 0.64, (0.5, 0.32), TORSO, "top")
+    trunk(0.778, 0.846, 0.116 * shoulders, 0.040, 0.60, (0.3, 0.3), TORSO, "top")
+    trunk(0.80, 0.875, 0.044 * girth**0.5, 0.033, 1.0, (0.5, 0.5), PLAIN, "skin", z=0.002, shade=(0.75, 0.55))
+    trunk(0.815, 0.858, 0.056, 0.047, 0.95, (0.6, 0.3), PLAIN, "top", present=form["collar"], shade=(0.75, 1))
     trunk(0.812, 0.846, 0.058, 0.050, 0.95, (0.7, 0.7), PLAIN, "scarf", present=form["has_scarf"])
     trunk(0.79, 0.825, 0.062, 0.050, 0.9, (0.8, 0.6), PLAIN, "top", z=-0.035, present=form["is_hoodie"], shade=(0.9, 1))
     hem = 0.51 - form["coat"] * 0.75
-    trunk(hem, 0.575, 0.135 * hips, 0.102 * hips, 1.0, (0.08, 0.3), SKIRT, "top", present=coat, shade=(0.9, 1))
+    trunk(hem, 0.575, 0.118 * hips, 0.102 * hips, 0.86, (0.08, 0.3), SKIRT, "top", present=coat, shade=(0.9, 1))
     hem = 0.50 - form["skirt"]
-    trunk(hem, 0.57, 0.138 * hips, 0.098 * hips, 1.02, (0.08, 0.3), SKIRT, "bottom", present=skirt * (1 - coat))
+    trunk(hem, 0.57, 0.126 * hips, 0.098 * hips, 0.95, (0.08, 0.3), SKIRT, "bottom", present=skirt * (1 - coat))
 
     # head, hair, hat
     head, style = form["head"], form["hair_style"]
-    trunk(0.890, 0.945, 0.039 * head, 0.046 * head, 1.15, (1, 1), HEAD, "skin", z=0.012, shade=(0.85, 1))
-    trunk(0.928, 0.957, 0.048 * head, 0.046 * head, 1.10, (0.8, 0.95), HAIR, "hair", z=-0.002, present=style < 3.5)
-    trunk(0.893, 0.93, 0.037 * head, 0.046 * head, 0.95, (0.4, 0.5), HAIR, "hair", z=-0.016, present=style < 3.5)
+    trunk(0.888, 0.945, 0.040 * head, 0.047 * head, 1.18, (1, 1), HEAD, "skin", z=0.010, shade=(0.85, 1))
+    big = head * form["hair_big"]
     trunk(
-        form["hair_low"], 0.93, 0.046 * head, 0.050 * head, 0.62, (0.5, 0.8), HAIR, "hair", z=-0.030, present=style == 1
+        0.934 - 0.008 * form["fringe"],
+        0.956,
+        0.051 * big,
+        0.048 * big,
+        1.14,
+        (0.7, 1),
+        HAIR,
+        "hair",
+        z=-0.004,
+        present=style < 3.5,
+    )
+    trunk(0.888, 0.935, 0.040 * big, 0.051 * big, 0.98, (0.4, 0.5), HAIR, "hair", z=-0.016, present=style < 3.5)
+    trunk(
+        form["hair_low"], 0.93, 0.054 * big, 0.055 * big, 0.72, (0.5, 0.8), HAIR, "hair", z=-0.030, present=style == 1
     )
     trunk(0.955, 0.975, 0.024, 0.022, 1.0, (1, 1), HAIR, "hair", z=-0.046, present=style == 2)
     add(
@@ -124,11 +138,11 @@ def pose(form, phase, stride, lift):
         knee = (side * 0.046, hip[1] - 0.225 * np.cos(thigh), 0.225 * np.sin(thigh))
         shin = thigh - bend
         ankle = (side * 0.043, knee[1] - 0.235 * np.cos(shin), knee[2] + 0.235 * np.sin(shin))
-        loose = 1.0 + 0.10 * (1 - form["is_jeans"]) * (form["leg_end"] > 0.9)
+        loose = 1.0 + (0.06 + 0.26 * form["loose"] ** 2) * (form["leg_end"] > 0.9)
         add(
             knee,
             hip,
-            (0.038 * girth**0.6 * loose, 0.058 * girth**0.9),
+            (0.040 * girth**0.6 * loose, 0.062 * girth**0.9),
             1.05,
             (0.9, 0.6),
             LEG,
@@ -139,7 +153,7 @@ def pose(form, phase, stride, lift):
         add(
             ankle,
             knee,
-            (0.025 * loose**2, 0.038 * girth**0.6 * loose),
+            (0.029 * loose**1.5, 0.040 * girth**0.6 * loose),
             1.08,
             (0.4, 0.9),
             LEG,
@@ -175,8 +189,8 @@ def pose(form, phase, stride, lift):
     for side in (-1.0, 1.0):
         swing = -0.9 * stride * form["swing"] * np.sin(phase) * side + 0.03
         out = 0.10 + 0.05 * girth
-        elbow_bend = lift + 0.25 * stride
-        top = (side * 0.101 * shoulders, 0.772, tip(0.772))
+        elbow_bend = np.where((lift > 1) & (form["side"] == side), 0.1, lift) + 0.25 * stride  # one hand stays down
+        top = (side * 0.096 * shoulders, 0.766, tip(0.766))
         elbow = (
             top[0] + side * 0.165 * np.sin(out),
             top[1] - 0.165 * np.cos(out) * np.cos(swing),
@@ -184,17 +198,17 @@ def pose(form, phase, stride, lift):
         )
         fore = swing + elbow_bend
         wrist = (elbow[0] - side * 0.008, elbow[1] - 0.145 * np.cos(fore), elbow[2] + 0.145 * np.sin(fore))
-        hand = (wrist[0], wrist[1] - 0.045 * np.cos(fore), wrist[2] + 0.045 * np.sin(fore))
-        bulk = girth**0.5 * (1 + 0.12 * (form["sleeve_end"] > 0.9))
-        add(elbow, top, (0.028 * bulk, 0.033 * bulk), 1.05, (0.9, 0.9), ARM, "top", (0.5, 0.0), (0.95, 0.95))
+        hand = (wrist[0], wrist[1] - 0.034 * np.cos(fore), wrist[2] + 0.034 * np.sin(fore))
+        bulk = girth**0.5 * (1 + 0.25 * (form["sleeve_end"] > 0.9))
+        add(elbow, top, (0.028 * bulk, 0.034 * bulk), 1.05, (0.9, 0.7), ARM, "top", (0.5, 0.0), (0.95, 0.95))
         add(wrist, elbow, (0.022 * bulk, 0.029 * bulk), 1.05, (0.3, 0.9), ARM, "top", (1.0, 0.5), (1, 0.95))
-        add(hand, wrist, (0.017, 0.019), 0.9, (0.9, 0.5), PLAIN, "skin", (0, 1), (0.95, 0.9))
+        add(hand, wrist, (0.015, 0.017), 0.9, (0.9, 0.5), PLAIN, "skin", (0, 1), (0.95, 0.9))
         carries = (form["bag_style"] == 1) & (form["side"] == side)
         add(
-            (hand[0], hand[1] - 0.105, hand[2]),
+            (hand[0], hand[1] - 0.02 - 0.085 * form["bag_big"], hand[2]),
             (hand[0], hand[1] - 0.015, hand[2]),
-            (0.034, 0.026),
-            2.0,
+            (0.026 * form["bag_big"], 0.018 * form["bag_big"]),
+            2.4,
             (0.15, 0.15),
             PLAIN,
             "bag",

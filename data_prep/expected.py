@@ -3,21 +3,24 @@
 from pathlib import PurePath
 
 from data_prep.published import PUBLISHED
-from data_prep.synthetic import PROFILES, WORLDS
+from data_prep.synthetic import PROFILES, sizes_of
+from data_prep.worlds import DEVELOPMENT, SETS, read_folder
 
-BYTES_PER_PIXEL = 0.55  # of a JPEG, as the mini profile's came out
-PIXELS_PER_SECOND = 3.5e6  # of one process, JPEG included; `data_prep bench` measures it without
-WALKS = 4  # each rendered person walks past 3 to 5 cameras
+BYTES_PER_PIXEL = 0.47  # of a JPEG, as the mini profile's came out
+PIXELS_PER_SECOND = 2.3e6  # of one process, JPEG included; `data_prep bench` measures it without
+WALKS = 4  # cameras that a rendered person walks past, on average
 
 
 def expected_images(folder):
-    """{split: images} of a prepared set by its folder's name, such as data/market1501 or data/gpu/duke.
+    """{split: images} of a prepared set by its folder's name, such as data/market1501 or data/mini-w3/duke.
 
-    Exact for published sets (MSMT17 with every image in train), a mean for rendered ones; None for any other folder.
+    Exact for published sets (MSMT17 with every image in train) and for rendered ones of five cameras or more; None for
+    any other folder.
     """
     *_, parent, name = "", *PurePath(folder).parts
-    if parent in PROFILES and name in WORLDS:
-        sizes = PROFILES[parent].source if name == "source" else PROFILES[parent].target
+    profile, world = read_folder(parent) or (parent, None)
+    if world and profile in PROFILES and name in SETS:
+        sizes = sizes_of(name, profile, world)
         views = {
             "train": sizes.train * sizes.per_camera,
             "query": sizes.test,
@@ -35,9 +38,10 @@ def expected_images(folder):
     return {**published.images, "gallery": published.images["gallery"] + published.junk}
 
 
-def rendering(profile, name, workers):
+def rendering(profile, name, workers, world=DEVELOPMENT):
     """What rendering a set will take, in words: images, size on disk and time."""
-    images, (height, width) = sum(expected_images(f"{profile}/{name}").values()), PROFILES[profile].size
+    images = sum(expected_images(f"{world.folder(profile)}/{name}").values())
+    height, width = world.size or PROFILES[profile].size
     seconds = images * height * width / PIXELS_PER_SECOND / workers
     time = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} s"
     return (

@@ -1,61 +1,22 @@
 """People who do not exist: what they look like, and the tapered elliptic capsules that make up their bodies."""
 
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from data_prep.seeding import rng_for
+from data_prep.wardrobe import COLOURS, TEXTURES
 
-COLOURS = {
-    "black": (0.10, 0.10, 0.12),
-    "charcoal": (0.25, 0.26, 0.29),
-    "grey": (0.50, 0.51, 0.53),
-    "silver": (0.74, 0.75, 0.77),
-    "white": (0.92, 0.92, 0.90),
-    "navy": (0.12, 0.16, 0.34),
-    "blue": (0.17, 0.33, 0.68),
-    "sky": (0.47, 0.66, 0.86),
-    "teal": (0.10, 0.45, 0.46),
-    "green": (0.16, 0.45, 0.22),
-    "olive": (0.38, 0.38, 0.20),
-    "lime": (0.60, 0.75, 0.25),
-    "yellow": (0.90, 0.78, 0.22),
-    "orange": (0.88, 0.47, 0.14),
-    "red": (0.74, 0.13, 0.14),
-    "wine": (0.40, 0.08, 0.16),
-    "pink": (0.90, 0.58, 0.66),
-    "purple": (0.42, 0.22, 0.52),
-    "brown": (0.36, 0.22, 0.14),
-    "beige": (0.78, 0.69, 0.54),
-}
-BOTTOM_COLOURS = (
-    "black",
-    "charcoal",
-    "grey",
-    "navy",
-    "blue",
-    "sky",
-    "olive",
-    "brown",
-    "beige",
-    "white",
-    "wine",
-    "teal",
-    "green",
-    "red",
-)
-SKINS = ((0.93, 0.76, 0.65), (0.85, 0.66, 0.53), (0.74, 0.54, 0.41), (0.56, 0.38, 0.28), (0.38, 0.25, 0.19))
+SKINS = ((0.80, 0.67, 0.59), (0.73, 0.59, 0.50), (0.63, 0.49, 0.40), (0.47, 0.35, 0.28), (0.31, 0.22, 0.18))
 HAIRS = {
     "black": (0.08, 0.07, 0.07),
-    "brown": (0.24, 0.15, 0.10),
-    "chestnut": (0.38, 0.22, 0.12),
-    "blond": (0.72, 0.57, 0.33),
+    "brown": (0.17, 0.12, 0.09),
+    "chestnut": (0.27, 0.18, 0.12),
+    "blond": (0.58, 0.48, 0.33),
     "grey": (0.58, 0.57, 0.56),
-    "red": (0.50, 0.22, 0.10),
+    "red": (0.38, 0.20, 0.13),
 }
-TOPS = ("t-shirt", "shirt", "hoodie", "open jacket", "coat")
-TEXTURES = ("plain", "stripes", "pinstripes", "checks", "blocks", "dots")
-BOTTOMS = ("trousers", "jeans", "shorts", "skirt")
 HAIR_STYLES = ("short", "long", "bun", "ponytail", "bald")
 HATS = ("none", "cap", "beanie")
 BAGS = ("none", "handbag", "shoulder bag")
@@ -68,6 +29,7 @@ MATERIALS = (
     "inner",
     "bottom",
     "bottom2",
+    "seam",
     "shoe",
     "sole",
     "pack",
@@ -81,6 +43,7 @@ MATERIALS = (
 MATERIAL = {name: number for number, name in enumerate(MATERIALS)}
 TRUTH = (
     "lookalike",
+    "clothes",
     "top",
     "top_texture",
     "top_colour",
@@ -113,43 +76,48 @@ def describe(person):
     return {name: "" if person is None else person.look[name] for name in TRUTH}
 
 
-def sample_people(seed, key, gap, counts):
+def sample_people(world, key, wardrobe, counts, alike=0.0):
     """Groups of people with consecutive ids from 1.
 
-    About a third of them resemble the person before them in their group, but for one or two local details: whole
-    images confuse such pairs, a patch tells them apart.
+    Of each group the share `alike` wears the very clothes of others: clothes alone don't tell them apart.  Of the rest
+    about a fifth resemble the person before them but for one or two local details: whole images confuse such pairs, a
+    patch tells them apart.
     """
-    wardrobe = rng_for(seed, key, "wardrobe")
-    colours, bottoms = list(COLOURS), list(BOTTOM_COLOURS)
-    taste = np.exp(2.0 * gap * wardrobe.standard_normal(len(colours)))
-    bottom_taste = np.exp(2.0 * gap * wardrobe.standard_normal(len(bottoms)))
-    textures = np.exp(1.5 * gap * wardrobe.standard_normal(len(TEXTURES))) * (5, 1.3, 0.7, 1, 1.3, 0.5)
-    dye = 0.25 * gap * wardrobe.standard_normal(3)
-    shop = Shop(
-        colours, taste / taste.sum(), bottoms, bottom_taste / bottom_taste.sum(), textures / textures.sum(), dye
-    )
     groups, person_id = [], 0
     for total in counts:
         group = []
-        for _ in range(total):
+        for kind, follows in company(total, alike):
             person_id += 1
-            rng = rng_for(seed, key, "person", person_id)
-            model = group[-1] if group and not group[-1].look["lookalike"] and rng.random() < 0.5 else None
-            group.append(_sample_person(rng, person_id, shop, model))
+            rng = rng_for(world, key, "person", person_id)
+            own = kind == "own" and group and group[-1].look["clothes"] == "own" and not group[-1].look["lookalike"]
+            model = group[-follows] if follows else group[-1] if own and rng.random() < 0.25 else None
+            group.append(_sample_person(rng, person_id, wardrobe, kind, model))
         groups.append(group)
     return groups
 
 
-@dataclass(frozen=True)
-class Shop:
-    """What a set's people can wear: colours and textures with their frequencies, and a common shift of dye."""
+def company(total, alike):
+    """For each of `total` people: why others wear the same clothes, and how many people before stands the first."""
+    left, made = round(alike * total), []
+    for kind, size in itertools.cycle((("twins", 2), ("uniform", 3), ("changing bag", 2))):
+        if left < 2:
+            break
+        size = left if left <= 3 else size  # nobody is left alone in a uniform
+        made += [(kind, number) for number in range(size)]
+        left -= size
+    return [("own", 0)] * (total - len(made)) + made
 
-    colours: list
-    taste: np.ndarray
-    bottoms: list
-    bottom_taste: np.ndarray
-    textures: np.ndarray
-    dye: np.ndarray
+
+def carry(rng, person):
+    """The person as one camera sees them: somebody with a changing bag has another one, or none, each time."""
+    if person is None or person.look["clothes"] != "changing bag":
+        return person
+    look = {**person.look, "backpack": _pick(rng, ("none", *PACKS)), "bag": _pick(rng, BAGS)}
+    colours = person.colours.copy()
+    if look["backpack"] != "none":
+        colours[MATERIAL["pack"]] = COLOURS[look["backpack"]][0]
+        colours[MATERIAL["pack2"]] = 0.6 * colours[MATERIAL["pack"]] + 0.05
+    return replace(person, look=look, form=_code(person.form, look), colours=colours)
 
 
 def _pick(rng, options, weights=None):
@@ -157,35 +125,59 @@ def _pick(rng, options, weights=None):
     return options[int(rng.choice(len(options), p=weights))]
 
 
-def _sample_person(rng, person_id, shop, model):
-    top, bottom = _pick(rng, TOPS, (3, 2.5, 1.5, 2, 1.2)), _pick(rng, BOTTOMS, (3, 3, 1.4, 1.4))
-    colour = _pick(rng, shop.colours, shop.taste)
+# what a lookalike changes: one of these groups
+DETAILS = (
+    ("print", "top_second"),
+    ("bottom", "bottom_colour"),
+    ("backpack", "bag", "shoes"),
+    ("hair", "hair_colour", "hat", "scarf"),
+)
+OWN = ("hair", "hair_colour")  # what people in the same clothes have of their own
+PACKS = ("black", "charcoal", "slate", "grey", "navy", "blue", "red", "olive", "wine")
+PERSONAL = (
+    "height",
+    "girth",
+    "shoulders",
+    "hips",
+    "head",
+    "stoop",
+    "swing",
+    "hair_low",
+    "hair_big",
+    "fringe",
+    "beard",
+)  # of `form`
+
+
+def _sample_person(rng, person_id, wardrobe, clothes, model):
+    top, texture, colour = _pick(rng, wardrobe.tops, wardrobe.top_taste)
+    bottom, bottom_colour = _pick(rng, wardrobe.bottoms, wardrobe.bottom_taste)
+    others = {name: popularity for name, (_, popularity, _) in COLOURS.items() if name != colour}
     look = {
         "lookalike": "" if model is None else model.person_id,
+        "clothes": clothes,
         "top": top,
-        "top_texture": _pick(rng, TEXTURES, shop.textures),
+        "top_texture": texture,
         "top_colour": colour,
-        "top_second": _pick(rng, [c for c in COLOURS if c != colour]),
-        "print": _pick(rng, PRINTS, (3, 1.2, 0.8, 1)),
+        "top_second": _pick(rng, list(others), list(others.values())),
+        "print": _pick(rng, PRINTS, (2.5, 1.0, 0.6, 1.2)),
         "bottom": bottom,
-        "bottom_colour": _pick(rng, shop.bottoms, shop.bottom_taste),
-        "shoes": _pick(rng, ("black", "white", "brown", "red", "blue", "grey", "yellow"), (4, 4, 2, 1, 1, 2, 0.6)),
-        "hair": _pick(rng, HAIR_STYLES, (5, 3, 0.8, 1.2, 0.6)),
-        "hair_colour": _pick(rng, list(HAIRS), (4, 4, 2, 2, 1, 0.6)),
-        "hat": _pick(rng, HATS, (7, 1, 0.7)),
-        "backpack": _pick(rng, ["none", *COLOURS], [36] + [1] * len(COLOURS)),
-        "bag": _pick(rng, BAGS, (5, 1, 1)),
-        "scarf": _pick(rng, ["none", *COLOURS], [120] + [1] * len(COLOURS)),
+        "bottom_colour": bottom_colour,
+        "shoes": _pick(rng, ("black", "white", "brown", "red", "navy", "grey"), (4, 4, 2, 1, 1, 2)),
+        "hair": _pick(rng, HAIR_STYLES, (5, 3, 0.8, 1.2, 0.4)),
+        "hair_colour": _pick(rng, list(HAIRS), (5, 4, 2, 1.2, 1, 0.3)),
+        "hat": _pick(rng, HATS, (6, 1, 0.8)),
+        "backpack": _pick(rng, ("none", *PACKS), [1.6 * len(PACKS), *[1] * len(PACKS)]),
+        "bag": _pick(rng, BAGS, (4, 1, 1.2)),
+        "scarf": _pick(rng, ["none", *COLOURS], [500, *(v[1] for v in COLOURS.values())]),
     }
-    if model is not None:
-        details = (
-            ("top_second", "top_texture", "print"),
-            ("bottom", "bottom_colour"),
-            ("backpack", "bag", "shoes"),
-            ("hair", "hair_colour", "hat", "scarf"),
-        )
-        changed = details[int(rng.integers(len(details)))]
-        look = {**model.look, "lookalike": model.person_id, **{name: look[name] for name in changed}}
+    drawn = dict(look)
+    if clothes != "own" and model is not None:
+        look = {**model.look, "lookalike": model.person_id, **{name: drawn[name] for name in OWN}}
+    elif model is not None:
+        differing = [group for group in DETAILS if any(model.look[name] != drawn[name] for name in group)]
+        changed = _pick(rng, differing)
+        look = {**model.look, "lookalike": model.person_id, **{name: drawn[name] for name in changed}}
     form = {
         "height": rng.normal(1.70, 0.08),
         "girth": float(np.clip(rng.normal(1.0, 0.12), 0.78, 1.4)),
@@ -194,12 +186,12 @@ def _sample_person(rng, person_id, shop, model):
         "head": rng.normal(1.0, 0.04),
         "stoop": rng.uniform(0.0, 0.10),
         "swing": rng.uniform(0.6, 1.2),
-        "texture": TEXTURES.index(look["top_texture"]),
+        "texture": list(TEXTURES).index(look["top_texture"]),
         "period": rng.uniform(0.032, 0.075),
         "print_y": rng.uniform(0.70, 0.75),
         "print_w": rng.uniform(0.3, 0.65),
         "print_h": rng.uniform(0.025, 0.06),
-        "fold": rng.uniform(0.15, 0.45),
+        "fold": rng.uniform(0.35, 0.9),
         "fold_phase": rng.uniform(0, 6.28),
         "sleeve": rng.uniform(0.25, 0.42),
         "leg": rng.uniform(0.40, 0.52),
@@ -208,19 +200,22 @@ def _sample_person(rng, person_id, shop, model):
         "hair_low": rng.uniform(0.76, 0.84),
         "coat": rng.uniform(0.26, 0.40),
         "pack": rng.uniform(0.85, 1.2),
-        "seam": float(rng.random() < 0.18),
+        "hem": rng.uniform(0.0, 1.0),
+        "loose": rng.uniform(0.0, 1.0),
+        "hair_big": rng.uniform(0.97, 1.12),
+        "fringe": rng.uniform(0.0, 1.0),
+        "beard": float(rng.random() < 0.2) * rng.uniform(0.3, 1.0),
+        "bag_big": rng.uniform(0.8, 1.7),
     }
     if model is not None:
-        form = {
-            **form,
-            **{
-                name: model.form[name]
-                for name in form
-                if name not in ("height", "girth", "shoulders", "hips", "head", "print_y", "print_w", "print_h")
-            },
-        }
-        form["texture"] = TEXTURES.index(look["top_texture"])
-    return Person(person_id, look, _code(form, look), _colours(rng, look, shop.dye))
+        form = {name: form[name] if name in PERSONAL else model.form[name] for name in form}
+        if clothes == "own":
+            form["print_w"], form["print_h"] = rng.uniform(0.3, 0.65), rng.uniform(0.025, 0.06)
+    colours = _colours(rng, look, wardrobe.dye)
+    if model is not None and clothes != "own":
+        worn = [number for name, number in MATERIAL.items() if name not in ("skin", "hair")]
+        colours[worn] = model.colours[worn]
+    return Person(person_id, look, _code(form, look), colours)
 
 
 def _code(form, look):
@@ -228,12 +223,13 @@ def _code(form, look):
     top, bottom = look["top"], look["bottom"]
     return {
         **{name: float(value) for name, value in form.items()},
-        "sleeve_end": form["sleeve"] if top == "t-shirt" else 0.93,
-        "leg_end": {"shorts": form["leg"], "skirt": 0.0}.get(bottom, 0.93),
+        "sleeve_end": form["sleeve"] if top == "t-shirt" else 0.96,
+        "leg_end": {"shorts": form["leg"], "skirt": 0.0}.get(bottom, 0.93 if form["hem"] > 0.8 else 1.5),
         "is_skirt": float(bottom == "skirt"),
         "is_coat": float(top == "coat"),
         "is_hoodie": float(top == "hoodie"),
         "is_open": {"open jacket": 1.0, "coat": 0.45}.get(top, 0.0),
+        "collar": float(top in ("hoodie", "coat", "open jacket") or (top == "shirt" and form["hem"] > 0.4)),
         "is_jeans": float(bottom == "jeans"),
         "is_shirt": float(top == "shirt"),
         "hair_style": float(HAIR_STYLES.index(look["hair"])),
@@ -248,23 +244,25 @@ def _code(form, look):
 
 def _colours(rng, look, dye):
     def cloth(name):
-        return np.clip(np.array(COLOURS[name]) * (1 + dye) + 0.02 * rng.standard_normal(3), 0.03, 0.97)
+        own = 0.045 * rng.standard_normal() + 0.012 * rng.standard_normal(3)
+        return np.clip(np.array(COLOURS[name][0]) * (1 + dye) + own, 0.03, 0.97)
 
     skin = np.array(SKINS[int(rng.integers(len(SKINS)))]) * rng.uniform(0.94, 1.05)
     pack = cloth("grey" if look["backpack"] == "none" else look["backpack"])
-    bottom = cloth(look["bottom_colour"])
+    top, bottom = cloth(look["top_colour"]), cloth(look["bottom_colour"])
     table = {
         "skin": skin,
         "hair": np.array(HAIRS[look["hair_colour"]]),
-        "top": cloth(look["top_colour"]),
+        "top": top,
         "top2": cloth(look["top_second"]),
         "inner": cloth(_pick(rng, ("white", "grey", "black", look["top_second"]))),
         "bottom": bottom,
         "bottom2": cloth(look["top_second"]),
+        "seam": 0.62 * top,
         "shoe": cloth(look["shoes"]),
         "sole": cloth("white" if rng.random() < 0.5 else "charcoal"),
         "pack": pack,
-        "pack2": pack * 0.6 + 0.15,
+        "pack2": pack * 0.6 + 0.05,
         "bag": cloth(_pick(rng, ("black", "brown", "beige", "red", "white"))),
         "hat": cloth(_pick(rng, ("black", "red", "white", "navy", "grey", "green"))),
         "scarf": cloth("red" if look["scarf"] == "none" else look["scarf"]),

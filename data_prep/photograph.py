@@ -9,8 +9,9 @@ from data_prep.people import sample_people
 from data_prep.render import figures
 from data_prep.scene import paint_scene
 from data_prep.seeding import rng_for
+from data_prep.wardrobe import sample_wardrobe
 
-FILL = 0.88  # a person of box_scale 1 fills this much of the box's height
+FILL = 0.94  # a person of box_scale 1 fills this much of the box's height
 BYSTANDERS = 8  # passers-by that each camera keeps ready
 
 
@@ -19,7 +20,8 @@ def studio(camera, size):
     """What a camera's shots share: (scene, passers-by [n, H, W, 4] with coverage last, its 256 x 256 x 3 noise)."""
     rng = rng_for(*camera.key, "bystanders")
     scene = paint_scene(camera, size)
-    (people,) = sample_people(rng.integers(2**31), camera.camera_id, 0.3, [BYSTANDERS])
+    crowd = int(rng.integers(2**31))  # a crowd of its own, in clothes of its own
+    (people,) = sample_people(crowd, 0, sample_wardrobe(crowd, 0, 0.3, 0.0), [BYSTANDERS])
     number = np.arange(BYSTANDERS)
     colour, cover = figures(
         people,
@@ -111,10 +113,10 @@ def _finish(shot, camera, colour, cover, shade, x, y, scale, size):
     foot_x, foot_y, metre = scene.foot(shot.place)
     step = metre * 1.7 / scale
     image = scene.crop(foot_x + (0.5 - x) * step, foot_y + (0.5 - y) * step, step, size)
-    if rng.random() < 0.4:
+    if rng.random() < 0.25:
         _walk_past(rng, image, bystanders, y, scale, camera)
-    image *= (1 - shade)[..., None]
-    image *= (1 - cover)[..., None]
+    _smooth(shade, np.float32(0.25))
+    image *= ((1 - shade) * (1 - cover))[..., None]
     image += colour
     if shot.occluder != "none":
         occlude(rng, image, shot.occluder, bystanders)
@@ -144,37 +146,47 @@ def _walk_past(rng, image, bystanders, y, scale, camera):
 
 
 def develop(rng, image, shot, camera, noise):
-    """The camera's optics, sensor and colours: light float32 [H, W, 3] -> uint8 [H, W, 3]."""
+    """The camera's optics, sensor and processing: light float32 [H, W, 3] -> uint8 [H, W, 3]."""
     height, width = image.shape[:2]
     variance = (camera.blur * height / 128) ** 2
     for _ in range(int(np.ceil(variance / 0.6))):
-        side = np.float32(min(variance, 0.6) / 2)
+        _smooth(image, np.float32(min(variance, 0.6) / 2))
         variance -= 0.6
-        middle = 1 - 2 * side
-        inner = image[:-2] + image[2:]
-        image[1:-1] *= middle
-        image[1:-1] += side * inner
-        inner = image[:, :-2] + image[:, 2:]
-        image[:, 1:-1] *= middle
-        image[:, 1:-1] += side * inner
-    light = np.asarray(camera.tint) * camera.gain * np.exp(shot.light)
-    # written out rather than as a matrix product, whose rounding depends on the processor
-    grey = image[..., 0] + image[..., 1] + image[..., 2]
-    image *= np.float32(camera.saturation)
-    image += (grey * np.float32((1 - camera.saturation) / 3))[..., None]
-    image *= (camera.contrast * light).astype(np.float32)
-    image += np.float32(0.45 * (1 - camera.contrast))
     if camera.vignette:
         image *= _vignette(camera.vignette, height, width)
+    light = np.asarray(camera.tint) * camera.gain * np.exp(shot.light)
+    # written out rather than as a matrix product, whose rounding depends on the processor
+    grey = (image[..., 0] + image[..., 1] + image[..., 2]) * np.float32(1 / 3)
     top, left = rng.integers(256, size=2)
+    sharp = grey.copy()
+    _smooth(sharp, np.float32(0.25))  # halos are of brightness alone
+    sharp = (grey - sharp) * np.float32(2 * camera.sharpen) + grey * np.float32(1 - camera.saturation)
+    image *= (camera.saturation * light).astype(np.float32)
+    image += sharp[..., None] * light.astype(np.float32)
     image += np.float32(camera.noise) * noise[top : top + height, left : left + width]
     np.clip(image, 0, 1, out=image)
-    return _curve(camera.gamma)[(image * np.float32(1023)).astype(np.uint16)]
+    return _curve(camera.gamma, camera.contrast, camera.veil)[(image * np.float32(1023)).astype(np.uint16)]
+
+
+def _smooth(image, side):
+    """Blur by (side, 1 - 2 side, side) along rows and columns, in place."""
+    middle = 1 - 2 * side
+    inner = image[:-2] + image[2:]
+    image[1:-1] *= middle
+    image[1:-1] += side * inner
+    inner = image[:, :-2] + image[:, 2:]
+    image[:, 1:-1] *= middle
+    image[:, 1:-1] += side * inner
 
 
 @lru_cache(maxsize=64)
-def _curve(gamma):
-    return (np.linspace(0, 1, 1024) ** gamma * 255 + 0.5).astype(np.uint8)
+def _curve(gamma, contrast, veil):
+    """The tone curve of 1,024 levels: a power, then that much of the way to a steep S, from a veiled black."""
+    level = np.linspace(0, 1, 1024) ** gamma
+    low = np.clip((level - 0.03) / 0.90, 0, 1)
+    bent = low * low * (3 - 2 * low)
+    level = veil + (1 - veil) * np.clip(level + contrast * (bent - level), 0, 1)
+    return (level * 255 + 0.5).astype(np.uint8)
 
 
 @lru_cache(maxsize=64)

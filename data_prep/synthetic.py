@@ -1,8 +1,8 @@
 """The embedded benchmark: which sets there are, who appears where, and the work of rendering them.
 
 A labelled source and two unlabelled targets of people who do not exist.  Every random draw comes from a SeedSequence
-keyed by (seed, set, purpose, number), and work is cut into the same batches whatever the number of workers, so a set is
-the same bit for bit on any number of processes.
+keyed by (world, set, purpose, number), and work is cut into the same batches whatever the number of workers, so a set
+is the same bit for bit on any number of processes.
 """
 
 import io
@@ -15,43 +15,27 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from data_prep.camera import Shot, sample_camera, sample_shot
 from data_prep.market_layout import FOLDERS, DataError, ImageName, count, fingerprint, write_card, write_index
-from data_prep.people import describe, sample_people
+from data_prep.people import carry, describe, sample_people
 from data_prep.photograph import render
 from data_prep.progress import bar
 from data_prep.seeding import rng_for
 from data_prep.store import replace_folder
+from data_prep.wardrobe import sample_wardrobe
+from data_prep.worlds import DEVELOPMENT, SETS, World
 
-RENDERER = 3  # raise it whenever a change alters pixels
+RENDERER = 4  # raise it whenever a change alters pixels
 BATCH_PIXELS = 12 * 128 * 64  # a batch's fragments fit the processor's cache
 
 
 @dataclass(frozen=True)
-class World:
-    """A set's own world.  `gap` is its distance from the source: 0 is the source's cameras, 1 the extreme."""
-
-    key: int
-    cameras: int
-    gap: float
-    title: str
-
-
-# The one place where difficulty is tuned: a larger gap makes direct transfer harder. The two gaps were set by direct
-# transfer's Rank-1 on test people, to land between 45 and 60 %. What a gap is made of was chosen, too: with noise, blur
-# and occlusion adaptation gained little in trials, so most of it is light and colour (`camera.sample_camera`).
-WORLDS = {
-    "source": World(1, 9, 0.0, "labelled source"),
-    "market": World(2, 6, 0.12, "unlabelled target, Market-1501-like"),
-    "duke": World(3, 8, 0.14, "unlabelled target, DukeMTMC-reID-like"),
-}
-
-
-@dataclass(frozen=True)
 class Sizes:
-    """How many people and images: each person walks past 3-5 cameras, each of which takes `per_camera` images."""
+    """How many people and images: a person walks past 3-5 cameras (4 on average, exactly), each of which takes
+    `per_camera` images."""
 
     train: int
     test: int
@@ -70,10 +54,12 @@ class Profile:
     target: Sizes
 
 
+# Targets' images come out at a multiple of the batch (40 at mini; 40 and 42 at gpu), so that no last batch is small:
+# 140 people x 4 cameras x 3 images = 42 x 40; 525 x 4 x 4 = 210 x 40 = 200 x 42.
 PROFILES = {
     "smoke": Profile((128, 64), Sizes(24, 6, 0, 2, 2, 4), Sizes(16, 12, 8, 2, 4, 8)),
     "mini": Profile((128, 64), Sizes(300, 40, 0, 2, 10, 20), Sizes(140, 120, 60, 3, 40, 80)),
-    "gpu": Profile((256, 128), Sizes(1040, 100, 0, 5, 50, 100), Sizes(520, 320, 110, 4, 150, 300)),
+    "gpu": Profile((256, 128), Sizes(1040, 100, 0, 5, 50, 100), Sizes(525, 320, 110, 4, 150, 300)),
 }
 
 
@@ -88,21 +74,35 @@ class Plan:
     rows: tuple
 
 
-def plan_set(name, profile, seed):
+def sizes_of(name, profile, world):
+    """The sizes of one set: the profile's, but for what the world turns."""
+    sizes = PROFILES[profile].source if name == "source" else PROFILES[profile].target
+    return replace(sizes, train=world.people or sizes.train, per_camera=world.images or sizes.per_camera)
+
+
+def walks(rng, people, cameras):
+    """How many cameras each of `people` passes: 3, 4 and 5 equally often, so that a set's size is no matter of luck."""
+    third = people // 3
+    number = np.array([3, 5] * third + [4] * (people - 2 * third))
+    return np.minimum(rng.permutation(number), cameras)
+
+
+def plan_set(name, profile, world=DEVELOPMENT):
     """Decide who appears where.
 
-    Args: name of a set in WORLDS, name of a profile in PROFILES, seed (a non-negative integer).
+    Args: name of a set in SETS, name of a profile in PROFILES, world (worlds.World).
     Returns a Plan.
     """
-    world, size = WORLDS[name], PROFILES[profile].size
-    sizes = PROFILES[profile].source if name == "source" else PROFILES[profile].target
+    key, gap, number = SETS[name].key, world.gap_of(name), world.number
+    size, sizes = world.size or PROFILES[profile].size, sizes_of(name, profile, world)
     cameras = tuple(
-        sample_camera(rng_for(seed, world.key, "camera", c), c, world.gap, seed, world.key)
-        for c in range(1, world.cameras + 1)
+        sample_camera(rng_for(number, key, "camera", c), c, gap, (number, key, c))
+        for c in range(1, world.cameras_of(name) + 1)
     )
     groups = [("train", sizes.train), ("test", sizes.test), ("val", sizes.val)]
     strangers = sizes.distractors
-    people = sample_people(seed, world.key, world.gap, [n for _, n in groups] + [strangers])
+    wardrobe = sample_wardrobe(number, key, gap, world.shared)
+    people = sample_people(number, key, wardrobe, [n for _, n in groups] + [strangers], world.alike)
     shots, rows = [], []
 
     def add(split, person_id, camera_id, sequence, frame, box, shot):
@@ -122,28 +122,30 @@ def plan_set(name, profile, seed):
         )
 
     for group, (label, _) in enumerate(groups):
-        for person in people[group]:
-            rng = rng_for(seed, world.key, "walk", person.person_id)
-            passes = rng.choice(world.cameras, size=int(rng.integers(3, 6)), replace=False) + 1
+        lengths = walks(rng_for(number, key, "walks", group), len(people[group]), len(cameras))
+        for person, length in zip(people[group], lengths):
+            rng = rng_for(number, key, "walk", person.person_id)
+            passes = rng.choice(len(cameras), size=int(length), replace=False) + 1
             for camera_id in sorted(passes.tolist()):
-                tracklet = rng_for(seed, world.key, "tracklet", person.person_id, camera_id)
+                tracklet = rng_for(number, key, "tracklet", person.person_id, camera_id)
+                today = carry(tracklet, person)
                 sequence, start = int(tracklet.integers(1, 7)), int(tracklet.integers(1, 9000)) * 10
-                taken = sample_shot(tracklet, person, cameras[camera_id - 1], sizes.per_camera)
+                taken = sample_shot(tracklet, today, cameras[camera_id - 1], sizes.per_camera)
                 chosen = int(tracklet.integers(sizes.per_camera))
-                for number, shot in enumerate(taken):
+                for order, shot in enumerate(taken):
                     split = label
                     if label != "train":
-                        role = "query" if number == chosen else "gallery"
+                        role = "query" if order == chosen else "gallery"
                         split = role if label == "test" else f"val_{role}"
-                    add(split, person.person_id, camera_id, sequence, start + 25 * number, 1, shot)
+                    add(split, person.person_id, camera_id, sequence, start + 25 * order, 1, shot)
     for kind, total in (("junk", sizes.junk), ("distractor", sizes.distractors)):
-        for number in range(total):
-            rng = rng_for(seed, world.key, kind, number)
-            camera_id = int(rng.integers(1, world.cameras + 1))
-            person = people[1][int(rng.integers(sizes.test))] if kind == "junk" else people[3][number]
+        for order in range(total):
+            rng = rng_for(number, key, kind, order)
+            camera_id = int(rng.integers(1, len(cameras) + 1))
+            person = people[1][int(rng.integers(len(people[1])))] if kind == "junk" else people[3][order]
             (shot,) = sample_shot(rng, person, cameras[camera_id - 1], 1)
-            shot = spoil(rng, shot, empty=kind == "distractor" and number % 2 == 0)
-            add("gallery", -1 if kind == "junk" else 0, camera_id, int(rng.integers(1, 7)), 100_000 + number, 2, shot)
+            shot = spoil(rng, shot, empty=kind == "distractor" and order % 2 == 0)
+            add("gallery", -1 if kind == "junk" else 0, camera_id, int(rng.integers(1, 7)), 100_000 + order, 2, shot)
     order = sorted(range(len(rows)), key=lambda i: (list(FOLDERS).index(rows[i]["split"]), rows[i]["file"]))
     return Plan(name, size, cameras, tuple(shots[i] for i in order), tuple(rows[i] for i in order))
 
@@ -181,9 +183,10 @@ def _encode(task):
     """Render one batch and encode it; runs in a worker."""
     cameras, shots, size = task
     encoded = []
-    for image in render(shots, cameras, size):
+    for shot, image in zip(shots, render(shots, cameras, size)):
         stream = io.BytesIO()
-        Image.fromarray(image).save(stream, "JPEG", quality=92, subsampling=0)
+        quality = cameras[shot.camera_id - 1].quality
+        Image.fromarray(image).save(stream, "JPEG", quality=quality, subsampling="4:2:0" if quality < 88 else "4:4:4")
         encoded.append(stream.getvalue())
     return encoded
 
@@ -194,19 +197,18 @@ def _batches(plan):
         yield plan.cameras, plan.shots[start : start + number], plan.size
 
 
-def recipe(name, profile, seed):
+def recipe(name, profile, world=DEVELOPMENT):
     """What determines a set's content: a set on disk with the same recipe need not be rendered again."""
-    world = WORLDS[name]
-    sizes = PROFILES[profile].source if name == "source" else PROFILES[profile].target
     return {
-        "name": f"{name}-{profile}",
+        "name": f"{name}-{world.folder(profile)}",
         "profile": profile,
-        "seed": seed,
+        "world": world.number,
+        "knobs": world.knobs(),
         "renderer": RENDERER,
-        "gap": world.gap,
-        "cameras": world.cameras,
-        "size": list(PROFILES[profile].size),
-        "sizes": asdict(sizes),
+        "gap": world.gap_of(name),
+        "cameras": world.cameras_of(name),
+        "size": list(world.size or PROFILES[profile].size),
+        "sizes": asdict(sizes_of(name, profile, world)),
     }
 
 
@@ -222,20 +224,21 @@ COLUMNS = {
     "box_scale": "person's size over the size that fits",
     "yaw": "degrees; 0 faces the camera, 180 walks away",
     "occluder": "what stands before the person",
-    "lookalike": "person id whose clothes this person wears but for a local detail",
-    **{name: "what the person looks like" for name in describe(None) if name != "lookalike"},
+    "lookalike": "person id whose clothes this person wears, but for a local detail where clothes is own",
+    "clothes": "own, or why others wear the very same: uniform, twins, changing bag",
+    **{name: "what the person looks like" for name in describe(None) if name not in ("lookalike", "clothes")},
 }
 
 
-def write_set(folder, name, profile, seed, workers, progress=True):
+def write_set(folder, name, profile, world, workers, progress=True):
     """Render a whole set into `folder`, which must not exist yet; the card is written last."""
-    plan = plan_set(name, profile, seed)
+    plan = plan_set(name, profile, world)
     folder = Path(folder)
     for split in {row["split"] for row in plan.rows}:
         (folder / FOLDERS[split]).mkdir(parents=True)
     files = iter(plan.rows)
     tasks = _batches(plan)
-    with bar(show=progress, total=len(plan.rows), desc=f"{name} ({profile})", unit="image") as shown:
+    with bar(show=progress, total=len(plan.rows), desc=f"{name} ({world.folder(profile)})", unit="image") as shown:
         with _pool(workers) as spread:
             for encoded in spread(_encode, tasks):
                 for data, row in zip(encoded, itertools.islice(files, len(encoded))):
@@ -245,8 +248,8 @@ def write_set(folder, name, profile, seed, workers, progress=True):
     write_card(
         folder,
         {
-            **recipe(name, profile, seed),
-            "title": WORLDS[name].title,
+            **recipe(name, profile, world),
+            "title": SETS[name].title,
             "description": "Procedurally rendered images of people who do not exist; no photograph was used.",
             "licence": "CC0-1.0 (public domain)",
             "columns": COLUMNS,
@@ -281,23 +284,23 @@ class _pool:
             self.executor.shutdown(wait=True, cancel_futures=kind is not None)
 
 
-def prepare(out, profile="mini", seed=0, workers=1, names=None, overwrite=False, progress=True):
-    """Make sure that `out/profile/<set>` exists for every set; a complete one of the same recipe is kept.
+def prepare(out, profile="mini", world=DEVELOPMENT, workers=1, names=None, overwrite=False, progress=True):
+    """Make sure that every set of a world exists below `out`; a complete one of the same recipe is kept.
 
-    Args: out (folder), profile, seed, workers (processes), names (sets; None for all), overwrite (replace a set that
-    differs), progress (show a bar).
+    Args: out (folder), profile, world (worlds.World), workers (processes), names (sets; None for all), overwrite
+    (replace a set that differs), progress (show a bar).
     Returns {set: "kept" | "written"}.  Raises DataError where a folder holds something else, or another run holds it.
     """
-    root = Path(out) / profile
+    root = Path(out) / world.folder(profile)
     return {
         name: replace_folder(
             root / name,
-            recipe(name, profile, seed),
+            recipe(name, profile, world),
             overwrite,
-            lambda folder, name=name: write_set(folder, name, profile, seed, workers, progress),
+            lambda folder, name=name: write_set(folder, name, profile, world, workers, progress),
         )
-        for name in (names or WORLDS)
+        for name in (names or SETS)
     }
 
 
-__all__ = ["PROFILES", "RENDERER", "Shot", "WORLDS", "plan_set", "prepare", "recipe", "render", "write_set"]
+__all__ = ["PROFILES", "RENDERER", "SETS", "Shot", "World", "plan_set", "prepare", "recipe", "render", "write_set"]

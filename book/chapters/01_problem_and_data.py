@@ -711,7 +711,7 @@ close_up()
 
 # %%
 card = sets[target].card
-keys = ("name", "description", "licence", "renderer", "seed", "fingerprint")
+keys = ("name", "description", "licence", "renderer", "world", "fingerprint")
 keys = [key for key in keys if key in card]
 pd.Series({key: str(card[key]) for key in keys}, name="card.json").to_frame()
 

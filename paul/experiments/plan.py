@@ -29,7 +29,7 @@ ASSUMED = {"cuda": {"bf16": 40.0, "float32": 10.0}, "cpu": {"bf16": 0.03, "float
 _RENDERED = {
     "smoke": ((192, 24, 30), (128, 48, 60)),
     "mini": ((2400, 160, 190), (1680, 480, 1080)),
-    "gpu": ((20_800, 400, 1750), (8320, 1280, 4290)),
+    "gpu": ((20_800, 400, 1750), (8400, 1280, 4290)),
 }
 EXPECTED = {
     f"{name}/{role}": dict(zip(("train", "query", "gallery"), target if role != "source" else source))

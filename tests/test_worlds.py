@@ -1,0 +1,165 @@
+"""Worlds by a number: the same each time, never the same as another, and knobs that turn what they are named after."""
+
+from collections import Counter, defaultdict
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data_prep.__main__ import main
+from data_prep.expected import expected_images
+from data_prep.market_layout import DataError, read_card, read_index
+from data_prep.synthetic import PROFILES, plan_set, prepare
+from data_prep.wardrobe import sample_wardrobe
+from data_prep.worlds import SETS, World, read_folder
+from paul.experiments.profiles import PROFILES as STUDY
+
+TINY = World(3, people=2, images=2, size=(64, 32))
+CLOTHES = (
+    "top",
+    "top_texture",
+    "top_colour",
+    "top_second",
+    "print",
+    "bottom",
+    "bottom_colour",
+    "shoes",
+    "hat",
+    "scarf",
+)
+
+
+def tops(name, world):
+    people = {row["person_id"]: row for row in plan_set(name, "mini", world).rows if row["person_id"] > 0}
+    return [(row["top"], row["top_texture"], row["top_colour"]) for row in people.values()]
+
+
+def people_of(plan, split="train"):
+    return {s.person.person_id: s.person for s, row in zip(plan.shots, plan.rows) if s.person and row["split"] == split}
+
+
+def test_a_world_is_the_same_each_time_and_no_other(tmp_path):
+    for out in ("one", "two"):
+        prepare(tmp_path / out, "smoke", TINY, workers=1, names=["market"], progress=False)
+    prepare(tmp_path / "one", "smoke", replace(TINY, number=4), names=["market"], progress=False)
+    folders = [tmp_path / "one" / TINY.folder("smoke"), tmp_path / "one" / replace(TINY, number=4).folder("smoke")]
+    mine, other = (read_card(folder / "market") for folder in folders)
+    assert mine == read_card(tmp_path / "two" / folders[0].name / "market")
+    assert mine["name"] == f"market-{folders[0].name}" != other["name"]
+    assert (mine["world"], mine["knobs"]["people"], mine["size"], other["world"]) == (3, 2, [64, 32], 4)
+    assert mine["fingerprint"] != other["fingerprint"] and mine["gap"] != other["gap"]
+
+
+def test_worlds_share_no_person_camera_or_street():
+    seen = defaultdict(list)
+    for number in range(4):
+        for name in SETS:
+            plan = plan_set(name, "smoke", World(number))
+            seen["camera"] += [(camera.key, camera.gain, camera.pitch) for camera in plan.cameras]
+            seen["street"] += [camera.key for camera in plan.cameras]
+            seen["person"] += [tuple(person.form.values()) for person in people_of(plan).values()]
+    for kind, found in seen.items():
+        assert len(set(found)) == len(found), kind
+
+
+def test_no_two_worlds_have_the_same_folder():
+    knobs = {"people": 7, "images": 4, "cameras": 5, "gap": 2.0, "shared": 0.0, "alike": 1.0, "size": (64, 32)}
+    worlds = [World(number, **{k: v}) for number in (0, 1, 11) for k, v in knobs.items()] + [World(), World(1)]
+    names = [world.folder(profile) for world in worlds for profile in PROFILES]
+    assert len(set(names)) == len(names)
+    assert all(read_folder(world.folder("mini")) == ("mini", world) for world in worlds)
+    assert World().folder("mini") == "mini" and World(3).folder("mini") == "mini-w3"
+    assert read_folder("mini-w0") is read_folder("mini-x3") is read_folder("mini-w3-people1") is None
+
+
+def test_gaps_of_other_worlds_lie_around_the_development_worlds():
+    for name in ("market", "duke"):
+        gaps = np.array([World(number).gap_of(name) for number in range(1, 60)]) / SETS[name].gap
+        assert len(set(gaps)) > 40 and gaps.min() > 0.6 and gaps.max() < 1.6 and 0.85 < gaps.mean() < 1.15
+        assert World(5, gap=2.0).gap_of(name) == pytest.approx(2 * World(5).gap_of(name), abs=2e-4)
+    assert World(5).gap_of("source") == World(5, gap=0.0).gap_of("duke") == 0
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.5, 1.0])
+def test_shared_is_the_share_of_garments_in_common(shared):
+    for kind in ("tops", "bottoms"):
+        source, target = (
+            set(getattr(sample_wardrobe(3, SETS[name].key, 0.1, shared), kind)) for name in ("source", "duke")
+        )
+        assert len(source & target) / len(target) == pytest.approx(shared)
+    # the index shows what somebody wears
+    source, target = (tops(name, World(3, shared=shared)) for name in ("source", "duke"))
+    known = np.mean([top in source for top in target])
+    assert known == 0 if shared == 0 else known == pytest.approx(shared, abs=0.15)
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.15, 0.6, 1.0])
+def test_alike_is_the_share_whom_clothes_do_not_tell_apart(alike):
+    for split in ("train", "query"):
+        people = people_of(plan_set("market", "mini", World(3, alike=alike)), split)
+        marked = [person for person in people.values() if person.look["clothes"] != "own"]
+        assert len(marked) == round(alike * len(people))
+        wearing = Counter(tuple(person.look[name] for name in CLOTHES) for person in people.values())
+        for person in marked:
+            assert wearing[tuple(person.look[name] for name in CLOTHES)] >= 2
+            model = people[person.look["lookalike"] or person.person_id]
+            assert model is person or model.form["height"] != person.form["height"]
+
+
+def test_a_changing_bag_changes_between_cameras_and_others_stay():
+    carried = defaultdict(lambda: defaultdict(set))
+    for row in plan_set("market", "mini", World(3, alike=0.5)).rows:
+        if row["person_id"] > 0:
+            carried[row["clothes"]][row["person_id"]].add((row["backpack"], row["bag"]))
+    several = {kind: np.mean([len(bags) > 1 for bags in people.values()]) for kind, people in carried.items()}
+    assert several.pop("changing bag") > 0.7 and set(several) == {"own", "twins", "uniform"}
+    assert not any(several.values())
+
+
+def test_no_last_batch_is_small():
+    """Expected numbers are exact: tests/test_plan.py holds them to what is planned."""
+    for name in ("smoke", "mini", "gpu"):
+        for target in STUDY[name].targets:
+            images = expected_images(f"data/{World(3).folder(name)}/{target}")
+            batch = STUDY[name].adapt_options(target).batch
+            assert images["train"] % batch == 0, (name, target)
+            if name == "mini":
+                assert (images["val_query"] + images["val_gallery"]) % batch == 0
+
+
+def test_sizes_are_what_was_asked_for():
+    world = World(3, people=21, images=4, cameras=5)
+    plan = plan_set("duke", "smoke", world)
+    rows = [row for row in plan.rows if row["split"] == "train"]
+    assert len({row["person_id"] for row in rows}) == 21 and len(plan.cameras) == 5
+    assert set(Counter((row["person_id"], row["camera_id"]) for row in rows).values()) == {4}
+    assert expected_images(f"data/{world.folder('smoke')}/duke") == Counter(row["split"] for row in plan.rows)
+    assert (
+        len({row["person_id"] for row in plan_set("market", "mini", World(3)).rows if row["split"] == "query"}) >= 120
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--people", "1"], "--people 1: people of a set are 2 to 1000"),
+        (["--cameras", "10"], "--cameras 10: cameras of a set are 3 to 9"),
+        (["--shared", "1.5"], "--shared 1.5: a share lies between 0 and 1"),
+        (["--gap", "nan"], "--gap nan: a gap's strength"),
+        (["--size", "127", "64"], "--size (127, 64): height and width are even"),
+    ],
+)
+def test_a_knob_out_of_range_is_one_line(arguments, message, capsys):
+    assert main(["synthetic", "--plan", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_the_command_takes_a_world(tmp_path, capsys):
+    knobs = ["--world", "3", "--people", "2", "--images", "2", "--size", "64", "32"]
+    assert main(["synthetic", "--profile", "smoke", "--sets", "duke", "--out", str(tmp_path), *knobs]) == 0
+    folder = tmp_path / TINY.folder("smoke") / "duke"
+    assert f"{folder}: written" in capsys.readouterr().out
+    assert read_card(folder)["world"] == 3 and len({r["person_id"] for r in read_index(folder)}) > 3
+    with pytest.raises(DataError, match="--alike"):
+        World(alike=-0.1)
