@@ -73,7 +73,12 @@ VARIANTS = {
     "as the paper, 2": (2, OPTIONS),
     "as the paper, 3": (3, OPTIONS),
     "patch loss alone, pulled": (2, replace(OPTIONS, loss_v=False, loss_c="pull")),
-    "raw targets in patch space": (2, replace(OPTIONS, ipfl_targets="raw", ipfl_space="patch", no_negative="skip")),
+    # with a margin of 2 two activations come within 1e-6 of the ReLU's kink, at steps 5 and 11, where one rounding more
+    # or less turns a gradient on or off: 3e-3 of 0.7
+    "raw targets in patch space": (
+        2,
+        replace(OPTIONS, ipfl_targets="raw", ipfl_space="patch", no_negative="skip", margin=1.0),
+    ),
     "a bank that follows the loss, idle surrogates, no small batch": (
         2,
         replace(OPTIONS, loss_v=False, bank_update="after", idle_surrogates=True, bank_surrogates=True, min_batch=4),
@@ -87,8 +92,7 @@ def test_ranks_go_through_the_steps_of_one_process(start, target, variant, tmp_p
     size, options = VARIANTS[variant]
     _, history = with_history["adapt"](load_model(start), target, options, folder=tmp_path / "alone")
     assert ranks.run_ranks(size, whole_stage, start, target, options, tmp_path / "ranks") == [0] * size
-    # with raw targets ranks drift further apart since convolutions are in channels last: 6e-5 after 21 steps
-    same_training(tmp_path / "alone", tmp_path / "ranks", 1e-4 if options.ipfl_targets == "raw" else 1e-5)
+    same_training(tmp_path / "alone", tmp_path / "ranks")
     every = [ranks.load(tmp_path / "ranks", rank) for rank in range(size)]
     torch.testing.assert_close(
         torch.tensor(every[0]["history"]), torch.tensor([line["loss"] for line in history]), atol=1e-5, rtol=1e-5
