@@ -3,13 +3,13 @@
 A world has its own people, wardrobe, cameras, streets and gaps, because every random draw is keyed by its number.
 """
 
-import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from data_prep.market_layout import DataError
 from data_prep.seeding import rng_for
+from paul.data.worlds import KNOBS, RENDERED, knobs_of, population, turned, world_of
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class World:
     people: int | None = None
     images: int | None = None
     cameras: int | None = None
-    gap: float = 1.0
-    shared: float = 0.5
-    alike: float = 0.1
+    gap: float = KNOBS["gap"][1]
+    shared: float = KNOBS["shared"][1]
+    alike: float = KNOBS["alike"][1]
     size: tuple[int, int] | None = None
 
     def __post_init__(self):
@@ -81,12 +81,7 @@ class World:
 
     def folder(self, profile):
         """The folder's name of all its sets: mini, mini-w3, mini-w3-people600-gap0.5; no two worlds have the same."""
-        turned = [
-            f"-{field.name}{_text(value)}"
-            for field in fields(self)[1:]
-            if (value := getattr(self, field.name)) != field.default
-        ]
-        return "".join([profile, f"-w{self.number}" if self.number else "", *turned])
+        return population(turned(profile, **self.knobs()), self.number)
 
     def gap_of(self, name):
         """The gap of one of its sets: the table's in the development world, drawn around that in others."""
@@ -104,27 +99,11 @@ class World:
 DEVELOPMENT = World()
 
 
-def _text(value):
-    return "x".join(map(str, value)) if isinstance(value, tuple) else repr(value)
-
-
 def read_folder(name):
     """A folder's name -> (profile, World), the inverse of `World.folder`; None where it is no such name."""
-    profile, *parts = name.split("-")
-    values = {}
-    for part in parts:
-        match = re.fullmatch(r"(w|[a-z]+?)(\d[\d.x]*)", part)
-        if match is None:
-            return None
-        key, text = match.groups()
-        kind = {"w": int, "people": int, "images": int, "cameras": int, "size": _sides}.get(key, float)
-        values["number" if key == "w" else key] = kind(text)
+    named, number = world_of(name)
+    profile, knobs = knobs_of(named)
     try:
-        world = World(**values)
-    except (TypeError, DataError):
+        return (profile, World(number, **knobs)) if profile in RENDERED else None
+    except DataError:
         return None
-    return (profile, world) if world.folder(profile) == name else None
-
-
-def _sides(text):
-    return tuple(map(int, text.split("x")))

@@ -28,6 +28,8 @@ from paul.experiments.rows import ROWS, TABLES, Row
 from paul.experiments.runner import run_all, run_one
 from paul.experiments.specs import Places, Spec, seeds_of, specs_of
 from paul.options import AdaptOptions, PretrainOptions
+from paul.report.registration import options_hash
+from paul.report.worlds import folders_of, records_of_worlds
 from paul.rivals.bow import BowOptions
 from paul.rivals.cluster_contrast import ClusterContrastOptions
 from paul.rivals.lomo import LomoOptions
@@ -168,6 +170,25 @@ def test_source_adaptation_and_world_are_three_numbers():
     for world in (1, 12):
         assert world_of(population("mini", world)) == ("mini", world)
     assert world_of("mini") == ("mini", 0) and population("mini", 0) == "mini"
+
+
+def test_a_turned_world_changes_the_people_and_nothing_else(tmp_path):
+    plain = Spec("pul", "market", 0, "mini", world=3)
+    spec = replace(plain, profile="mini-people600")
+    assert spec.options == plain.options and spec.hash != plain.hash and spec.at.image_size == plain.at.image_size
+    assert options_hash(spec.data(), spec.numerics) == options_hash(plain.data(), plain.numerics)
+    assert Places().record(spec).parent.name == spec.population == "mini-w3-people600"
+    record = {"row": "pul", "target": "market", "profile": spec.profile, "seed": 0, "world": 3, "spec_hash": spec.hash}
+    assert records.spec_of(record) == spec
+    for one in (plain, spec):
+        record |= {"profile": one.profile, "spec_hash": one.hash, "metrics": {}}
+        path = Places(results=str(tmp_path)).record(one)
+        path.parent.mkdir(parents=True)
+        records.write_record(path, record)
+    assert records.recorded_profiles(tmp_path) == ["mini-w3", "mini-w3-people600"]
+    for profile, name in (("mini", "mini-w3"), ("mini-people600", "mini-w3-people600")):
+        assert folders_of(tmp_path, profile) == [profile, name]
+        assert [found["profile"] for found in records_of_worlds(tmp_path, profile)] == [profile]
 
 
 def test_adaptation_seeds_multiply_the_rows_that_draw_after_the_source_stage():

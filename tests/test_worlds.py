@@ -6,13 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_prep.__main__ import main
+from data_prep.__main__ import KNOBS, build_parser, main
 from data_prep.expected import expected_images
 from data_prep.market_layout import DataError, read_card, read_index
 from data_prep.synthetic import PROFILES, plan_set, prepare
 from data_prep.wardrobe import sample_wardrobe
 from data_prep.worlds import SETS, World, read_folder
+from paul.data.datasets import how_to_make
+from paul.data.worlds import knobs_of, population, turned, world_of
+from paul.experiments.plan import images_of
 from paul.experiments.profiles import PROFILES as STUDY
+from paul.experiments.profiles import profile as named
 
 TINY = World(3, people=2, images=2, size=(64, 32))
 CLOTHES = (
@@ -70,6 +74,40 @@ def test_no_two_worlds_have_the_same_folder():
     assert all(read_folder(world.folder("mini")) == ("mini", world) for world in worlds)
     assert World().folder("mini") == "mini" and World(3).folder("mini") == "mini-w3"
     assert read_folder("mini-w0") is read_folder("mini-x3") is read_folder("mini-w3-people1") is None
+
+
+def test_the_study_and_the_renderer_name_worlds_alike(tmp_path):
+    knobs = {"people": 7, "images": 4, "cameras": 5, "gap": 0.25, "shared": 0.0, "alike": 1.0, "size": (64, 32)}
+    for number, chosen in [(0, {}), (3, {}), (0, knobs), (3, {"gap": 2.0}), (12, {"people": 600, "alike": 0.3})]:
+        world, profile = World(number, **chosen), turned("mini", **chosen)
+        assert population(profile, number) == world.folder("mini")
+        assert world_of(world.folder("mini")) == (profile, number)
+        assert knobs_of(profile) == ("mini", chosen) and STUDY["mini"].targets == named(profile).targets
+        folder = named(profile).in_world(number).folders["duke"]
+        assert folder == f"{world.folder('mini')}/duke"
+        command = how_to_make(tmp_path / folder).split()
+        asked = build_parser().parse_args(command[command.index("synthetic") :])
+        turns = {name: value for name in KNOBS if (value := getattr(asked, name)) is not None}
+        assert World(asked.world, **turns) == world and (asked.profile, asked.out) == ("mini", str(tmp_path))
+        said = expected_images(tmp_path / folder)
+        assert images_of(str(tmp_path / folder)) == {split: said[split] for split in ("train", "query", "gallery")}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mini-people",
+        "mini-gap2",
+        "mini-gap1.0",
+        "mini-gap2.0-people7",
+        "mini-people7-people7",
+        "mini-w3",
+        "paper-gap2.0",
+    ],
+)
+def test_a_turned_profile_has_one_name(name):
+    with pytest.raises(ValueError, match=f"unknown profile '{name}'"):
+        named(name)
 
 
 def test_gaps_of_other_worlds_lie_around_the_development_worlds():

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from paul.data.files import LARGEST_ID, first_unfit, read_bytes, short, unfit_path
-from paul.data.worlds import RENDERED, world_of
+from paul.data.worlds import RENDERED, knobs_of, world_of
 from paul.engine.regular import check_regular
 
 COLUMNS = ("file", "split", "person_id", "camera_id")
@@ -27,10 +27,13 @@ def how_to_make(folder: str | Path) -> str:
     """The command that prepares a set, by its folder's name: data/market1501, data/mini/duke, data/my_crops."""
     folder = Path(folder)
     out, name = folder.parent, folder.name
-    profile, world = world_of(out.name)
+    turned, world = world_of(out.name)
+    profile, knobs = knobs_of(turned)
     if name in ("source", "market", "duke") and profile in RENDERED:
-        words = f"--profile {profile}" + (f" --world {world}" if world else "")
-        return f"python -m data_prep synthetic {words} --out {out.parent}"
+        words = {"profile": profile, **({"world": world} if world else {}), **knobs}
+        values = {word: " ".join(map(str, value)) if word == "size" else value for word, value in words.items()}
+        said = " ".join(f"--{word} {value}" for word, value in values.items())
+        return f"python -m data_prep synthetic {said} --out {out.parent}"
     if name.startswith("cuhk03"):
         return f"python -m data_prep cuhk03 --raw ARCHIVE_OR_FOLDER --splits FOLDER_OF_SPLIT_FILES --out {out}"
     if name in REAL:

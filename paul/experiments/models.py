@@ -7,8 +7,9 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from paul.data.worlds import world_of
 from paul.engine.files import read
-from paul.experiments.profiles import PROFILES, profile
+from paul.experiments.profiles import PROFILES, profile, profile_in
 from paul.experiments.rows import ROWS
 from paul.experiments.specs import Spec
 
@@ -46,12 +47,12 @@ class TrainedNetwork:
 
 
 def models_in(folder: str | Path) -> list[TrainedNetwork]:
-    """The networks in folder/<profile>/*/checkpoint.pt, those of source stages first; a file that is no checkpoint of a
-    training is named in a warning."""
+    """The networks in folder/<population>/*/checkpoint.pt, those of source stages first; a file that is no checkpoint
+    of a training is named in a warning."""
     found = []
     for file in sorted(Path(folder).glob("*/*/checkpoint.pt")):
         name = file.parent.parent.name
-        if name in PROFILES:
+        if profile_in(name) in PROFILES:
             try:
                 found.append(_described(file, name))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -62,10 +63,12 @@ def models_in(folder: str | Path) -> list[TrainedNetwork]:
 def _described(file: Path, name: str) -> TrainedNetwork:
     training = read(file)["training"]
     spec = json.loads(training["spec"])
-    network, options, seed, p = spec["network"], spec["options"], int(spec["seed"]), profile(name)
+    network, options, seed = spec["network"], spec["options"], int(spec["seed"])
+    turned, world = world_of(name)
+    p = profile(turned).in_world(world)
     source = spec["stage"] == "source"
     if source:
-        rows = tuple(row for row in ROWS if _begins_with(Spec(row, p.targets[0], seed, name), spec))
+        rows = tuple(row for row in ROWS if _begins_with(Spec(row, p.targets[0], seed, turned, world=world), spec))
         data = p.folders["source"]
     else:
         row, target, *_ = file.parent.name.split("--")

@@ -11,7 +11,7 @@ import torch
 from paul.backbones import build_backbone
 from paul.data.datasets import ReidDataset, how_to_make
 from paul.data.pixels import FOLDER, free_memory
-from paul.data.worlds import world_of
+from paul.data.worlds import knobs_of, world_of
 from paul.engine.device import pick_device
 from paul.experiments import provenance
 from paul.experiments.costs import Cost, cost_of
@@ -24,18 +24,23 @@ from paul.method import STEP
 # Assumed where no record of the device exists, in 1e12 floating-point operations a second, by device and precision. A
 # GPU: convolutions on a data-centre card at about an eighth of an A100's peak in bf16, half in float32. A CPU: a core.
 ASSUMED = {"cuda": {"bf16": 40.0, "float32": 10.0}, "cpu": {"bf16": 0.03, "float32": 0.03}}
-# Images of the sets that profiles name, until a set is there: published counts, for rendered sets the mean of what the
-# renderer plans. A test holds them to what `data_prep` says; the library does not import it.
+# Images of the sets that profiles name, until a set is there: published counts, and those that the renderer plans, of
+# source and target: training people, images of one by each of the 4 cameras passed, queries, junk and distractors. A
+# test holds them to what `data_prep` says; the library does not import it.
 _RENDERED = {
-    "smoke": ((192, 24, 30), (128, 48, 60)),
-    "mini": ((2400, 160, 190), (1680, 480, 1080)),
-    "gpu": ((20_800, 400, 1750), (8400, 1280, 4290)),
+    "smoke": ((24, 2, 24, 6), (16, 2, 48, 12)),
+    "mini": ((300, 2, 160, 30), (140, 3, 480, 120)),
+    "gpu": ((1040, 5, 400, 150), (525, 4, 1280, 450)),
 }
-EXPECTED = {
-    f"{name}/{role}": dict(zip(("train", "query", "gallery"), target if role != "source" else source))
-    for name, (source, target) in _RENDERED.items()
-    for role in ("source", "market", "duke")
-}
+
+
+def _rendered(profile: str, role: str, knobs: dict) -> dict[str, int]:
+    people, images, query, others = _RENDERED[profile][role != "source"]
+    people, images = knobs.get("people", people), knobs.get("images", images)
+    return {"train": 4 * people * images, "query": query, "gallery": query * (images - 1) + others}
+
+
+EXPECTED = {f"{name}/{role}": _rendered(name, role, {}) for name in _RENDERED for role in ("source", "market", "duke")}
 EXPECTED |= {
     "msmt17": {"train": 126_441},
     "market1501": {"train": 12_936, "query": 3_368, "gallery": 19_732},
@@ -52,7 +57,10 @@ def images_of(folder: str) -> dict[str, int]:
         return {name: int(count) for name, count in frame["split"].value_counts().items()}
     except FileNotFoundError:
         path = Path(folder)
-        return EXPECTED.get(f"{world_of(path.parent.name)[0]}/{path.name}") or EXPECTED.get(path.name, {})
+        name, knobs = knobs_of(world_of(path.parent.name)[0])
+        if f"{name}/{path.name}" in EXPECTED:
+            return _rendered(name, path.name, knobs)
+        return EXPECTED.get(path.name, {})
 
 
 @dataclass(frozen=True)

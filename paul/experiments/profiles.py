@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 
-from paul.data.worlds import RENDERED, population
+from paul.data.worlds import RENDERED, knobs_of, population, world_of
 from paul.options import AdaptOptions, PatchNetOptions, PretrainOptions, known
 
 
@@ -49,10 +49,9 @@ class Profile:
         """
         if not world:
             return self
-        if self.name not in RENDERED:
+        if knobs_of(self.name)[0] not in RENDERED:
             raise ValueError(f"profile {self.name} has no world {world}: its sets are not rendered")
-        home = population(self.name, world)
-        return replace(self, folders={role: f"{home}/{path.split('/')[1]}" for role, path in self.folders.items()})
+        return replace(self, folders=_embedded(population(self.name, world)))
 
     def adapt_options(self, target: str) -> AdaptOptions:
         """The target stage's options on one target."""
@@ -165,10 +164,18 @@ GPU = Profile(
 PROFILES = {profile.name: profile for profile in (SMOKE, MINI, GPU, PAPER)}
 
 
+def profile_in(folder: str) -> str:
+    """The profile that the name of a folder of runs or models begins with, without its world and knobs."""
+    return knobs_of(world_of(folder)[0])[0]
+
+
 def profile(name: str) -> Profile:
-    """A profile by name.
+    """A profile by name; one whose people are drawn with knobs of their own by both, as in "mini-people600-gap0.5" (see
+    `paul.data.worlds`). All but its sets is the profile's without knobs.
 
     Raises:
         ValueError: there is none of that name.
     """
-    return PROFILES[known("profile", name, PROFILES)]
+    base, knobs = knobs_of(name)
+    found = PROFILES[known("profile", base, PROFILES)]
+    return replace(found, name=name, folders=_embedded(name)) if knobs else found

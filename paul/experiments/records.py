@@ -10,9 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from paul.data.datasets import ReidDataset
-from paul.data.worlds import population, world_of
+from paul.data.worlds import population
 from paul.engine.files import write_atomically
-from paul.experiments.profiles import PROFILES
+from paul.experiments.profiles import PROFILES, profile_in
 from paul.experiments.provenance import versions
 from paul.experiments.specs import Places, Spec, name_of_run
 from paul.options import known
@@ -64,15 +64,15 @@ def recorded_profiles(results_dir) -> list[str]:
     """The profiles and worlds with a folder below results_dir/runs; another folder there is named in a warning."""
     folders = sorted(path for path in (Path(results_dir) / "runs").glob("*") if path.is_dir())
     for folder in folders:
-        if world_of(folder.name)[0] not in PROFILES:
+        if profile_in(folder.name) not in PROFILES:
             warnings.warn(f"{folder} is of no profile; left out", stacklevel=2)
-    return [folder.name for folder in folders if world_of(folder.name)[0] in PROFILES]
+    return [folder.name for folder in folders if profile_in(folder.name) in PROFILES]
 
 
 def read_records(results_dir, profile: str) -> list[dict]:
     """Every readable record under results_dir/runs/profile, each with its `file`; the others are named in a warning.
 
-    A world other than 0 has a folder of its own, such as mini-w3 (`paul.data.worlds.population`).
+    A world other than 0 or with knobs of its own has a folder of its own, such as mini-w3 (`paul.data.worlds`).
 
     A record whose file has another name than its fields give (`name_of`) is a copy, or was edited: it is left out too,
     so that no two files can hold the same run.
@@ -80,7 +80,7 @@ def read_records(results_dir, profile: str) -> list[dict]:
     Raises:
         ValueError: an unknown profile.
     """
-    known("profile", world_of(profile)[0], PROFILES)
+    known("profile", profile_in(profile), PROFILES)
     records = []
     for path in sorted((Path(results_dir) / "runs" / profile).glob("*.json")):
         try:

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from paul.data.worlds import population
+from paul.data.worlds import knobs_of, population
 from paul.experiments.methods import METHODS
 from paul.experiments.profiles import Profile, profile
 from paul.experiments.provenance import digest
@@ -39,6 +39,7 @@ class Spec:
     """One run: a row on a target of a world, from a source seed and with one of its own, at a profile.
 
     Attributes:
+        profile: its name, with the knobs of its world where they are turned, as in "mini-people600".
         seed: of the source model.
         adapt_seed: of whatever the method draws; the source seed by default.
         world: the number that the people were drawn with, 0 for development (see `paul.data.worlds`).
@@ -98,7 +99,9 @@ class Spec:
     @property
     def options(self) -> Any:
         """Of the method."""
-        return self._chosen("adapt", f"target/{self.row}", self.method.options_at(self.profile, self.target))
+        return self._chosen(
+            "adapt", f"target/{self.row}", self.method.options_at(knobs_of(self.profile)[0], self.target)
+        )
 
     def _chosen(self, part: str, arm: str, base):
         """The options of a part as the profile has them, with what was chosen for the arm, and then the row's own."""

@@ -27,6 +27,7 @@ import pandas as pd
 
 from paul.data.worlds import population, world_of
 from paul.engine.files import write_text
+from paul.experiments.profiles import profile_in
 from paul.experiments.records import recorded_profiles
 from paul.experiments.rows import ROWS, TABLES
 from paul.report.frames import metric_labels, paired_differences, target_name, values_by_seed
@@ -281,7 +282,7 @@ def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper) -> dict:
     result = {"id": claim.id, "text": claim.text, "where": claim.where, "profile": profile}
     evidence, reasons = [], []
     for test in claim.tests:
-        name = world_of(profile)[0]
+        name = profile_in(profile)
         profiles = test.get("needs", {}).get("profiles", [name])
         if name not in profiles:
             reasons.append(f"it can be judged in profile {' or '.join(profiles)} only")
