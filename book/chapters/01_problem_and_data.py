@@ -5,7 +5,8 @@
 #
 # - what person re-identification asks for, and what "unsupervised" means here: a labelled source, unlabelled targets;
 # - the protocol of query and gallery: same-camera exclusion, junk, distractors;
-# - who the people in the pictures are, what makes them hard to tell apart, and how far apart the three sets are;
+# - who the people in the pictures are, how near they come to photographs, what makes them hard to tell apart, and how
+#   far apart the three sets are;
 # - why whole images mislead and patches inform, measured with plain colours before any network is trained;
 # - what this technique can be misused for, and why no real person is in this book.
 #
@@ -25,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from data_prep.statistics import by_camera, compare
 from IPython.display import Markdown, display
 from paul.data.datasets import ReidDataset, Split
 from paul.data.pixels import load_images
@@ -243,8 +245,12 @@ what_the_gallery_is()
 # ## A tour through the people
 #
 # The people of `smoke`, `mini` and `gpu` are rendered: capsules for limbs, clothes with textures and folds, bags, hats,
-# hair, a street around them, and a camera with a light, colours, blur and noise of its own. The index says more about
-# them than a real one could. These truth columns serve for looking; no training ever reads them.
+# hair, a street around them, and a camera with a light, colours, blur, sharpening and noise of its own. Most of them
+# wear black, white, grey and denim, as people do, so that tone decides little. The index says more about them than a
+# real one could. These truth columns serve for looking; no training ever reads them.
+#
+# All of them are one *world*, drawn from one number. This is world 0, in which everything was developed and every
+# option chosen; `python -m data_prep synthetic --world 3` draws other people, wardrobes, streets, cameras and gaps.
 
 # %%
 @drawn
@@ -277,6 +283,51 @@ for name in sets:
 # %% [markdown]
 # **You should see** triples of the same clothes in changing light and from changing sides, and sets that differ in more
 # than their people: in light, in colours, in sharpness.
+#
+# ### How near to photographs?
+#
+# Nobody takes them for photographs, but seventeen figures of an image can be held beside those of 1,500 street
+# photographs of people, one public set in two views: how much a person or a background has of edges, colour, light and
+# fine detail. Here *ours* is a mean over a set's cameras, and a star stands where the photographs' figure lies outside
+# the range of these cameras. A set should vary around photographs; it needn't imitate the one place they come from.
+
+# %%
+def beside_photographs(folder):
+    """A line per figure: ours, the photographs', and how near these are."""
+    lines = compare(by_camera(folder, count=200))
+    return pd.DataFrame({line.name: {key: getattr(line, key) for key in FIGURES}
+                         for line in lines}).T
+
+
+FIGURES = ("ours", "theirs", "ratio", "near", "inside")
+if profile == "paper":
+    print("the sets of this profile are photographs")
+else:
+    figures = {titles[name]: beside_photographs(dataset.root)
+               for name, dataset in sets.items()}
+    shown = {("", "photographs"): figures["source"]["theirs"].map("{:.3f}".format)}
+    for name, lines in figures.items():
+        stars = lines["inside"].map({True: "", False: " *"})
+        shown[name, "ours"] = lines["ours"].map("{:.3f}".format)
+        shown[name, "ratio"] = lines["ratio"].map("{:.2f}".format) + stars
+    display(pd.DataFrame(shown))
+    far = [f"{figure} ({name})" for name, lines in figures.items()
+           for figure in lines.index[~lines["near"].astype(bool)]]
+    print("further than a third from the photographs:", ", ".join(far) or "none")
+
+# %% [markdown]
+# **You should see** (at `mini`) every figure within a third of the photographs', and a star in a few rows:
+#
+# - *foreground luma*: people are lighter than those photographs' in every camera of the source and of one target, by a
+#   twentieth at least: theirs is one place in one season;
+# - *hue entropy*: each of our cameras has a cast of its own, which narrows the hues of its images. All the source's
+#   together have 4.28 bits, the photographs 4.28;
+# - *foreground gradient*: one target's six cameras all draw folds and outlines a little more sharply;
+# - *background gradient*: the other target's streets are a little smoother, in the sharpest camera by a hundredth;
+# - *background luma*: its streets are a little lighter, too: its darkest is 0.49, the photographs' mean 0.45.
+#
+# None of it was tuned away: a figure that is right for one campus is no aim by itself. The table is that of
+# `python -m data_prep statistics data/mini/source`.
 #
 # ### Cameras
 #
@@ -339,14 +390,16 @@ def views_and_boxes():
 views_and_boxes() if has_truth else print("a real set has no such columns")
 
 # %% [markdown]
-# **You should see** all directions, boxes off by up to a fifth of their size, and somewhere between one in fifteen and
-# one in five images with something in front. The shifts are why fixed stripes don't cut the same part of every person:
-# chapter 03 lets a network place them.
+# **You should see** all directions, boxes off by up to a fifth of their size, and something in front of the person in
+# about one image in sixteen. The shifts are why fixed stripes don't cut the same part of every person: chapter 03 lets
+# a network place them.
 #
-# ### Lookalikes
+# ### Lookalikes, uniforms, twins
 #
-# A share of the people resemble somebody else of their set in all but one or two details. Each column below is such a
-# pair, pictured in the same camera where there is one.
+# A share of the people resemble somebody else of their set in all but one or two details. Another tenth wear the very
+# clothes of somebody else: two dressed as twins, three in a uniform, or two of whom one carries another bag in each
+# camera. Clothes alone can't tell these apart; build, hair and skin must. Each column below is a pair, pictured in the
+# same camera where there is one.
 
 # %%
 def nearest_views(frame, a, b):
@@ -375,14 +428,16 @@ if has_truth:
                            if people.loc[a, d] != people.loc[b, d])
                  for a, b in pairs]
     differing = pd.DataFrame({"column": range(1, len(pairs) + 1),
-                              "differ in": differing})
+                              "differ in": differing,
+                              "clothes": [people.loc[b, "clothes"] for _, b in pairs]})
     display(differing.replace("_", " ", regex=True).style.hide(axis="index"))
     print(f"{len(model) / len(people):.0%} of {len(people)} training people are "
           "made after somebody else")
 
 # %% [markdown]
 # **You should see** that you have to look for the difference, and that it sits in one place: at the head, the chest,
-# the legs, the bag. A single number for the whole image has to find it among everything that agrees.
+# the legs, the bag. A single number for the whole image has to find it among everything that agrees. And you should see
+# pairs whom only the head tells apart, or nothing that a picture of this size shows.
 #
 # ## How far apart are the sets?
 #
@@ -467,8 +522,8 @@ def gap():
 gap()
 
 # %% [markdown]
-# **You should see** distances between a tenth and a third, with the last line no exception: the cameras of one set lie
-# about as far from each other as the sets do. Much of what is called a gap between sets is a gap between cameras.
+# **You should see** distances below a tenth at `mini`, with the last line no exception: the cameras of one set lie about
+# as far from each other as the sets do. Much of what is called a gap between sets is a gap between cameras.
 # Telling people apart in spite of it is what the labelled source teaches; the rest is left to the adaptation.
 #
 # ## Whole images mislead, patches inform
@@ -559,8 +614,8 @@ measured.loc["chance"] = [(right.sum(1) / (~excluded).sum(1)).mean().item()
 # %% [markdown]
 # **You should see** the six stripes above the whole image, although both saw the same pixels and the same colours:
 # *where* a colour is tells people apart. And the second column lies far above the first: take away the strangers that
-# the query's own camera took, and about twice as many of the neighbours are right. Colours describe the camera before
-# they describe the person.
+# the query's own camera took, and about three times as many of the neighbours are right. Colours describe the camera
+# before they describe the person.
 #
 # Alone, the stripes of head and feet are poor. So does a patch inform at all when it names the wrong person? Ask
 # something else of it. Leave the person's own images out altogether, so that *every* neighbour is a stranger, and ask
@@ -625,11 +680,11 @@ def what_stripes_know():
 what_stripes_know() if has_truth else print("a real set has no such columns")
 
 # %% [markdown]
-# **You should see** (at `mini`) each garment known best by the stripes that it hangs in, a few times as often as by
-# chance: tops by stripes 2 and 3, trousers and skirts by 4 and 5, shoes by 6. One stripe, a sixth of the pixels, knows
-# its garment at least about as well as the whole image does, whose neighbours have to agree on everything at once. A
-# patch that is wrong about *who* is often right about *what*: pulling it towards its nearest patches gathers garments,
-# where pulling whole images gathers people who aren't the same.
+# **You should see** (at `mini`) each garment known best by the stripes that it hangs in: tops by stripes 2 and 3, trousers
+# and skirts by 4 and 5, about twice as often as by chance, and shoes by 6, half again as often. One stripe, a sixth of
+# the pixels, knows its garment better than the whole image does, whose neighbours have to agree on everything at once.
+# A patch that is wrong about *who* is more often right about *what*: pulling it towards its nearest patches gathers
+# garments, where pulling whole images gathers people who aren't the same.
 #
 # ### One case, up close
 #
@@ -735,10 +790,10 @@ pd.Series(PROFILES["paper"].folders, name="folder").to_frame()
 # - Re-identification ranks a gallery by distance to a query. Own person in own camera and junk are left out;
 #   distractors stay.
 # - PAUL may read the source's labels, and of the target the images alone.
-# - The shipped people are rendered, deterministic for a seed, with lookalikes, shifted boxes and cameras with colours
-#   of their own.
-# - The same colours tell people apart better in six stripes than in one image, and a patch's nearest patch usually
-#   shows the same kind of garment even when it shows the wrong person.
+# - The shipped people are rendered, deterministic for a world's number, with lookalikes, uniforms, shifted boxes and
+#   cameras with colours of their own; in seventeen figures they lie near to street photographs.
+# - The same colours tell people apart better in six stripes than in one image, and a patch's nearest patch shows the
+#   same colour of garment twice as often as chance would have it, even when it shows the wrong person.
 #
 # ## Exercises
 #

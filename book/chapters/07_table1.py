@@ -482,8 +482,8 @@ print(f"By Rank-1 here: {', '.join(order['method'])}. "
       f"PAUL is {abs(ahead):.1f} points {where} the best of the others, {best}.")
 
 # %% [markdown]
-# Two things are unlike the paper's comparison, and both matter. The images are rendered: clothes have clean colours and
-# cameras differ by light and tint, which no hand-crafted colour statistic was tuned for. And PUL was given the small
+# Two things are unlike the paper's comparison, and both matter. The images are rendered: cameras differ by light, tint
+# and sharpness as they were drawn, which no hand-crafted colour statistic was tuned for. And PUL was given the small
 # network's image-level twin and as many clusters as there are people, which in practice nobody knows; so did its paper.
 # Four methods make six pairs: a tau from so few says little.
 #
