@@ -26,7 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from data_prep.statistics import by_camera, compare
+from data_prep import statistics
 from IPython.display import Markdown, display
 from paul.data.datasets import ReidDataset, Split
 from paul.data.pixels import load_images
@@ -294,7 +294,7 @@ for name in sets:
 # %%
 def beside_photographs(folder):
     """A line per figure: ours, the photographs', and how near these are."""
-    lines = compare(by_camera(folder, count=200))
+    lines = statistics.compare(statistics.by_camera(folder, count=200))
     return pd.DataFrame({line.name: {key: getattr(line, key) for key in FIGURES}
                          for line in lines}).T
 
@@ -522,8 +522,8 @@ def gap():
 gap()
 
 # %% [markdown]
-# **You should see** distances below a tenth at `mini`, with the last line no exception: the cameras of one set lie about
-# as far from each other as the sets do. Much of what is called a gap between sets is a gap between cameras.
+# **You should see** distances below a tenth at `mini`, with the last line no exception: the cameras of one set lie
+# about as far from each other as the sets do. Much of what is called a gap between sets is a gap between cameras.
 # Telling people apart in spite of it is what the labelled source teaches; the rest is left to the adaptation.
 #
 # ## Whole images mislead, patches inform
@@ -680,11 +680,11 @@ def what_stripes_know():
 what_stripes_know() if has_truth else print("a real set has no such columns")
 
 # %% [markdown]
-# **You should see** (at `mini`) each garment known best by the stripes that it hangs in: tops by stripes 2 and 3, trousers
-# and skirts by 4 and 5, about twice as often as by chance, and shoes by 6, half again as often. One stripe, a sixth of
-# the pixels, knows its garment better than the whole image does, whose neighbours have to agree on everything at once.
-# A patch that is wrong about *who* is more often right about *what*: pulling it towards its nearest patches gathers
-# garments, where pulling whole images gathers people who aren't the same.
+# **You should see** (at `mini`) each garment known best by the stripes that it hangs in: tops by stripes 2 and 3,
+# trousers and skirts by 4 and 5, about twice as often as by chance, and shoes by 6, half again as often. One stripe, a
+# sixth of the pixels, knows its garment better than the whole image does, whose neighbours have to agree on everything
+# at once. A patch that is wrong about *who* is more often right about *what*: pulling it towards its nearest patches
+# gathers garments, where pulling whole images gathers people who aren't the same.
 #
 # ### One case, up close
 #

@@ -228,8 +228,9 @@ for verdict in verdicts:
 # %% [markdown]
 # A *contradicted* here contradicts the claim on the people and the network of this profile. It says nothing about
 # MSMT17 and Market-1501, yet it does say that the claim isn't a law of the method. A *supported* deserves the same
-# care, C5 and C6 above all: these people were rendered with a gap mostly of light and colour *because* adaptation
-# gained little, in trials, from one of noise and occlusion, and those trials looked at test people. That adaptation
+# care, C5 and C6 above all. That the gap between sets is mostly one of light, colour and contrast goes back to an
+# earlier renderer, *because* adaptation gained little, in trials, from noise and occlusion, and those trials looked at
+# test people; how wide it is was set by direct transfer on validation people (`data_prep/worlds.py`). That adaptation
 # helps here is partly how the data were made; read the order of rows rather than the size of the gain. The rest of
 # the chapter measures what could lie behind the verdicts, whichever they are.
 #
