@@ -489,8 +489,8 @@ print(f"By Rank-1 here: {', '.join(order['method'])}. "
 #
 # Cluster-Contrast was made for ResNet-50 with ImageNet's weights, 10,000 steps and seventeen images of a person. On
 # Market-1501 its paper reports about twice PAUL's mAP. A small network and 200 steps are not its ground, and most of
-# its options outside the real sets were set beforehand, not searched (`paul/rivals/cluster_contrast/` says which): what
-# it comes to here says little about what it can do.
+# its options outside the real sets were set beforehand (`paul/rivals/cluster_contrast/` says which), but for three that
+# were searched with every other arm's budget: what it comes to here says little about what it can do.
 
 # %% [markdown]
 # ### Which mAP?

@@ -80,8 +80,8 @@ class ClusterContrastOptions:
 # Market-1501 has, and so k1 and k2 are two thirds of theirs; the batch of 64 keeps their 16 clusters. An epoch takes as
 # many steps as show each image once. The eight come to 40 passes over the images, where PAUL has 26 and PUL about 16:
 # under a minute on one core. The rate is Adam's usual one, three times the authors', for a fiftieth of their steps.
-# eps was chosen on the validation people of mini's Market-like target (source seed 100): 0.4, 0.5 and 0.6 came to 32.2,
-# 34.0 and 26.3 % mAP, and 0.4 at the authors' rate to 32.9.
+# eps was chosen on the validation people of mini's Market-like target, of an earlier renderer (source seed 100):
+# 0.4, 0.5 and 0.6 came to 32.2, 34.0 and 26.3 % mAP, and 0.4 at the authors' rate to 32.9.
 _MINI = ClusterContrastOptions(
     k1=20, k2=4, eps=0.5, epochs=8, steps=26, instances=4, lr=1e-3, decay_every=6, shift=0.06, refresh_statistics=True
 )
