@@ -408,7 +408,7 @@ def read_cuhk03(content: bytes, folder: Path) -> None:
 
 @cache
 def cuhk_images() -> list[bytes]:
-    raw_sets.cuhk_matlab(out := io.BytesIO())
+    raw_sets.cuhk_file(out := io.BytesIO())
     return [out.getvalue()]
 
 
