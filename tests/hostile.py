@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from functools import cache, partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from book import build
+from book.course.grade import submitted
 from book.manifest import read_manifest
 from book.toc import BookError, load_book
 from data_prep import cuhk03, msmt17
@@ -403,12 +405,21 @@ def read_cuhk03(content: bytes, folder: Path) -> None:
     (folder / cuhk03.SPLIT_FILES["detected"]).write_bytes(cuhk_splits()[0])
     shutil.rmtree(folder / "work", ignore_errors=True)
     place = raw / cuhk03.IMAGES
-    expect(place, DataError, lambda: cuhk03.read(raw, folder / "work", folder, "detected", progress=False))
+    with mock.patch.object(cuhk03, "read_split", return_value=detected_split()):  # the same each time
+        expect(place, DataError, lambda: cuhk03.read(raw, folder / "work", folder, "detected", progress=False))
+
+
+@cache
+def detected_split() -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "split.mat"
+        path.write_bytes(cuhk_splits()[0])
+        return cuhk03.read_split(path)
 
 
 @cache
 def cuhk_images() -> list[bytes]:
-    raw_sets.cuhk_matlab(out := io.BytesIO())
+    raw_sets.cuhk_file(out := io.BytesIO())
     return [out.getvalue()]
 
 
@@ -513,6 +524,15 @@ def read_measured(content: bytes, folder: Path) -> None:
     assert rows is None or all(isinstance(row, dict) for row in rows.values())
 
 
+def read_submission(content: bytes, folder: Path) -> None:
+    path = folder / "submission.ipynb"
+    path.write_bytes(content)
+    expect(path, BookError, lambda: submitted(path))
+
+
+SUBMISSION = b"""{"cells": [{"cell_type": "code", "execution_count": null, "id": "a", "metadata": {}, "outputs": [],
+"source": ["def verdict(a):\\n", "    return 1"]}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}"""
+
 # name -> (what reads a content in a folder, what content to begin with)
 TARGETS = {
     "index": (read_index, lambda: [INDEX]),
@@ -536,6 +556,7 @@ TARGETS = {
     "table": (read_table, lambda: [TABLE]),
     "lists": (read_lists, lambda: [b"0000/0000_000_01_0303morning_0008_0_ex.jpg 0\n"]),
     "manifest": (read_the_manifest, lambda: [MANIFEST]),
+    "submission": (read_submission, lambda: [SUBMISSION]),
     "verdicts": (read_verdicts, lambda: [VERDICTS]),
     "fuzzed": (read_fuzzed, lambda: [OUTCOME]),
     "seal": (read_seal, lambda: [f"{'0' * 64}  runs/mini/paul--market--s0--ab.json\n".encode()]),
