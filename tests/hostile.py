@@ -37,7 +37,7 @@ from paul.experiments import records
 from paul.options import PatchNetOptions
 from paul.patchnet import PatchNet
 from paul.report import frames as runs
-from paul.report import ledger, published, seal
+from paul.report import ledger, published, registration, seal
 from paul.report.claims import ClaimsError, load_claims
 from paul.report.tables import is_stale
 from paul.retrieval import embeddings, export, features
@@ -524,6 +524,25 @@ def read_measured(content: bytes, folder: Path) -> None:
     assert rows is None or all(isinstance(row, dict) for row in rows.values())
 
 
+def read_registration(content: bytes, folder: Path) -> None:
+    path = folder / "preregistration.toml"
+    path.write_bytes(content)
+    expect(path, registration.RegistrationError, lambda: registration.load_registration(path))
+
+
+def registered() -> list[bytes]:
+    chosen = [claim for claim in load_claims(CLAIMS) if claim.id in ("C5", "C10")]
+    planned = [
+        registration.Planned(contrast, 1.0, 3, 0.9, 0.5, 0.8, 8)
+        for claim in chosen
+        for contrast in registration.contrasts_of(claim)
+    ]
+    made = registration.Registration(
+        "mini", (1, 2), 0, 0, 4, tuple(planned), predicates={"C5": "ab"}, options={"a/b": "c"}
+    )
+    return [registration.registration_text(made).encode()]
+
+
 def read_submission(content: bytes, folder: Path) -> None:
     path = folder / "submission.ipynb"
     path.write_bytes(content)
@@ -556,6 +575,7 @@ TARGETS = {
     "table": (read_table, lambda: [TABLE]),
     "lists": (read_lists, lambda: [b"0000/0000_000_01_0303morning_0008_0_ex.jpg 0\n"]),
     "manifest": (read_the_manifest, lambda: [MANIFEST]),
+    "registration": (read_registration, registered),
     "submission": (read_submission, lambda: [SUBMISSION]),
     "verdicts": (read_verdicts, lambda: [VERDICTS]),
     "fuzzed": (read_fuzzed, lambda: [OUTCOME]),

@@ -173,11 +173,11 @@ def test_source_adaptation_and_world_are_three_numbers():
 def test_adaptation_seeds_multiply_the_rows_that_draw_after_the_source_stage():
     found = specs_of("table1", "smoke", [0, 1], adapt_seeds=[4, 5], worlds=[0, 1])
     found += specs_of("table3", "smoke", [0, 1], ["market"], ["patch_direct"], adapt_seeds=[4, 5])
-    seeds = {row: [] for row in ("lomo", "bow", "pul", "paul", "patch_direct")}
+    seeds = {row: [] for row in ("lomo", "bow", "pul", "cluster_contrast", "paul", "patch_direct")}
     for spec in found:
         seeds[spec.row].append((spec.world, spec.seed, spec.adapt_seed))
     trained = [(world, seed, own) for world in (0, 1) for seed in (0, 1) for own in (4, 5)]
-    assert seeds["paul"] == seeds["pul"] == trained
+    assert seeds["paul"] == seeds["pul"] == seeds["cluster_contrast"] == trained
     assert seeds["bow"] == [(world, seed, seed) for world in (0, 1) for seed in (0, 1)]
     assert seeds["lomo"] == [(0, 0, 0), (1, 0, 0)] and seeds["patch_direct"] == [(0, 0, 0), (0, 1, 1)]
 

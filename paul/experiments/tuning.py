@@ -40,6 +40,11 @@ L_C = {"adapt.s": (0.6, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0)}
 L_V = {"adapt.margin": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), "adapt.jitter": (0.1, 0.2, 0.4, 0.6)}
 LAM = {"adapt.lam": (0.5, 1.0, 2.0, 4.0)}
 PUL = {"adapt.lr": LR["adapt.lr"], "adapt.reliability": (0.7, 0.8, 0.85, 0.9), "adapt.clusters": (70, 140, 280, 560)}
+CONTRAST = {
+    "adapt.lr": (0.0003, 0.001, 0.003, 0.01),
+    "adapt.eps": (0.3, 0.4, 0.5, 0.6),
+    "adapt.temperature": (0.02, 0.05, 0.1, 0.2),
+}
 BOTH = LR | L_C | L_V | LAM
 
 # Row whose trials these are -> what is searched. A source stage is searched on its network's direct transfer.
@@ -49,6 +54,7 @@ SEARCH: dict[str, dict[str, tuple]] = {
     "patch_lv": LR | L_V,
     **dict.fromkeys(("paul", "random", "equal", "pgn4", "pgn8"), BOTH),
     "pul": PUL,
+    "cluster_contrast": CONTRAST,
 }
 
 

@@ -23,7 +23,7 @@ from paul.data.batches import batch_of, on_device
 from paul.data.passes import extract, refresh_statistics
 from paul.data.pixels import Pixels
 from paul.data.transforms import normalize, random_flip, random_shift
-from paul.engine.device import pick_device, precision, send
+from paul.engine.device import pick_device, send
 from paul.engine.files import fingerprint
 from paul.engine.optim import adam, parameter_groups, prepare
 from paul.engine.run import Run
@@ -145,8 +145,7 @@ def cluster_contrast(
             model.train()
             for index in steps:
                 x = random_shift(random_flip(batch_of(pixels, index, device), generator), generator, options.shift)
-                with precision(device):
-                    features = model.describe(normalize(x))
+                features = model.describe(normalize(x))
                 clusters = send(memory.labels[index], device)
                 loss = cluster_nce(features, memory.centroids, clusters, temperature=options.temperature)
                 optimizer.zero_grad()
