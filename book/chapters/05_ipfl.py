@@ -661,7 +661,7 @@ assert by_root.isnan().all() and by_library.isfinite().all()
 # share = (slack() < options.margin).float().mean()
 # f, f_changed = x, concatenate(describe(changed)[0])  # draw_batch reads these
 # margin = slack().quantile(share)
-# display(trust(cyclic(options.r), "patch features"), margin)
+# print(trust(cyclic(options.r), "patch features"), f"margin {margin:.2f}")
 # ```
 #
 # - *full*: both tables side by side, the margin from the quantile, and a word on why the unit differs;

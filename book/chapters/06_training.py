@@ -780,10 +780,10 @@ else:
 #
 # <details><summary>Solution 4</summary>
 #
-# After a restart without its memory, the bank is filled anew: each entry is today's feature in place of an average over
-# its past. The difference between the two banks shrinks by 0.9 with each visit, one an epoch: a tenth is left after 22
-# epochs, a hundredth after 44. The *training* is another one from the first step on, though. The losses saw other
-# entries, the weights moved elsewhere, and no number of epochs brings the same bits back.
+# Without its past, an entry becomes the feature of the next visit in place of an average over all of them. The
+# difference between the two banks shrinks by 0.9 with each visit, one an epoch: a tenth is left after 22 epochs, a
+# hundredth after 44. The *training* is another one from the first step on, though. The losses saw other entries, the
+# weights moved elsewhere, and no number of epochs brings the same bits back.
 #
 # ```python
 # # runs alone
