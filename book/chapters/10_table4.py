@@ -439,9 +439,10 @@ if on_their_sets is not None:
 #
 # ```python
 # (test,) = [test for claim in claims if claim.id == "C10"
-#            for test in claim.tests if test.kind == "within"]
+#            for test in claim.tests if test["kind"] == "within"]
 # ends = [mean_interval(paired_differences(everything, a, b, name, metric))
-#         for a, b in test.pairs for name in test.targets for metric in test.metrics]
+#         for a, b in test["pairs"] for name in test["targets"]
+#         for metric in test["metrics"]]
 # print(max(max(abs(end.low), abs(end.high)) for end in ends))
 # ```
 #
