@@ -758,10 +758,10 @@ pd.Series(PROFILES["paper"].folders, name="folder").to_frame()
 # <details><summary>Solution 1</summary>
 #
 # The outer quarters show the street, and all people whom one camera takes share that street. Under the protocol
-# strangers from the query's own camera may be the nearest, and now they look more alike: the first column falls. In the
-# second column every candidate stands before another background than the query, right or wrong, so the background
-# favours nobody; it only dilutes the clothes. By how much either falls depends on how different the streets of the
-# cameras are.
+# strangers from the query's own camera may be the nearest, and now they look more alike: the first column loses most of
+# what it had, in proportion far more than the second. In the second column every candidate stands before another
+# background than the query, right or wrong, so the background favours nobody; it only dilutes the clothes, and that
+# costs, too. By how much either falls depends on how different the streets of the cameras are.
 #
 # </details>
 #

@@ -716,11 +716,11 @@ agreement.style.format("{:.1%}")
 #
 # <details><summary>Solution 2</summary>
 #
-# Nine people in three kinds of each garment: about three people, twelve images, share a kind (the draw of the nine
-# decides how many exactly). With $k = 8$ an image has more equals than neighbours, so some of those who wear the same
-# are in the denominator only and are pushed away. Free points can follow: each moves by itself. A network can't, since
-# two inputs that look the same get the same feature, and a push that acts on all of them cancels. So a $k$ below the
-# size of the true group costs a network less than it costs this toy; what it can separate by noise, it will.
+# Nine people, four images each, in three kinds of each garment: twelve images to a kind on average, from four to twenty
+# in this draw (count `outfits` column by column). Where more than nine share a kind, $k = 8$ leaves some of those who
+# wear the same to the denominator alone, and they are pushed away. Free points can follow, each by itself. A network
+# can't: two inputs that look the same get the same feature, and a push between features that coincide has no direction.
+# So a $k$ below the size of the true group costs a network less than it costs this toy.
 #
 # </details>
 #

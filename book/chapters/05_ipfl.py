@@ -698,7 +698,7 @@ assert by_root.isnan().all() and by_library.isfinite().all()
 # The own centre in the walk (the anchor becomes its own negative, at nearly no distance); the anchor's row in place of
 # its *owner* when asking back (surrogates ask for somebody else); distances from the centre in place of from the anchor
 # in the walk; and an end to the walk, where -1 has to be returned and not the last candidate. `python -m book grade`
-# plants each of these.
+# checks yours.
 #
 # </details>
 

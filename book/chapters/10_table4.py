@@ -427,7 +427,8 @@ if on_their_sets is not None:
 #    Can its patches move all the same, and why?
 # 4. *Extend.* Cut the map into 3 x 2 windows in place of six stripes. Write their matrices, and say what mirroring an
 #    image does to a window that it doesn't do to a stripe.
-# 5. *Implement.* Write `random_from_scratch`. Which two mistakes leave every patch inside the map?
+# 5. *Implement.* Write `random_from_scratch`. Which mistakes leave every patch inside the map, so that a picture of it
+#    looks right?
 
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution 1</summary>
@@ -518,10 +519,10 @@ if on_their_sets is not None:
 #
 # <details><summary>Solution 5</summary>
 #
-# Sizes that begin at zero in place of $\frac1M$ (patches of no area), and width and height exchanged: both stay inside
-# and only look odd. A place that isn't scaled by $1 - \text{size}$ sticks out, and one that isn't spread to $[-1, 1]$
-# never leaves the lower right. An assertion "inside the map" finds the last two alone; `python -m book grade` compares
-# all four numbers of each patch.
+# Three do: sizes that begin at zero in place of $\frac1M$ (some patches have next to no area), width and height
+# exchanged, and a place that isn't spread to $[-1, 1]$ (no patch ever leaves the lower right). Only a place that isn't
+# scaled by $1 - \text{size}$ sticks out, so that an assertion "inside the map" finds one mistake of four. `python -m
+# book grade` compares all the numbers of each patch.
 #
 # </details>
 
