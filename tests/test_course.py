@@ -94,7 +94,7 @@ MISTAKES = {
         ("draw[:, :2]", "draw[:, :2].flip(1)"),
     ],
     "interval_over_people": [
-        ("means = np.array([values[people == person].mean() for person in np.unique(people)])", "means = values"),
+        ("means = np.array([values[people == person].mean() for person in everybody])", "means = values"),
         (".std(ddof=1)", ".std()"),
         ("len(means) ** 0.5", "len(values) ** 0.5"),
         ("return means.mean() - half, means.mean() + half", "return values.mean() - half, values.mean() + half"),

@@ -139,13 +139,13 @@ def area(order, trapezoid):
 
 # %%
 def step_ap(ranks):
-    """AP of a list by rectangles; ranks: where its right images stand, ascending."""
+    """AP of a list by rectangles; ranks: where its right images stand, in order."""
     return sum(i / r for i, r in enumerate(ranks, start=1)) / len(ranks)
 
 
 # %% tags=["implement"]
 def trapezoid_ap(ranks):
-    """AP of a list by trapezoids; ranks: where its right images stand, ascending."""
+    """AP of a list by trapezoids; ranks: where its right images stand, in order."""
     before = [1.0 if r == 1 else (i - 1) / (r - 1)
               for i, r in enumerate(ranks, start=1)]
     at = [i / r for i, r in enumerate(ranks, start=1)]

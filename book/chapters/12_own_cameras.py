@@ -354,7 +354,8 @@ display(Markdown("\n".join(f"- {line}" for line in lines)))
 def interval_over_people(values, people, t):
     """(low, high) of the mean over people: values [N] and people [N], one of each
     an image; t, the quantile for the number of people."""
-    means = np.array([values[people == person].mean() for person in np.unique(people)])
+    everybody = np.unique(people)
+    means = np.array([values[people == person].mean() for person in everybody])
     half = t * means.std(ddof=1) / len(means) ** 0.5
     return means.mean() - half, means.mean() + half
 
