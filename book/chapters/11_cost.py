@@ -380,8 +380,8 @@ if not gpus:
 #
 # Three times $B M D$ numbers of four bytes: 0.74 MB. At ten GB/s that takes 74 microseconds; divide by
 # `peaks.bytes_per_second` for this machine, and by far more for a GPU. A single call into torch costs some microseconds
-# whatever it does, and the update takes a dozen of them (gather, average, scatter, look for repeated images): the
-# calls, not the bytes, are what is waited for.
+# whatever it does, and the update takes a dozen of them (gather, average, scatter, look for repeated images). Together
+# they last about as long as the bytes do at that rate, and the faster the memory, the more of the time is theirs.
 #
 # ```python
 # # runs alone
