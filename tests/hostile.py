@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from functools import cache, partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from book import build
+from book.course.grade import submitted
 from book.manifest import read_manifest
 from book.toc import BookError, load_book
 from data_prep import cuhk03, msmt17
@@ -35,7 +37,7 @@ from paul.experiments import records
 from paul.options import PatchNetOptions
 from paul.patchnet import PatchNet
 from paul.report import frames as runs
-from paul.report import ledger, published, seal
+from paul.report import ledger, published, registration, seal
 from paul.report.claims import ClaimsError, load_claims
 from paul.report.tables import is_stale
 from paul.retrieval import embeddings, export, features
@@ -403,7 +405,16 @@ def read_cuhk03(content: bytes, folder: Path) -> None:
     (folder / cuhk03.SPLIT_FILES["detected"]).write_bytes(cuhk_splits()[0])
     shutil.rmtree(folder / "work", ignore_errors=True)
     place = raw / cuhk03.IMAGES
-    expect(place, DataError, lambda: cuhk03.read(raw, folder / "work", folder, "detected", progress=False))
+    with mock.patch.object(cuhk03, "read_split", return_value=detected_split()):  # the same each time
+        expect(place, DataError, lambda: cuhk03.read(raw, folder / "work", folder, "detected", progress=False))
+
+
+@cache
+def detected_split() -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "split.mat"
+        path.write_bytes(cuhk_splits()[0])
+        return cuhk03.read_split(path)
 
 
 @cache
@@ -513,6 +524,34 @@ def read_measured(content: bytes, folder: Path) -> None:
     assert rows is None or all(isinstance(row, dict) for row in rows.values())
 
 
+def read_registration(content: bytes, folder: Path) -> None:
+    path = folder / "preregistration.toml"
+    path.write_bytes(content)
+    expect(path, registration.RegistrationError, lambda: registration.load_registration(path))
+
+
+def registered() -> list[bytes]:
+    chosen = [claim for claim in load_claims(CLAIMS) if claim.id in ("C5", "C10")]
+    planned = [
+        registration.Planned(contrast, 1.0, 3, 0.9, 0.5, 0.8, 8)
+        for claim in chosen
+        for contrast in registration.contrasts_of(claim)
+    ]
+    made = registration.Registration(
+        "mini", (1, 2), 0, 0, 4, tuple(planned), predicates={"C5": "ab"}, options={"a/b": "c"}
+    )
+    return [registration.registration_text(made).encode()]
+
+
+def read_submission(content: bytes, folder: Path) -> None:
+    path = folder / "submission.ipynb"
+    path.write_bytes(content)
+    expect(path, BookError, lambda: submitted(path))
+
+
+SUBMISSION = b"""{"cells": [{"cell_type": "code", "execution_count": null, "id": "a", "metadata": {}, "outputs": [],
+"source": ["def verdict(a):\\n", "    return 1"]}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}"""
+
 # name -> (what reads a content in a folder, what content to begin with)
 TARGETS = {
     "index": (read_index, lambda: [INDEX]),
@@ -536,6 +575,8 @@ TARGETS = {
     "table": (read_table, lambda: [TABLE]),
     "lists": (read_lists, lambda: [b"0000/0000_000_01_0303morning_0008_0_ex.jpg 0\n"]),
     "manifest": (read_the_manifest, lambda: [MANIFEST]),
+    "registration": (read_registration, registered),
+    "submission": (read_submission, lambda: [SUBMISSION]),
     "verdicts": (read_verdicts, lambda: [VERDICTS]),
     "fuzzed": (read_fuzzed, lambda: [OUTCOME]),
     "seal": (read_seal, lambda: [f"{'0' * 64}  runs/mini/paul--market--s0--ab.json\n".encode()]),

@@ -198,17 +198,7 @@ def cuhk_split_files(folder):
 
 def cuhk_release(top):
     """CUHK03 as downloaded and unpacked, with a true MATLAB file, its split files beside it; needs h5py."""
-    import h5py
-
-    class Cells:
-        """Cells are data sets of references, as MATLAB writes them."""
-
-        def __setitem__(self, name, value):
-            kind = h5py.ref_dtype if value.dtype == object else value.dtype
-            file.create_dataset(name, value.shape, kind)[...] = value
-
     (top / "cuhk03_release").mkdir(parents=True)
-    with h5py.File(top / "cuhk03_release/cuhk-03.mat", "w") as file:
-        cuhk_matlab(lambda name: file[name].ref, Cells())
+    cuhk_file(top / "cuhk03_release/cuhk-03.mat")
     cuhk_split_files(top)
     return top

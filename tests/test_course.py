@@ -1,7 +1,12 @@
 """The course: every solution earns all points, every stub and common mistake doesn't, and pranks are survived."""
 
+import ast
+import re
+from functools import cache
+
 import nbformat
 import pytest
+import torch
 
 from book.__main__ import main
 from book.course import grade as grading
@@ -9,6 +14,7 @@ from book.course.exercises import EXERCISES
 from book.course.grade import grade, grade_notebook
 from book.course.notebooks import BEGIN, END, course_notebook, stub
 from book.course.sandbox import answer
+from book.pairs import read_chapter
 from book.toc import ROOT, load_book
 
 BOOK = load_book()
@@ -88,7 +94,7 @@ MISTAKES = {
         ("draw[:, :2]", "draw[:, :2].flip(1)"),
     ],
     "interval_over_people": [
-        ("means = np.array([values[people == person].mean() for person in np.unique(people)])", "means = values"),
+        ("means = np.array([values[people == person].mean() for person in everybody])", "means = values"),
         (".std(ddof=1)", ".std()"),
         ("len(means) ** 0.5", "len(values) ** 0.5"),
         ("return means.mean() - half, means.mean() + half", "return values.mean() - half, values.mean() + half"),
@@ -209,4 +215,74 @@ def test_students_get_no_solution_and_teachers_all(tmp_path):
         assert body not in texts["student"].replace('\\"', '"') and body in texts["teacher"].replace('\\"', '"')
         assert "NotImplementedError" in texts["student"] and BEGIN in texts["teacher"]
     for chapter in BOOK.chapters:
-        nbformat.validate(nbformat.read(tmp_path / "student" / f"{chapter.slug}.ipynb", as_version=4))
+        folds = {}
+        for who in ("student", "teacher"):
+            copy = nbformat.read(tmp_path / who / f"{chapter.slug}.ipynb", as_version=4)
+            nbformat.validate(copy)
+            folds[who] = sum(cell.source.count("<summary>Solution") for cell in copy.cells)
+        assert folds == {"student": 0, "teacher": len(exercises_of(chapter))}
+
+
+def numbered(text, mark):
+    """Number and text of what begins with `mark`, a pattern whose group is the number."""
+    parts = re.split(mark, text)[1:]
+    return {int(number): body.strip() for number, body in zip(parts[::2], parts[1::2])}
+
+
+@cache
+def cells_of(slug):
+    return read_chapter(CHAPTERS[slug]).cells
+
+
+def exercises_of(chapter):
+    (cell,) = [cell for cell in cells_of(chapter.slug) if "## Exercises" in cell.source]
+    return numbered(cell.source, r"(?m)^(\d+)\. ")
+
+
+def solutions_of(chapter):
+    """The folds of the cells with the tag `solution`; each must be closed."""
+    cells = [cell for cell in cells_of(chapter.slug) if "solution" in cell.metadata.get("tags", [])]
+    text = "\n\n".join(cell.source for cell in cells)
+    folds = numbered(text, r"(?m)^<details><summary>Solution (\d+)</summary>\n\n")
+    assert all(cell.cell_type == "markdown" for cell in cells)
+    assert all(fold.endswith("\n\n</details>") and fold.count("details>") == 1 for fold in folds.values())
+    return folds
+
+
+def blocks_of(chapter):
+    """Number of the solution, and code, of each fenced block in the chapter's solutions."""
+    fence = re.compile(r"(?ms)^```python\n(.*?)^```$")
+    return [(number, code) for number, fold in solutions_of(chapter).items() for code in fence.findall(fold)]
+
+
+@pytest.mark.parametrize("chapter", BOOK.chapters, ids=lambda chapter: chapter.slug)
+class TestSolutions:
+    def test_every_exercise_has_one_and_they_are_numbered_alike(self, chapter):
+        exercises = exercises_of(chapter)
+        assert list(exercises) == list(range(1, len(exercises) + 1)) == list(solutions_of(chapter))
+
+    def test_every_kind_is_there_and_what_is_open_has_a_rubric(self, chapter):
+        exercises, solutions = exercises_of(chapter), solutions_of(chapter)
+        kinds = {number: re.match(r"\*([\w ]+)\.\*", text) for number, text in exercises.items()}
+        kinds = {number: kind[1] for number, kind in kinds.items() if kind}
+        assert (
+            {"Predict", "Break it", "Extend"} <= set(kinds.values()) <= {"Predict", "Break it", "Extend", "Implement"}
+        )
+        for number, kind in kinds.items():
+            levels = re.findall(r"(?m)^- \*(\w+)\*: ", solutions[number])
+            assert levels == (["full", "half", "some"] if kind == "Extend" else []), number
+        named = " ".join(exercises[number] for number, kind in kinds.items() if kind == "Implement")
+        assert re.findall(r"`(\w+)`", named)[:1] == [e.function for e in EXERCISES if e.chapter == chapter.slug]
+
+    def test_its_code_can_be_read_and_fits_the_page(self, chapter):
+        for number, code in blocks_of(chapter):
+            ast.parse(code, filename=f"{chapter.slug}, solution {number}")
+            assert max(map(len, code.splitlines())) <= 84, number
+
+    def test_what_says_that_it_runs_alone_does(self, chapter, monkeypatch):
+        monkeypatch.chdir(ROOT)
+        alone = [(number, code) for number, code in blocks_of(chapter) if code.startswith("# runs alone\n")]
+        assert alone
+        for number, code in alone:
+            torch.manual_seed(0)
+            exec(compile(code, f"{chapter.slug}, solution {number}", "exec"), {})

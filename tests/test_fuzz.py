@@ -59,7 +59,9 @@ def test_fuzzing_finds_nothing(tmp_path):
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     said = dict(re.findall(r"(\w+): ([\d,]+) contents, nothing found", done.stdout))
-    assert sorted(said) == sorted(TARGETS) and min(int(count.replace(",", "")) for count in said.values()) > 10
+    assert sorted(said) == sorted(TARGETS)
+    few = {name for name, count in said.items() if int(count.replace(",", "")) <= 10}
+    assert few <= {"split"}, "only what starts a process for each content is as slow as that"
     noted = json.loads((tmp_path / "fuzz.json").read_text())
     assert {name: f"{entry['contents']:,}" for name, entry in noted.items()} == said
 
@@ -136,11 +138,9 @@ TRUSTED = {
     "data_prep/real.py plan_folder": "takes the hash of its bytes; reading it is fuzzed as the table",
     "data_prep/real.py _Writing.__call__": "takes the hash of bytes that it has just put there",
     "data_prep/statistics.py": "figures that lie beside it in the package",
-    "data_prep/cuhk03.py _rows_of_split": "the process of its own in which read_split, which is fuzzed, reads",
-    "paul/report/registration.py load_registration": "committed before any run; test_registration tries what is none",
+    "data_prep/cuhk03.py _rows_of_split": "fuzzed as the split, in a process of its own",
     "book/course/sandbox.py limit": SYSTEM,
-    "book/course/sandbox.py main": "a request of the process that started it",
-    "book/course/grade.py submitted": "any error of reading is one BookError that names the file, by its except clause",
+    "book/course/sandbox.py main": "the grader's own request",
     "book/build.py build_site": "the book's own pages",
     "book/build.py _write_page": "a notebook that this book has executed",
     "book/costs.py write_costs": "book.toml, which has been read as the book by then",

@@ -216,12 +216,81 @@ costs.style.format(precision=0, na_rep="not measured")
 #
 # ## Exercises
 #
-# 1. Run this chapter with another profile: `python -m book run --chapters 00 --profile smoke`. What changed?
-# 2. After how many visits is less than a hundredth of the first feature left, at $l = 0.1$? Answer first, then read
-#    it off.
+# 1. *Predict.* You are about to run this chapter with another profile: `python -m book run --chapters 00 --profile
+#    smoke`. Which of its outputs will change, and which can't? Write it down, then look.
+# 2. *Predict.* After how many visits is less than a hundredth of the first feature left, at $l = 0.1$? Answer first,
+#    then read it off a figure that you have made long enough.
 # 3. Give `remember` unit vectors that point into different directions. Is the memory a unit vector, too? (Chapter 04
 #    comes back to this.)
+# 4. *Break it.* Let the memory start at zero in place of the first feature. What does it hold after $t$ visits with one
+#    and the same feature $x$? Which step of the five notices?
+# 5. *Extend.* How old is what a memory holds? Derive the mean age of the features in $w_t$, in visits, after many
+#    visits. For which $l$ is it as old as the plain mean of the last $n$ features?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution 1</summary>
 #
+# Whatever is read from `PROFILES[profile]` changes: the line with purpose and image size, and the table of differences
+# from the paper. The table of the machine can't, nor can the check and the curve of the memory, which know no profile,
+# nor the seconds: those are read from `book/book.toml`, where the last measurement stands for each profile.
+#
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# What is left of the start after $t$ further visits is $(1 - l)^t$. From $0.9^t < 0.01$ follows
+# $t > \ln 0.01 / \ln 0.9 \approx 43.7$, so 44 visits. The figure of this chapter ends at 39, where a little over 1.6 %
+# is left: replace the 40 in `torch.zeros(40, 1)` by 50.
+#
+# ```python
+# # runs alone
+# left = [0.9**t for t in range(50)]
+# assert next(t for t, share in enumerate(left) if share < 0.01) == 44
+# assert 0.016 < left[39] < 0.017
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# No, it is shorter. By the triangle inequality $\|(1-l) w + l x\| \le (1-l) \|w\| + l \|x\| \le 1$, and the first sign
+# is an equality only where $w$ and $x$ point the same way. For perpendicular ones at $l = 0.1$ the length is
+# $\sqrt{0.9^2 + 0.1^2} \approx 0.906$. So the length of an entry says how much its image's features agree over time.
+#
+# </details>
+#
+# <details><summary>Solution 4</summary>
+#
+# $w_0 = 0$ gives $w_t = \big(1 - (1 - l)^t\big)\, x$: the right direction, but too short until the start is forgotten.
+# Step 4, the check against the library, fails at the first visit; the picture would not have caught it, since the curve
+# keeps its shape. With distances it does harm: a short entry is about equally far from everything. (Adam's moments do
+# start at zero, and are divided by just this factor.)
+#
+# ```python
+# # runs alone
+# import torch
+#
+# x, w = torch.tensor([0.6, 0.8]), torch.zeros(2)
+# for t in range(1, 31):
+#     w = 0.9 * w + 0.1 * x
+#     torch.testing.assert_close(w, (1 - 0.9**t) * x)
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 5</summary>
+#
+# A feature of age $a$ has the weight $l (1-l)^a$, so the mean age is $\sum_a a\, l (1-l)^a = (1-l)/l$: nine visits at
+# $l = 0.1$. A plain mean of the last $n$ has ages $0, \dots, n-1$ and the mean age $(n-1)/2$. They are equal for
+# $l = 2/(n+1)$; a tenth corresponds to $n = 19$.
+#
+# - *full*: both ages derived, and the equation solved for $l$;
+# - *half*: one age derived, the other read off a simulation;
+# - *some*: says that a larger $l$ forgets faster, with numbers for two values.
+#
+# </details>
+
+# %% [markdown]
 # ## Next
 #
 # Chapter 01, *The problem and the data*: what it means to find a person again, and who the people in the pictures

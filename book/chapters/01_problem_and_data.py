@@ -797,16 +797,86 @@ pd.Series(PROFILES["paper"].folders, name="folder").to_frame()
 #
 # ## Exercises
 #
-# 1. Without the middle-half crop in `colour_patches`, what happens to the two columns of the purity table, and why more
-#    to the first? (*Hint:* what fills the outer quarters of a box?)
-# 2. Cut 1, 2, 3, 6, 12 and 24 stripes and draw the purity. Why does it stop rising? (*Hint:* look at the box shifts
-#    above, and at how many pixels are left to a stripe. 96 rows in 24 stripes leave 4.)
-# 3. In `verdict`, count a query's own person in its own camera as right. What does the purity of the whole image
-#    become, and what has been measured then? (*Hint:* `protocol` would only exclude the image itself.)
+# 1. *Predict.* Without the middle-half crop in `colour_patches`, what happens to the two columns of the purity table,
+#    and why more to the first? (*Hint:* what fills the outer quarters of a box?)
+# 2. *Extend.* Cut 1, 2, 3, 6, 12 and 24 stripes and draw the purity. Why does it stop rising? (*Hint:* look at the box
+#    shifts above, and at how many pixels are left to a stripe. 96 rows in 24 stripes leave 4.)
+# 3. *Break it.* In `verdict`, count a query's own person in its own camera as right. What does the purity of the whole
+#    image become, and what has been measured then? (*Hint:* `protocol` would only exclude the image itself.)
 # 4. Total variation is the same for two sets of images whose pixels are shuffled between images. Name a gap between two
 #    sets that it can't see, and a statistic that can. (*Hint:* think of resolution, or of where in the box people
 #    stand.)
+# 5. *Implement.* Close the book and write `verdict` from the three lines of the definition alone. For which gallery
+#    image are two of the three conditions true at once if they are read carelessly?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution 1</summary>
 #
+# The outer quarters show the street, and all people whom one camera takes share that street. Under the protocol
+# strangers from the query's own camera may be the nearest, and now they look more alike: the first column loses most of
+# what it had, in proportion far more than the second. In the second column every candidate stands before another
+# background than the query, right or wrong, so the background favours nobody; it only dilutes the clothes, and that
+# costs, too. By how much either falls depends on how different the streets of the cameras are.
+#
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# More stripes say more exactly *where* a colour is, which helps as long as the place can be trusted. A box is off by up
+# to a fifth of its height; a stripe of a twenty-fourth then holds another garment than the same stripe of the next
+# image. And a histogram of 64 colours over 4 rows of 24 pixels is a noisy one. Where the turn comes depends on how far
+# the boxes are off.
+#
+# ```python
+# for count in (1, 2, 3, 6, 12, 24):
+#     x = colour_patches(people_images, count).transpose(0, 1).flatten(1)
+#     print(count, f"{100 * purity(x, protocol):.1f} %")
+# ```
+#
+# - *full*: the curve, both reasons, and a test of one of them (such as stripes cut after undoing `box_dy`);
+# - *half*: the curve and one reason that its shape supports;
+# - *some*: the curve, with "too many are bad" for a reason.
+#
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# Exclude the image alone, `purity(whole[0], torch.eye(len(person), dtype=torch.bool))`, and purity jumps: the nearest
+# image is now mostly another frame of the same passage, with the same street, light and pose. What has been measured is
+# whether a camera can find again what it saw a moment ago. That is tracking, and plain colours are good at it. The task
+# was to find the person in *another* camera.
+#
+# </details>
+#
+# <details><summary>Solution 4</summary>
+#
+# It can't see anything that keeps the set's pixels and moves them: sharpness, noise between neighbours, where in the
+# box people stand. The mean difference of neighbouring pixels sees sharpness; a histogram for each row sees the place.
+# Two sets below have the same pixels and a total variation of zero.
+#
+# ```python
+# # runs alone
+# import torch
+#
+# fine = (torch.arange(16)[:, None] + torch.arange(16)).remainder(2)  # a chessboard
+# coarse = fine.flatten().sort().values.view(16, 16)  # the same pixels, two halves
+# assert torch.equal(fine.flatten().bincount(), coarse.flatten().bincount())
+# roughness = [image.diff(dim=0).abs().float().mean() for image in (fine, coarse)]
+# assert roughness[0] == 1 and roughness[1] < 0.1
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 5</summary>
+#
+# The function stands above; `python -m book grade` checks yours. A junk image has no person, but read carelessly it is
+# "another person", hence wrong: so junk has to be asked for first. And the query's own person by its own camera is "the
+# same person": there the camera decides between right and left out. A distractor (0) needs no case of its own: no query
+# asks for person 0.
+#
+# </details>
+
+# %% [markdown]
 # ## Next
 #
 # Chapter 02, *Evaluation*: from a ranked list to Rank-1 and mAP, and how sure one may be of such a number.

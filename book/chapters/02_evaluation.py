@@ -139,13 +139,13 @@ def area(order, trapezoid):
 
 # %%
 def step_ap(ranks):
-    """AP of a list by rectangles; ranks: where its right images stand, ascending."""
+    """AP of a list by rectangles; ranks: where its right images stand, in order."""
     return sum(i / r for i, r in enumerate(ranks, start=1)) / len(ranks)
 
 
 # %% tags=["implement"]
 def trapezoid_ap(ranks):
-    """AP of a list by trapezoids; ranks: where its right images stand, ascending."""
+    """AP of a list by trapezoids; ranks: where its right images stand, in order."""
     before = [1.0 if r == 1 else (i - 1) / (r - 1)
               for i, r in enumerate(ranks, start=1)]
     at = [i / r for i, r in enumerate(ranks, start=1)]
@@ -610,17 +610,128 @@ how_sure()
 #
 # ## Exercises
 #
-# 1. Ten images, two of them right. Which list has the largest difference between the two APs? (*Hint:* the difference
-#    is $\frac{1}{2n} \sum_i \left[\frac{i}{r_i} - \frac{i-1}{r_i-1}\right]$. Try the ranks with `combinations`; then
-#    explain why the first right image decides.)
+# 1. *Predict.* Ten images, two of them right. Which list has the largest difference between the two APs? (*Hint:* the
+#    difference is $\frac{1}{2n} \sum_i \left[\frac{i}{r_i} - \frac{i-1}{r_i-1}\right]$. Try the ranks with
+#    `combinations`; then explain why the first right image decides.)
 # 2. Among the lists of ten with three right images, find all pairs in which the list with the better Rank-1 has the
 #    worse step AP *and* the worse INP. Which of the two lists would you want from a search engine, which from a tool
 #    that must not miss anybody? (*Hint:* C and D are such a pair; `combinations` gives all 120 lists.)
 # 3. `evaluate` ranks by the Euclidean distance. Show that for unit vectors the cosine gives the same order (ledger 29).
 #    What if they aren't? (*Hint:* write out $\lVert q - g \rVert^2$ and see which terms depend on $g$.)
-# 4. Two networks differ by one point of Rank-1 on the same test people. Bootstrap the difference over people once
-#    paired, once with independent draws for each network. Which interval would you print, and why?
+# 4. *Extend.* Two networks differ by one point of Rank-1 on the same test people. Bootstrap the difference over people
+#    once paired, once with independent draws for each network. Which interval would you print, and why?
+# 5. *Break it.* Give all queries a camera that doesn't exist (`query_cameras=torch.full_like(query_cams, -1)`), so that
+#    own-camera images count as right, and score the two descriptors that know nothing. Does the mistake help them as it
+#    helps colours? What does that say about which descriptors a forgotten rule flatters?
+# 6. *Implement.* Write `trapezoid_ap` from the formula. What does yours return for `[1]`, for `[2]`, and for `[1, 2,
+#    3]`?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution 1</summary>
 #
+# The ranks (2, 3) and (2, 4), with a difference of $\frac16$ each. A right image at rank 1 adds $1 - 1 = 0$. Otherwise
+# the first one adds $\frac{1}{r_1} - 0$, at most $\frac12$ at $r_1 = 2$, because precision before it is nothing at all.
+# The second one can add no more than $\frac16$: before it, precision was already above zero.
+#
+# ```python
+# # runs alone
+# from itertools import combinations
+#
+#
+# def gap(ranks):
+#     before = [1 if r == 1 else i / (r - 1) for i, r in enumerate(ranks)]
+#     at = [i / r for i, r in enumerate(ranks, start=1)]
+#     return sum(a - b for a, b in zip(at, before)) / (2 * len(ranks))
+#
+#
+# gaps = {ranks: gap(ranks) for ranks in combinations(range(1, 11), 2)}
+# largest = max(gaps.values())
+# best = [ranks for ranks, value in gaps.items() if abs(value - largest) < 1e-12]
+# assert best == [(2, 3), (2, 4)] and abs(largest - 1 / 6) < 1e-12
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# There are 46. In all of them the first list has its one early hit and then nothing for a while, the second begins at
+# rank 2 and goes on. Whoever reads one result wants the first list. A tool that must not miss anybody wants the second:
+# its last right image, which INP measures, comes sooner, and so does the reader who has to look at all of them.
+#
+# ```python
+# # runs alone
+# from itertools import combinations
+#
+# lists = list(combinations(range(1, 11), 3))
+# ap = {r: sum(i / rank for i, rank in enumerate(r, start=1)) / 3 for r in lists}
+# pairs = [(a, b) for a in lists for b in lists
+#          if a[0] == 1 < b[0] and ap[a] < ap[b] and 3 / a[-1] < 3 / b[-1]]
+# assert len(pairs) == 46 and ((1, 9, 10), (2, 3, 4)) in pairs  # C and D
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# $\|q - g\|^2 = \|q\|^2 + \|g\|^2 - 2 \langle q, g \rangle$. For one query $\|q\|$ is fixed; for unit vectors $\|g\|$
+# is, too. What is left is $-2 \langle q, g \rangle$: a small distance is a large cosine. With free lengths the distance
+# also punishes a $g$ that is much longer or shorter than $q$, and the two orders differ:
+#
+# ```python
+# # runs alone
+# import torch
+#
+# q, g = torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 0.3], [0.8, 0.5]])
+# assert torch.cdist(q, g).argmin() == 1  # the short one is nearer ...
+# assert torch.cosine_similarity(q, g).argmax() == 0  # ... but turned further away
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 4</summary>
+#
+# The paired one. The question is which network is better on these people, and what makes a person hard is hard for
+# both: $\mathrm{Var}(a - b) = \mathrm{Var}(a) + \mathrm{Var}(b) - 2\, \mathrm{Cov}(a, b)$. Independent draws throw the
+# covariance away. Below, two made-up networks whose hits differ for few queries:
+#
+# ```python
+# # runs alone
+# import numpy as np
+#
+# rng = np.random.default_rng(0)
+# hard = rng.random(300)  # of each person, for any network
+# a = (rng.random((300, 4)) > hard[:, None]).astype(float)
+# b = np.where(rng.random(a.shape) < 0.05, 1 - a, a)
+# draw, other = rng.integers(300, size=(2, 2000, 300))  # people, not queries
+# paired = (a - b)[draw].mean((1, 2))
+# apart = a[draw].mean((1, 2)) - b[other].mean((1, 2))
+# assert paired.std() < 0.6 * apart.std()
+# ```
+#
+# - *full*: both intervals over people, the variance formula, and a case in which pairing wins nothing (no covariance);
+# - *half*: both intervals, and the right choice with a reason in words;
+# - *some*: one interval, or draws over queries in place of people.
+#
+# </details>
+#
+# <details><summary>Solution 5</summary>
+#
+# Hardly. One point for all stays at a Rank-1 of zero, because among equal distances the wrong image goes first. Random
+# features gain what chance gives them: own-camera images turn from left out to right, so there are somewhat more to
+# hit. Colours gain so much because they describe the *picture*, with its light and street, and the own camera's next
+# frame has nearly the same. A forgotten rule flatters most whatever depends on the camera.
+#
+# </details>
+#
+# <details><summary>Solution 6</summary>
+#
+# 1, $\frac14$ and 1: for `[2]` the trapezoid between precision 0 (before) and $\frac12$ (at) is half the step's value.
+# The case to get right is $r_1 = 1$, where "before" is 1 by definition and $\frac{i-1}{r_i-1}$ is zero over zero. Later
+# right images in an unbroken run need no case: $i = r_i$ makes the fraction 1. `python -m book grade` checks yours.
+#
+# </details>
+
+# %% [markdown]
 # ## Next
 #
 # Chapter 03, *PatchNet and the patch generation network*: a descriptor that is learned, and patches that find their

@@ -733,8 +733,8 @@ if truth_known:
 #
 # ## Exercises
 #
-# 1. Which $\theta$ mirrors the image left to right, and what happens to its weight map $A$? (Change one sign. Then
-#    argue with the sum that defines $A$ before you draw it.)
+# 1. *Predict.* Which $\theta$ mirrors the image left to right, and what happens to its weight map $A$? (Change one
+#    sign. Then argue with the sum that defines $A$ before you draw it.)
 # 2. `sample_patches(x, theta, size=(2, 6))` reads fewer points from each patch. Compare `pool_patches` with that size
 #    and with the default, for a stripe and for the tilted frame: for which is the difference larger, and why? (How many
 #    pixels does the patch cover, and how many points read them?)
@@ -742,7 +742,158 @@ if truth_known:
 #    at what else is different between the patches: follow the gradient from the branches back to the last layer.)
 # 4. Take the PGN's convolution with a quarter of the channels. How many parameters does PatchNet save at ResNet-50?
 #    Derive it from the count above, then check it with `count`.
+# 5. *Break it.* Read equal stripes with `align_corners=False`. Nothing raises an error and no shape changes. For a map
+#    of ones with $H = 12$ rows and $M = 6$: which patch means aren't 1 any more, and what are they? Derive it, then run
+#    it.
+# 6. *Extend.* Make a patch soft: weight its points by $\exp(-2 (u^2 + v^2))$, so that the middle counts more than the
+#    edge. Write it as a weight map, and show that the weights of a patch inside the map still sum to one and that
+#    $\theta$ still learns.
+# 7. *Implement.* Write `weight_map` with nothing but the formula of $A$. Which mistake keeps all values right and loses
+#    the gradient?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution 1</summary>
 #
+# $\theta = \begin{pmatrix} -1 & 0 & 0 \\ 0 & 1 & 0 \end{pmatrix}$. $A$ doesn't change. It is a sum over the patch's
+# points $p$, and mirroring only renames them: the point that was at $u$ is now at $-u$, and the grid holds both. So a
+# network that pools its patches can't tell a patch from its mirror image.
+#
+# ```python
+# # runs alone
+# import torch
+# from paul.patches import pool_patches
+#
+# theta = torch.tensor([[0.5, 0.1, 0.2], [0.1, 0.3, -0.2]])
+# mirrored = theta * torch.tensor([-1.0, 1, 1])  # u becomes -u: the first column
+# x = torch.rand(4, 8, 12, 6)
+# torch.testing.assert_close(*(pool_patches(x, t.expand(4, 1, 2, 3))
+#                              for t in (theta, mirrored)))
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# For the tilted frame. A stripe of a sixth of 12 rows covers about two rows, and two rows of points read all of them,
+# though they weight them unlike the default does. The frame is about as high as four rows and, being tilted, crosses
+# more; two rows of points at its upper and lower edge leave its middle unread. Fewer points do as long as none of the
+# patch's pixels lies more than about one pixel from a point.
+#
+# ```python
+# # runs alone
+# import torch
+# from paul.patches import pool_patches, stripes
+#
+# torch.manual_seed(0)
+# x = torch.rand(64, 16, 12, 6)
+# tilted = torch.tensor([[0.7, 0.35, 0.0], [-0.12, 0.3, 0.3]])
+# apart = {}
+# for name, theta in (("stripe", stripes(6)[1]), ("tilted", tilted)):
+#     theta = theta.expand(64, 1, 2, 3)
+#     few, all_points = pool_patches(x, theta, size=(2, 6)), pool_patches(x, theta)
+#     apart[name] = (few - all_points).square().mean().sqrt().item()
+# assert apart["tilted"] > apart["stripe"]
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# Yes, but slowly. At the start all patches see the same place, so $z^1 = \dots = z^M$. Each patch has a branch and a
+# classifier of its own, drawn at random, and the gradient reaches the $m$-th six numbers of the last bias through the
+# $m$-th branch alone. These gradients differ, and so the matrices part after the first step. But the PGN's learning
+# rate is tiny and its time short: patches that start together would end close together, and tell the same story $M$
+# times. Starting at stripes is what makes them different.
+#
+# </details>
+#
+# <details><summary>Solution 4</summary>
+#
+# With $C = 2048$, $P = 4096$ and $Q = 512$ the convolution has $9CP + P$ parameters, its batch norm $2P$, and the first
+# fully connected layer $PQ + Q$. All but $Q$ are proportional to $P$, so a quarter of the channels saves three quarters
+# of $9CP + 3P + PQ$: 58,205,184, which is three quarters of nearly the whole PGN.
+#
+# ```python
+# # runs alone
+# C, P, Q, M = 2048, 4096, 512, 6
+#
+#
+# def pgn(P):
+#     return (9 * C * P + P) + 2 * P + (P * Q + Q) + (Q * 6 * M + 6 * M)
+#
+#
+# assert pgn(P) - pgn(P // 4) == 3 * (9 * C * P + 3 * P + P * Q) // 4 == 58_205_184
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 5</summary>
+#
+# The first and the last, each $0.9375$. With `False`, the rows of points are at $v_i = \frac{2i+1}{12} - 1$. The first
+# stripe puts them at pixel rows $v_i + \frac12$, of which three lie above the first pixel's centre, by $\frac{5}{12}$,
+# $\frac{3}{12}$ and $\frac{1}{12}$. That much of their tents is missing: $\frac{1}{12} \cdot \frac{9}{12} = 0.0625$.
+# Across, a full-width stripe hits the pixel centres exactly and loses nothing. No shape gives this away; only a value
+# does.
+#
+# ```python
+# # runs alone
+# import torch
+# from paul.patches import pool_patches, stripes
+#
+# theta, ones = stripes(6)[None], torch.ones(1, 1, 12, 6)
+# torch.testing.assert_close(pool_patches(ones, theta).flatten(), torch.ones(6))
+# broken = pool_patches(ones, theta, align_corners=False).flatten()
+# torch.testing.assert_close(broken, torch.tensor([0.9375, 1, 1, 1, 1, 0.9375]))
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 6</summary>
+#
+# Each point $p$ gets a weight $g_p$ with $\sum_p g_p = 1$ in place of $\frac1P$; the tents stay as they are. For a
+# point inside the map the tents over all pixels sum to one, so $\sum_{ij} A_{ij} = \sum_p g_p = 1$. $g$ depends on
+# $(u, v)$, not on $\theta$, and the tents carry the gradient as before.
+#
+# ```python
+# # runs alone
+# import torch
+#
+#
+# def soft_weight_map(theta, H, W):
+#     v, u = torch.meshgrid(torch.linspace(-1, 1, H), torch.linspace(-1, 1, W),
+#                           indexing="ij")
+#     g = torch.exp(-2 * (u**2 + v**2)).flatten()
+#     points = torch.stack([u.flatten(), v.flatten(), torch.ones(H * W)])
+#     x, y = theta @ points
+#     x, y = (x[:, None] + 1) * (W - 1) / 2, (y[:, None] + 1) * (H - 1) / 2
+#     across = (1 - (x - torch.arange(W)).abs()).clamp(min=0)
+#     down = (1 - (y - torch.arange(H)).abs()).clamp(min=0)
+#     return down.T @ ((g / g.sum())[:, None] * across)
+#
+#
+# theta = torch.tensor([[0.5, 0, 0.1], [0, 0.25, -0.2]], requires_grad=True)
+# A = soft_weight_map(theta, 12, 6)
+# torch.testing.assert_close(A.sum(), torch.tensor(1.0))
+# (A * torch.rand(12, 6)).sum().backward()
+# assert theta.grad.abs().min() > 0
+# ```
+#
+# - *full*: the map, both properties shown, and what the soft edge does to the overlap of neighbouring patches;
+# - *half*: the map, and one property shown;
+# - *some*: a Gaussian on the pixels of the map, which doesn't move with $\theta$.
+#
+# </details>
+#
+# <details><summary>Solution 7</summary>
+#
+# Computing the points outside of the graph: `theta.detach()`, `.item()`, or a grid of Python numbers. All means agree
+# and no patch ever moves, which is why the chapter compares gradients and not only values. Next in frequency:
+# $\frac W2$ in place of $\frac{W-1}{2}$ (the other corner convention), a forgotten $\frac1P$, and rows taken for
+# columns, which a square map would hide. `python -m book grade` looks for all of them.
+#
+# </details>
+
+# %% [markdown]
 # ## Next
 #
 # Chapter 04, *PEDAL and the patch memory bank*: what can be learned from patches when nobody says who is who.

@@ -677,16 +677,164 @@ agreement.style.format("{:.1%}")
 #
 # ## Exercises
 #
-# 1. What is $L_c$ when $k \geq N - 1$? And for a patch at the same distance from all entries? (First put everything
-#    into $K$; then count the terms.)
+# 1. *Predict.* What is $L_c$ when $k \geq N - 1$? And for a patch at the same distance from all entries? (First put
+#    everything into $K$; then count the terms.)
 # 2. In `let_move` replace `pull_loss` by `pedal_loss` for the nine people. The patches of one kind of garment are torn
-#    apart. How many images share a garment, and how large is $k$? What would a network do that free points can't?
-#    (Two inputs that look the same.)
+#    apart. How many images share a garment, and how large is $k$? What would a network do that free points can't? (Two
+#    inputs that look the same.)
 # 3. Derive the gradient with respect to an entry $w_j$ instead of $x$. Why doesn't the method use it? (What would have
 #    to be kept for each entry, and how old is it?)
 # 4. With unit vectors, show that leaving $\|x\|^2$ out of the squared distances changes nothing, but that leaving
 #    $\|w_j\|^2$ out does once entries get shorter. Which entries would then be favoured?
+# 5. *Break it.* Keep the own entry: strike the line with `# j != i` from `pedal`. For $k = 1$ and an entry that has
+#    just moved towards its image, where does the gradient point now?
+# 6. *Extend.* Replace "the $k$ nearest" by "all within a distance $\rho$". Write the loss, say what becomes of a patch
+#    with nobody within $\rho$, and what $\rho$ would have to be chosen by.
+# 7. *Implement.* Write `pedal` in loops. What are the own entry's place in the bank and its place in the batch called
+#    here, and what goes wrong when they are mixed up?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution 1</summary>
 #
+# For $k \ge N - 1$ both sums run over all others: $L_c = -\log 1 = 0$, and there is nothing to learn. At equal
+# distances all $N - 1$ terms are the same, $k$ of them stand above the line, and $L_c = \log \frac{N - 1}{k}$, whatever
+# $s$ is. Between these two lies all that training can do; chapter 09 measures the loss in units of the second.
+#
+# ```python
+# # runs alone
+# import torch
+# from paul.losses import pedal_loss
+#
+# x, bank = torch.zeros(1, 1, 9), torch.eye(9)[None]  # 0 is as far from all of them
+# for k, expected in ((8, 0.0), (9, 0.0), (2, 4.0)):
+#     loss = pedal_loss(x, bank, torch.tensor([0]), s=5.0, k=k)
+#     wanted = torch.tensor(expected).log() if expected else torch.zeros(())
+#     torch.testing.assert_close(loss, wanted, atol=1e-5, rtol=0)
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# Nine people, four images each, in three kinds of each garment: twelve images to a kind on average, from four to twenty
+# in this draw (count `outfits` column by column). Where more than nine share a kind, $k = 8$ leaves some of those who
+# wear the same to the denominator alone, and they are pushed away. Free points can follow, each by itself. A network
+# can't: two inputs that look the same get the same feature, and a push between features that coincide has no direction.
+# So a $k$ below the size of the true group costs a network less than it costs this toy.
+#
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# With $a_j = -\frac s2 \|x - w_j\|^2$ we have $\partial a_j / \partial w_j = s (x - w_j)$, and from
+# $L_c = \log \sum_j e^{a_j} - \log \sum_{j \in K} e^{a_j}$
+#
+# $$
+# \frac{\partial L_c}{\partial w_j} = s\, (q_j - p_j)\, (x - w_j), \qquad p_j = 0 \text{ for } j \notin K .
+# $$
+#
+# An entry isn't a parameter but a record of what the network said. To pass this gradient on to the weights, the image's
+# activations would have to be kept for each entry, computed by weights that are up to an epoch old. And if the entries
+# themselves moved along it, the loss would fall without the network having learned anything.
+#
+# ```python
+# # runs alone
+# import torch
+#
+# s, k = 5.0, 3
+# x, w = torch.randn(4), torch.randn(10, 4, requires_grad=True)
+# a = -s / 2 * (x - w).square().sum(1)
+# near = a.topk(k).indices
+# (a.logsumexp(0) - a[near].logsumexp(0)).backward()
+# with torch.no_grad():
+#     q, p = a.softmax(0), torch.zeros(10)
+#     p[near] = a[near].softmax(0)
+#     torch.testing.assert_close(w.grad, s * (q - p)[:, None] * (x - w),
+#                                atol=1e-4, rtol=1e-4)
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 4</summary>
+#
+# $e^{-\frac s2 \|x\|^2}$ is a factor of every term, above and below the line: it cancels, and the order of the entries
+# doesn't hang on it. $e^{-\frac s2 \|w_j\|^2}$ differs from term to term unless all $w_j$ are equally long. Without it
+# the score of entry $j$ is larger by $\frac s2 \|w_j\|^2$: long entries are favoured, those of images whose features
+# hardly changed from visit to visit. The short ones, of images that look different each time, lose neighbours.
+#
+# </details>
+#
+# <details><summary>Solution 5</summary>
+#
+# Towards the image's own past. With $k = 1$ the own entry is the nearest, so $K = \{i\}$, $p_i = 1$, and the gradient
+# is $s(\sum_j q_j w_j - w_i)$: a step against it pulls the patch to itself and pushes it from everybody else, its
+# person's other images included. That can be had without learning anything about others. With larger $k$ one of the $k$
+# places is wasted in the same way, and at a large $s$ nearly all of the probability.
+#
+# ```python
+# # runs alone
+# import torch
+# from torch.nn import functional as F
+#
+# torch.manual_seed(0)
+# bank = F.normalize(torch.randn(50, 8), dim=1)
+# x = F.normalize(bank[0] + 0.2 * torch.randn(8), dim=0).requires_grad_()
+# to_itself = {}
+# for name, first in (("kept", 0), ("left out", 1)):
+#     a = -5 * (x - bank[first:]).square().sum(1)
+#     (gradient,) = torch.autograd.grad(a.logsumexp(0) - a.max(), x)
+#     past = bank[0] - x.detach()
+#     to_itself[name] = F.cosine_similarity(-gradient, past, dim=0).item()
+# assert to_itself["kept"] > 0.5 > 0 > to_itself["left out"]
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 6</summary>
+#
+# Only the line that picks changes. A patch with nobody within $\rho$ has an empty numerator, $-\log 0$: it must be left
+# out of the mean, or fall back to its nearest. A fixed $k$ asks everyone for equally many friends; a fixed $\rho$ gives
+# many to common clothes and none to rare ones, and as features spread or gather, the same $\rho$ means another thing.
+# So it has to be set in units that move along, such as a quantile of the distances of the day.
+#
+# ```python
+# # runs alone
+# import torch
+#
+#
+# def pedal_within(x, bank, own, s, radius):
+#     """x [D], bank [N, D] -> the loss of one patch, or None: nobody is near."""
+#     squared = (x - bank).square().sum(1)
+#     others = torch.arange(len(bank)) != own
+#     near = others & (squared < radius**2)
+#     if not near.any():
+#         return None
+#     a = -s / 2 * squared
+#     return a[others].logsumexp(0) - a[near].logsumexp(0)
+#
+#
+# bank = torch.eye(6)
+# assert pedal_within(bank[0], bank, 0, 5.0, radius=1.0) is None
+# everybody = pedal_within(bank[0], bank, 0, 5.0, radius=2.0)
+# torch.testing.assert_close(everybody, torch.zeros(()))
+# ```
+#
+# - *full*: loss, empty case, a rule for $\rho$, and a comparison with the $k$ nearest at equal mean number of friends;
+# - *half*: loss and empty case, with $\rho$ tried by hand;
+# - *some*: the loss, which ends in "not a number" for lonely patches.
+#
+# </details>
+#
+# <details><summary>Solution 7</summary>
+#
+# `index[b]` is the place in the bank, `b` the place in the batch. Leaving out entry `b` removes a stranger and keeps
+# the own entry, which Exercise 5 is about; as long as `index` is 0, 1, 2, ... nobody notices, so test with a shuffled
+# one. Other mistakes that the grader looks for: $s$ without its half, neighbours from the farthest end, one bank for
+# all patches, a sum in place of a mean.
+#
+# </details>
+
+# %% [markdown]
 # ## Next
 #
 # Chapter 05, *IPFL and cyclic ranking*: what all patches of an image together can learn from each other.

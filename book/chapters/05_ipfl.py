@@ -587,14 +587,122 @@ assert by_root.isnan().all() and by_library.isfinite().all()
 #
 # 1. Why do mutual neighbours tend to be one person, and when don't they? Draw six points for which cyclic ranking with
 #    $r = 3$ passes over somebody else. (A pair of look-alikes far away from all others.)
-# 2. A batch of 40 is drawn at random from $P$ people with equally many images. About how many anchors meet their own
-#    person in it, for $P$ = 60, 140, 751? What does that say about the naive rule on Market-1501? ($1 - (1 -
-#    1/P)^{39}$.)
+# 2. *Predict.* A batch of 40 is drawn at random from $P$ people with equally many images. About how many anchors meet
+#    their own person in it, for $P$ = 60, 140, 751? What does that say about the naive rule on Market-1501?
+#    ($1 - (1 - 1/P)^{39}$.)
 # 3. Prove the shift by one: why does $r$ with the candidate counted equal $r - 1$ without? In which case does it not
 #    hold? (What is at distance zero from the candidate's centre?)
-# 4. Compute `ours` with patch features in place of embeddings (`f = x`, and surrogates described the same way). Are the
-#    negatives better? Which margin would open as many hinges as before?
+# 4. *Extend.* Compute `ours` with patch features in place of embeddings (`f = x`, and surrogates described the same
+#    way). Are the negatives better? Which margin would open as many hinges as before?
+# 5. *Break it.* Set $r = 1$ in `ask_back`, then $r$ to the size of the batch. Which rule is left at either end, and
+#    what does $L_v$ still teach with it?
+# 6. *Implement.* Write `ask_back`. Four things can be forgotten without an error: which, and how would each show?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution 1</summary>
 #
+# If $i$ is among the nearest of $j$ and $j$ among the nearest of $i$, then both lie in one dense spot, and one person's
+# images are such a spot. Being dense isn't being one person, though: two look-alikes far from all others have nobody
+# else to list. Below, 0 and 1 are two people. Point 1 lists 0 and is passed over; the negative is one of the four far
+# away, which any rule would have pushed off anyway.
+#
+# ```python
+# # runs alone
+# import torch
+# from paul.losses import cyclic_ranking
+#
+# spots = torch.tensor([[0.0, 0], [0.1, 0], [5, 5], [5.2, 5], [5, 5.3], [5.3, 5.3]])
+# picked = cyclic_ranking(spots[:1], spots, torch.tensor([0]), r=3)
+# assert picked.item() == 2  # the nearest that isn't 1
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# About 48 %, 24 % and 5 % of the anchors (the 39 others are drawn nearly independently). Nobody can be mistaken whose
+# person isn't there: on Market-1501, with 751 training people, even the naive rule can be wrong for one anchor in
+# twenty at most, and cyclic ranking can save no more than that. The fewer people a target has, and the larger the
+# batch, the more it matters.
+#
+# ```python
+# # runs alone
+# meets = {P: 1 - (1 - 1 / P) ** 39 for P in (60, 140, 751)}
+# assert [round(100 * share) for share in meets.values()] == [48, 24, 5]
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# The candidate's own centre is at distance zero from itself, so it opens its own list. The first $r$ of that list are
+# itself and the $r - 1$ nearest others. The anchor's image $i$ isn't the candidate $j$, so it is among the first $r$
+# exactly if it is among the $r - 1$ nearest others. The proof needs the candidate to come *first*. If another centre
+# coincides with it, both are at distance zero, and which of them comes first is up to the sort: with exact duplicates
+# in a batch the shift may fail.
+#
+# </details>
+#
+# <details><summary>Solution 4</summary>
+#
+# Both spaces separate people about equally well, so the negatives should be about as good; the table says by how much
+# that holds here. A margin is a length and has to be translated. Hinges open where $\|f - n\| - \|f - p\| < m$. Take
+# the share of open hinges at the old margin, and as the new margin the quantile of the same difference in the new
+# space.
+#
+# ```python
+# def slack():
+#     """Distance to the negative minus that to the own centre, over one batch."""
+#     _, a, c, own = draw_batch(torch.Generator().manual_seed(seed))
+#     n = cyclic_ranking(a, c, own, r=options.r).clamp(min=0)
+#     return (a - c[n]).norm(dim=1) - (a - c[own]).norm(dim=1)
+#
+#
+# share = (slack() < options.margin).float().mean()
+# f, f_changed = x, concatenate(describe(changed)[0])  # draw_batch reads these
+# margin = slack().quantile(share)
+# print(trust(cyclic(options.r), "patch features"), f"margin {margin:.2f}")
+# ```
+#
+# - *full*: both tables side by side, the margin from the quantile, and a word on why the unit differs;
+# - *half*: the table, and a margin scaled by the ratio of mean distances;
+# - *some*: the table with the old margin, and what is odd about it.
+#
+# </details>
+#
+# <details><summary>Solution 5</summary>
+#
+# At $r = 1$ a candidate's list holds itself alone. Nobody is passed over: the naive rule, the nearest image of the
+# batch, with every mistake that it makes. At the other end every list holds everybody, nobody is trusted, and no
+# negative is found: with the released code's zero distance the hinge is $m + \|f - p\|$, always open, and only pulls.
+# So $L_v$ then makes an image and its surrogate alike and keeps nothing apart.
+#
+# ```python
+# # runs alone
+# import torch
+# from paul.losses import cyclic_ranking, ipfl_loss
+#
+# torch.manual_seed(0)
+# centers, owner = torch.randn(12, 5), torch.arange(12)
+# anchors = centers + 0.1 * torch.randn(12, 5)
+# distance = torch.cdist(anchors, centers).fill_diagonal_(torch.inf)
+# assert torch.equal(cyclic_ranking(anchors, centers, owner, r=1), distance.argmin(1))
+# only_pull = ipfl_loss(anchors, centers, owner, margin=2.0, r=12)
+# torch.testing.assert_close(only_pull, 2 + (anchors - centers).norm(dim=1).mean())
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 6</summary>
+#
+# The own centre in the walk (the anchor becomes its own negative, at nearly no distance); the anchor's row in place of
+# its *owner* when asking back (surrogates ask for somebody else); distances from the centre in place of from the anchor
+# in the walk; and an end to the walk, where -1 has to be returned and not the last candidate. `python -m book grade`
+# checks yours.
+#
+# </details>
+
+# %% [markdown]
 # ## Next
 #
 # Chapter 06, *Training PAUL*: both losses together, from the source to the adapted network.

@@ -738,17 +738,121 @@ else:
 #
 # ## Exercises
 #
-# 1. The first point of the cross-entropy curve lies below, or above, the guessing line. Why can an untrained network be
-#    worse than guessing? (*Hint:* a network that is sure of the wrong person pays more than one that is sure of nobody.
-#    Compute the loss of logits drawn with a deviation of 3.)
+# 1. *Predict.* The first point of the cross-entropy curve lies below, or above, the guessing line. Why can an untrained
+#    network be worse than guessing? (*Hint:* a network that is sure of the wrong person pays more than one that is sure
+#    of nobody. Compute the loss of logits drawn with a deviation of 3.)
 # 2. Set `positive="hardest"` in the source's triplet loss. What does it demand of a person seen from the front in one
 #    camera and from the back in another? (*Hint:* look at the partners above, then at chapter 01's open jackets and
 #    backpacks.)
-# 3. Use `refresh_statistics` on the PAUL model with images of the *source*, and evaluate it on the target. How much of
-#    the gain is lost, and what does that say about where it sits? (*Hint:* work on a `copy.deepcopy`.)
+# 3. *Extend.* Use `refresh_statistics` on the PAUL model with images of the *source*, and evaluate it on the target.
+#    How much of the gain is lost, and what does that say about where it sits? (*Hint:* work on a `copy.deepcopy`.)
 # 4. Delete `memory` from what is restored in the checkpoint experiment above, for a target training. After how many
 #    epochs would the difference be forgotten, if $l = 0.1$? (*Hint:* $0.9^t$; chapter 00.)
+# 5. *Break it.* In the step by hand, take each loss *before* its memory is brought up to date. Which of the two losses
+#    hardly changes, and which one can't be taken at all at an image's first visit?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution 1</summary>
 #
+# With logits $z$ of deviation $\sigma$ that know nothing, $E[-z_y] = 0$ and
+# $E[\log \sum_p e^{z_p}] \approx \log P + \frac{\sigma^2}{2}$ for many people $P$: being sure without a reason costs
+# $\frac{\sigma^2}{2}$ beyond guessing. For $\sigma = 3$ that is 4.5, a little less with few people. Which side of the
+# line the first point lies on is decided by how large the first logits are, and by how much the epoch it averages has
+# already taught.
+#
+# ```python
+# # runs alone
+# import torch
+# from torch.nn import functional as F
+#
+# torch.manual_seed(0)
+# person = torch.randint(1000, (4000,))
+# loss = F.cross_entropy(3 * torch.randn(4000, 1000), person)
+# beyond = (loss - torch.tensor(1000.0).log()).item()
+# assert 3.5 < beyond < 4.7, beyond
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# That the two views lie nearer to each other than either does to any stranger of the batch, though they share few
+# pixels: an open jacket in front, a backpack behind. On the source this can be learned by heart, person by person; on a
+# target nobody is known by heart. The nearest positive asks only for one good neighbour each. In a batch in which a
+# person stands exactly twice, the two rules are the same: the partner is nearest and hardest at once. They part for
+# people who are there three times or more.
+#
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# What is lost sat in the statistics; what is left above direct transfer sits in the weights. The two needn't add up,
+# since the weights were trained with the target's statistics and now meet the source's.
+#
+# ```python
+# back = copy.deepcopy(models["PAUL"])
+# refresh_statistics(back, images["source"])
+# score = evaluate_model(back, target_folder, chosen.image_size).percent()
+# print({name: round(score[name], 1) for name in ("rank1", "map_trapezoid")})
+# ```
+#
+# - *full*: the fourth line of the table, the missing cell of the 2 x 2 (source weights with target statistics is
+#   AdaBN), and why the parts don't add up;
+# - *half*: the number, split into statistics and weights as if they added up;
+# - *some*: the number.
+#
+# </details>
+#
+# <details><summary>Solution 4</summary>
+#
+# Without its past, an entry becomes the feature of the next visit in place of an average over all of them. The
+# difference between the two banks shrinks by 0.9 with each visit, one an epoch: a tenth is left after 22 epochs, a
+# hundredth after 44. The *training* is another one from the first step on, though. The losses saw other entries, the
+# weights moved elsewhere, and no number of epochs brings the same bits back.
+#
+# ```python
+# # runs alone
+# import math
+#
+# for share, epochs in ((0.1, 22), (0.01, 44)):
+#     assert math.ceil(math.log(share) / math.log(0.9)) == epochs
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 5</summary>
+#
+# $L_c$ hardly changes. The own entry takes no part, and the other entries of the batch are off by a tenth of one
+# update. $L_v$ needs its update: before the first visit a centre is a row of zeros, the positive and every negative lie
+# at the same place, every hinge is the bare margin, and mere ties decide who finds a negative at all. Later the
+# positive would be last epoch's centre, without the tenth that comes from the image itself: a slightly harder demand.
+#
+# ```python
+# # runs alone
+# import torch
+# from paul.losses import ipfl_loss, pedal_loss
+# from paul.memory import ImageCenters, PatchMemory
+# from torch.nn import functional as F
+#
+# torch.manual_seed(0)
+# index, old = torch.arange(20), F.normalize(torch.randn(6, 200, 16), dim=2)
+# new = F.normalize(old[:, index] + 0.1 * torch.randn(6, 20, 16), dim=2)
+# memory = PatchMemory(200, 6, 16, rate=0.1)
+# memory.update(torch.arange(200), old)
+# early = pedal_loss(new, memory.bank, index, s=10.0, k=5)
+# memory.update(index, new)
+# late = pedal_loss(new, memory.bank, index, s=10.0, k=5)
+# assert abs(early - late) < 0.02 * late
+#
+# f = torch.randn(20, 16)
+# centers = ImageCenters(200, 16).centers[index]  # nobody was here yet
+# bare = ipfl_loss(f, centers, index, margin=2.0, no_negative="skip")
+# torch.testing.assert_close(bare, torch.tensor(2.0))
+# ```
+#
+# </details>
+
+# %% [markdown]
 # ## Next
 #
 # Chapter 07, *Table 1*: our figures beside the published ones, and what may be compared with what.

@@ -578,12 +578,115 @@ if on_their_sets is not None:
 #
 # ## Exercises
 #
-# 1. Leave out one seed: `seeds = "0-1"`. How much wider does the interval get, and how much of that is $t$ alone?
+# 1. *Predict.* Leave out one seed: `seeds = "0-1"`. How much wider does the interval get, and how much of that is $t$
+#    alone?
 # 2. SyRI's mAP is missing in the paper's table. Does that touch what C1 says about mAP?
-# 3. Leave the Retinex out: `lomo.describe(images, LomoOptions(surrounds=()))` on query and gallery, scored with
-#    `paul.metrics.evaluate`. What does that say about how this profile's cameras differ?
+# 3. *Extend.* Leave the Retinex out: `lomo.describe(images, LomoOptions(surrounds=()))` on query and gallery, scored
+#    with `paul.metrics.evaluate`. What does that say about how this profile's cameras differ?
 # 4. How many seeds would bring the half-width of the Rank-1 interval below one point, if the spread stays as it is?
+# 5. *Break it.* Use 1.96 in place of $t$ for three seeds, as if they were thousands. In how many of a hundred studies
+#    would the "95 %" interval hold the true mean? (The closed form above answers it.)
+# 6. *Implement.* Write `interval_from_scratch`. Where do the two roots, of 2 and of 3, come from?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution 1</summary>
 #
+# The half-width is $t\, s / \sqrt n$. From three seeds to two, $t$ goes from 4.30 to 12.71, a factor of 2.95, and
+# $\sqrt{3/2}$ adds 1.22: 3.6 times as wide at equal $s$. But $s$ doesn't stay: from two values it may come out
+# anywhere, also so small that the interval gets narrower. That is luck, not knowledge.
+#
+# ```python
+# # runs alone
+# from scipy import stats
+#
+# t = {n: stats.t.ppf(0.975, n - 1) for n in (2, 3)}
+# assert round(t[2] / t[3], 2) == 2.95
+# assert round(t[2] / t[3] * (3 / 2) ** 0.5, 1) == 3.6
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# Yes. "A higher mAP than every method it is compared with" can be tested only against those that print one. The test
+# takes the best *published* mAP, and SyRI's is not among them. So as to mAP the claim says nothing about SyRI, the
+# strongest rival at Rank-1: it is a claim about the others. An empty field is not a zero.
+#
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# Score both ways on the same images. If Rank-1 falls without it, the cameras differ in brightness that varies over the
+# image, which Retinex divides out. If it rises, Retinex took more from the clothes' colours than from the light; and
+# what a camera does with *tint* or blur it may not undo at all. The rendering decides which of these weighs more.
+#
+# ```python
+# from paul.metrics import evaluate
+#
+# found = {}
+# sides = [ReidDataset.load(folder).split(name) for name in ("query", "gallery")]
+# for name, surrounds in (("with", LomoOptions().surrounds), ("without", ())):
+#     kind = LomoOptions(surrounds=surrounds)
+#     x, y = (lomo.describe(load_images(side, kind.size), kind) for side in sides)
+#     q, g = sides
+#     found[name] = evaluate(x, q.person_ids, q.camera_ids,
+#                            y, g.person_ids, g.camera_ids).percent()
+# pd.DataFrame(found).T[["rank1", "map_trapezoid"]]
+# ```
+#
+# - *full*: both scores on both targets, read against what the cameras of each set do (chapter 01's gap);
+# - *half*: both scores on one target, with a reason that they support;
+# - *some*: one score.
+#
+# </details>
+#
+# <details><summary>Solution 4</summary>
+#
+# The smallest $n$ with $t_{0.975,\,n-1}\, s / \sqrt n < 1$. $t$ falls with $n$, so try one after the other; for large
+# $n$ it is about $(1.96\, s)^2$. Put the standard deviation of this page's runs in place of the 2 below.
+#
+# ```python
+# # runs alone
+# from scipy import stats
+#
+#
+# def seeds_for(s, half=1.0):
+#     return next(n for n in range(2, 100_000)
+#                 if stats.t.ppf(0.975, n - 1) * s / n**0.5 < half)
+#
+#
+# assert seeds_for(2.0) == 18
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 5</summary>
+#
+# In 81 of them: $P(|T| < t) = t / \sqrt{2 + t^2}$ with $t = 1.96$ is 0.811. The interval is less than half as wide as
+# it should be, and wrong in one study of five in place of one in twenty. Nobody sees it in a single table.
+#
+# ```python
+# # runs alone
+# import numpy as np
+#
+# values = np.random.default_rng(0).standard_normal((100_000, 3))
+# half = 1.96 * values.std(1, ddof=1) / 3**0.5
+# holds = (abs(values.mean(1)) < half).mean()
+# assert abs(holds - 1.96 / (2 + 1.96**2) ** 0.5) < 0.01 and 0.80 < holds < 0.82
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 6</summary>
+#
+# $n - 1 = 2$ under the root of the standard deviation: one of the three deviations is known from the other two, since
+# they sum to zero. $n = 3$ under the mean: a mean of three scatters by $\sqrt 3$ less than one value. Dividing by 3 in
+# the first place makes the interval too narrow by a factor of 0.82; forgetting the second makes it the interval of a
+# single run. `python -m book grade` checks both.
+#
+# </details>
+
+# %% [markdown]
 # ## Next
 #
 # Chapter 08, *Table 2*: the same methods on a second set, and a measure for how alike two orderings are.

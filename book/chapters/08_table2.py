@@ -257,11 +257,93 @@ if on_their_sets is not None:
 #
 # ## Exercises
 #
-# 1. Compute tau for the mAP of the methods that have one in both tables. Which pair changes its order?
-# 2. How does `tau_from_scratch` have to change when two methods tie? Look at what `kendall_tau` divides by.
-# 3. Suppose each method's Rank-1 on DukeMTMC-reID were drawn at random. How often would tau exceed the value found
-#    here? Try it with a thousand permutations.
+# 1. Compute tau for the mAP of the methods that have one in both tables. Does any pair change its order?
+# 2. *Extend.* How does `tau_from_scratch` have to change when two methods tie? Look at what `kendall_tau` divides by.
+# 3. *Predict.* Suppose each method's Rank-1 on DukeMTMC-reID were drawn at random. How often would tau exceed the value
+#    found here? Say a number first, then try it with a thousand permutations.
+# 4. *Break it.* Lose the methods' names: compute tau of `sorted(a)` and `sorted(b)`. What is it, whatever the figures?
+#    Which line of this chapter keeps that from happening by accident?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution 1</summary>
 #
+# None does: eight methods print both, and tau is 1. PTGAN has no mAP. The two pairs that cross at Rank-1 (BoW and UMDL,
+# SPGAN+LMP and TJ-AIDL) agree at mAP. The paper's own figures are fixed, so this holds for every reader.
+#
+# ```python
+# # runs alone
+# from paul.report.published import published
+# from paul.report.statistics import kendall_tau
+#
+# both = published("table1", "book/paper").merge(
+#     published("table2", "book/paper"), on="method", suffixes=("_market", "_duke"))
+# both = both.dropna(subset=["mAP_market", "mAP_duke"])
+# assert len(both) == 8
+# assert abs(kendall_tau(both["mAP_market"], both["mAP_duke"]) - 1) < 1e-9
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# A tied pair is neither in the same order nor in opposite order: it must add nothing above the line, where our code
+# counts it as opposite. Below the line, tau-b divides by $\sqrt{(P - T_a)(P - T_b)}$, with $P$ all pairs and $T_a$,
+# $T_b$ those tied in one list, so that two lists with the same ties still reach 1.
+#
+# ```python
+# # runs alone
+# from itertools import combinations
+#
+# from scipy.stats import kendalltau
+#
+#
+# def tau_b(a, b):
+#     pairs = list(combinations(range(len(a)), 2))
+#     signs = [((a[i] > a[j]) - (a[i] < a[j]), (b[i] > b[j]) - (b[i] < b[j]))
+#              for i, j in pairs]
+#     above = sum(s * t for s, t in signs)
+#     untied = [sum(sign[side] != 0 for sign in signs) for side in (0, 1)]
+#     return above / (untied[0] * untied[1]) ** 0.5
+#
+#
+# for a, b in (([1, 2, 2, 4], [1, 3, 2, 4]), ([1, 1, 2, 3], [2, 2, 5, 7])):
+#     assert abs(tau_b(a, b) - kendalltau(a, b).statistic) < 1e-12
+# ```
+#
+# - *full*: both changes, checked against the library on lists with ties in one and in both;
+# - *half*: the sum above the line put right, divided by all pairs (tau-a), and where that falls short of 1;
+# - *some*: tied pairs left out of both.
+#
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# Hardly ever. Nine methods have $9! = 362{,}880$ orders. Two crossings were found; only the same order and the eight
+# with a single crossing have a larger tau: 9 in 362,880. A thousand permutations show none, which says "less than about
+# one in a few hundred" and no more: counting orders says the rest.
+#
+# ```python
+# # runs alone
+# import numpy as np
+#
+# rng, n = np.random.default_rng(0), 9
+# first, second = np.triu_indices(n, 1)
+# orders = np.array([rng.permutation(n) for _ in range(20_000)])
+# crossings = (orders[:, first] > orders[:, second]).sum(1)
+# assert (crossings < 2).mean() < 0.001  # exactly: 9 / 362,880
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 4</summary>
+#
+# It is 1, always: two sorted lists have one order. The same slip comes in quieter shapes, such as two tables put side
+# by side line by line, each sorted by its own score. Here `merge(..., on="method")` joins by name and drops the methods
+# that stand in one table only. A result of exactly 1 from real measurements is a reason to look for such a slip.
+#
+# </details>
+
+# %% [markdown]
 # ## Next
 #
 # Chapter 09, *Table 3*: PAUL taken apart, one loss at a time.

@@ -620,9 +620,130 @@ if on_their_sets is not None:
 #    and use `load_claims(your_file)`. Which verdicts change?
 # 2. Purity here counts neighbours at the query's own camera, as $L_c$ does. Leave those out. Which patch falls most?
 # 3. How many seeds would settle the undecided pair with the smallest mean difference, if its spread stays as it is?
-# 4. Write down, before running it, what you expect of a row "PatchNet + $L_v$ + pull-only". Then add it to `ROWS` and
-#    run it.
+# 4. *Extend.* Write down, before running it, what you expect of a row "PatchNet + $L_v$ + pull-only". Then add it to
+#    `ROWS` and run it.
+# 5. *Predict.* Cover the table. Write a plus, a minus or a zero (an interval that holds zero) for six differences of
+#    Rank-1: PatchNet minus image level, both direct; AdaBN minus direct; $L_c$ minus direct, on images and on patches;
+#    $L_v$ minus AdaBN; PAUL minus $L_v$. How many does the paper's table decide for you?
+# 6. *Break it.* Undo the pairing: shift the seeds of one row by one before subtracting. What happens to the mean of the
+#    differences, and what to their interval?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution 1</summary>
 #
+# Those in which AdaBN takes most of the gain: what decides is whether the interval of *the loss adds* (measurement 1)
+# lies above the claim's smallest effect. A verdict can only become harder to reach where AdaBN helps at all. The
+# paper's claim stays what it is; this is another, fairer question, and it was asked after the fact.
+#
+# ```python
+# text = Path("book/claims.toml").read_text(encoding="utf-8")
+# for row in ("patch_lc", "patch_lv"):
+#     text = text.replace(f'["{row}", "patch_direct"]', f'["{row}", "patch_adabn"]')
+# mine = Path(tempfile.mkdtemp()) / "claims.toml"
+# mine.write_text(text, encoding="utf-8")
+# own = [claim for claim in load_claims(mine) if claim.id in ("C5", "C6")]
+# for verdict in judge_all(own, runs, profile, paper):
+#     display(Markdown(verdict_text(verdict)))
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# The one that sees most of the camera: patches with much street beside the person, and few clothes. Neighbours at the
+# own camera are often right for the wrong reason, the next frame of one passage, so all patches fall. Which falls most
+# is decided by where the PGN put its patches, and is best read off pictures of them (chapter 10).
+#
+# ```python
+# from paul.retrieval.agreement import neighbours
+#
+# cameras = np.concatenate([split.camera_ids for split in splits])
+# for m, patch in enumerate(features["paul"], 1):
+#     near = {"all": neighbours(patch, 10), "others": neighbours(patch, 10, cameras)}
+#     print(m, {name: round((people[n.numpy()] == people[:, None]).mean(), 2)
+#               for name, n in near.items()})
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# The smallest $n$ with $t_{0.975,\,n-1}\, s_d / \sqrt n < |\bar d|$. For large $n$ it is $(1.96\, s_d / \bar d)^2$, so
+# half the difference takes four times the seeds. And $\bar d$ is itself uncertain: the undecided pair with the
+# *smallest* mean may well be one without a difference, which no number of seeds will settle in this way. Take `s` and
+# `mean` of the pair from `paired_differences(runs, a, b, target, "rank1")`.
+#
+# ```python
+# # runs alone
+# from scipy import stats
+#
+#
+# def seeds_to_settle(mean, s):
+#     return next(n for n in range(2, 1_000_000)
+#                 if stats.t.ppf(0.975, n - 1) * s / n**0.5 < abs(mean))
+#
+#
+# assert [seeds_to_settle(mean, s=1.0) for mean in (1.0, 0.5, 0.25)] == [7, 18, 64]
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 4</summary>
+#
+# A row is a line of `ROWS` in `paul/experiments/rows.py` (and its name in the table's `lines`, with None for the
+# printed line, to have it in the table). For one seed the notebook will do:
+#
+# ```python
+# from paul.experiments.rows import Row
+# from paul.experiments.runner import trained as train_row
+#
+# ROWS["patch_lv_pull"] = Row("PatchNet + L_v + pull-only",
+#                             overrides={"adapt.loss_c": "pull"})
+# network = train_row("patch_lv_pull", target, model_seed, profile, data_dir).model
+# print(f"{validation_rank1(network):.1f} on validation people")
+# ```
+#
+# What to expect beforehand: pull-only has nothing that pushes, but $L_v$ has its negatives, so features can't all fall
+# together; the row should lie above pull-only alone. Whether it reaches PAUL says what the denominator of $L_c$ adds
+# where another loss pushes already. What decides it is how many of the pulled neighbours are wrong.
+#
+# - *full*: a prediction with signs against three rows, written before; paired intervals; what would have refuted it;
+# - *half*: the run with paired intervals, the prediction in words;
+# - *some*: the run, read off one seed.
+#
+# </details>
+#
+# <details><summary>Solution 5</summary>
+#
+# The paper decides four: PatchNet above the image level (+), $L_c$ on images (-), $L_c$ on patches (+), PAUL above
+# $L_v$ (+). It prints no AdaBN, so for the second and the fifth there are only reasons. Score yourself with
+# `mean_interval(paired_differences(runs, a, b, target, "rank1"))` for each target: plus or minus where the interval
+# leaves out zero, zero where it doesn't. Four of six is good; what you got wrong is worth a paragraph.
+#
+# </details>
+#
+# <details><summary>Solution 6</summary>
+#
+# The mean stays, except for the seed that the shift loses (none, if it goes round). The interval widens: with spreads
+# $s_a$, $s_b$ and correlation $\rho$ between rows, $s_d^2 = s_a^2 + s_b^2 - 2 \rho s_a s_b$, and the shift sets $\rho$
+# to about zero. Where rows share no luck, nothing is lost: pairing pays as much as the source model decides.
+#
+# ```python
+# # runs alone
+# import numpy as np
+#
+# rng = np.random.default_rng(0)
+# luck = rng.normal(0, 2.0, 200)  # of a source model, in both rows
+# a = 60 + luck + rng.normal(0, 0.5, 200)
+# b = 58 + luck + rng.normal(0, 0.5, 200)
+# paired, shifted = a - b, a - np.roll(b, 1)
+# assert np.isclose(paired.mean(), shifted.mean())
+# assert shifted.std(ddof=1) > 3 * paired.std(ddof=1)
+# ```
+#
+# </details>
+
+# %% [markdown]
 # ## Next
 #
 # Chapter 10, *Table 4*: where the patches are cut, and how many.

@@ -423,11 +423,112 @@ if on_their_sets is not None:
 # ## Exercises
 #
 # 1. Raise the margin of C10 until its second test holds. Would you have been content with that margin beforehand?
-# 2. Random patches are drawn anew for each image. What would change if they were drawn once and kept? Predict it, then
-#    build such a generator: it takes three lines.
-# 3. Measure alignment after adaptation (`trained_model("paul", ...)`). The PGN's weights are frozen there. Why can its
-#    patches move all the same?
+# 2. *Break it.* Random patches are drawn anew for each image. What would change if they were drawn once and kept?
+#    Predict it, then build such a generator: it takes three lines.
+# 3. *Predict.* Measure alignment after adaptation (`trained_model("paul", ...)`). The PGN's weights are frozen there.
+#    Can its patches move all the same, and why?
+# 4. *Extend.* Cut the map into 3 x 2 windows in place of six stripes. Write their matrices, and say what mirroring an
+#    image does to a window that it doesn't do to a stripe.
+# 5. *Implement.* Write `random_from_scratch`. Which mistakes leave every patch inside the map, so that a picture of it
+#    looks right?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution 1</summary>
 #
+# The smallest margin that holds is the largest absolute end of all its intervals. It can always be found, which is why
+# it proves nothing: a margin chosen to hold is a description of the data. Beforehand one would have asked how many
+# points between two numbers of patches would matter to a user, and compared that with the gain, as the claim does with
+# its 4.
+#
+# ```python
+# (test,) = [test for claim in claims if claim.id == "C10"
+#            for test in claim.tests if test["kind"] == "within"]
+# ends = [mean_interval(paired_differences(everything, a, b, name, metric))
+#         for a, b in test["pairs"] for name in test["targets"]
+#         for metric in test["metrics"]]
+# print(max(max(abs(end.low), abs(end.high)) for end in ends))
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# Kept patches are fixed windows, odd stripes: patch $m$ is the same part of the box in every image, so comparing patch
+# $m$ with patch $m$ compares something again. Expect them far nearer to equal stripes than to random patches. They stay
+# below where the draw leaves parts unseen or sees others twice; how far depends on the draw, so draw several.
+#
+# ```python
+# # runs alone
+# import torch
+# from paul.patches import RandomPatches
+#
+#
+# class Kept(RandomPatches):
+#     def forward(self, x):
+#         once = RandomPatches(self.num_patches).eval()(x[:1])  # evaluation: seed 0
+#         return once.expand(len(x), -1, -1, -1)
+#
+#
+# images = torch.zeros(5, 1, 12, 6)
+# theta, anew = Kept(6)(images), RandomPatches(6)(images)
+# assert torch.equal(theta[0], theta[4]) and not torch.equal(anew[0], anew[4])
+# ```
+#
+# (Put it in place of a network's `generator` before the source stage; both stages have to see the same patches.)
+#
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# Yes. What is frozen is the function from a feature map to matrices, not the map. $\theta = \mathrm{LN}(F(x))$, and the
+# backbone $F$ trains on: the PGN reads other features and answers with other places. No loss asks for that: the places
+# drift with the features. Whether alignment gains or loses depends on how far the backbone moves; compare
+# `alignment(...)` before and after on the same validation images.
+#
+# </details>
+#
+# <details><summary>Solution 4</summary>
+#
+# A window in row $i$ of 3 and column $j$ of 2 has $a = \frac12$, $d = \frac13$, $t_x = -1 + \frac{2j+1}{2}$,
+# $t_y = -1 + \frac{2i+1}{3}$. Mirroring turns a stripe's content around and its mean stays. A *left* window, however,
+# shows the person's other side afterwards, and training mirrors every second image: patch $m$ then is compared with
+# what belongs to its neighbour. So windows would need mirrored partners in the bank.
+#
+# ```python
+# # runs alone
+# import torch
+# from paul.patches import pool_patches, stripes
+#
+#
+# def windows(rows, columns):
+#     return torch.tensor([[[1 / columns, 0, -1 + (2 * j + 1) / columns],
+#                           [0, 1 / rows, -1 + (2 * i + 1) / rows]]
+#                          for i in range(rows) for j in range(columns)])
+#
+#
+# torch.testing.assert_close(windows(6, 1), stripes(6))
+# x = torch.rand(1, 4, 12, 6)
+# six = windows(3, 2)[None]
+# plain, mirrored = (pool_patches(part, six) for part in (x, x.flip(3)))
+# torch.testing.assert_close(plain[0::2], mirrored[1::2])  # left and right swap
+# ```
+#
+# - *full*: matrices, the swap shown, and a remedy (swap the patches of a mirrored image, or don't mirror);
+# - *half*: matrices and the swap in words;
+# - *some*: matrices, checked against stripes.
+#
+# </details>
+#
+# <details><summary>Solution 5</summary>
+#
+# Three do: sizes that begin at zero in place of $\frac1M$ (some patches have next to no area), width and height
+# exchanged, and a place that isn't spread to $[-1, 1]$ (no patch ever leaves the lower right). Only a place that isn't
+# scaled by $1 - \text{size}$ sticks out, so that an assertion "inside the map" finds one mistake of four. `python -m
+# book grade` compares all the numbers of each patch.
+#
+# </details>
+
+# %% [markdown]
 # ## Next
 #
 # Chapter 11, *What it costs*: time and memory. Of the claims, C11 (the range of $k$, $s$ and $l$) and C12 (the choice

@@ -347,39 +347,139 @@ if not gpus:
 #
 # ## Exercises
 #
-# 1. A gallery of a million images, 1,536 wide, against 1,000 queries. How many operations are the distances, and how
-#    long do they take at the least at the peak measured above? Which is larger: the features or a block of distances
-#    for 256 queries?
+# 1. *Predict.* A gallery of a million images, 1,536 wide, against 1,000 queries. How many operations are the distances,
+#    and how long do they take at the least at the peak measured above? Which is larger: the features or a block of
+#    distances for 256 queries?
 # 2. The bank's update reads and writes $B$ entries of $M D$ numbers, and reads as many features. What is its bound at
 #    $B = 40$, $M = 6$, $D = 256$, and why does no implementation in Python come near it?
 # 3. The random subset estimates a sum by a weighted part of it. Show on numbers that this is unbiased for the *sum*,
 #    and that its logarithm comes out too small on average. (*Hint:* the logarithm is concave.)
+# 4. *Break it.* Leave the weight $\log \frac{N - 1}{C}$ out of the random subset's denominator. By how much is the loss
+#    wrong, and its gradient? And with *both*, where half of the candidates are the nearest?
+# 5. *Extend.* From how many queries $Q$ on is a test against a huge gallery of width $W$ bound by operations rather
+#    than by bytes? Derive it from $P$ and $\beta$, with the distances written to memory.
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution 1</summary>
 #
-# Solutions, checked:
-
-# %%
-operations = 2 * 1_000 * 1_000_000 * 1_536
-print(f"1. {operations / 1e12:.1f} TFLOP, "
-      f"at least {operations / peaks.flops_per_second['float32']:.0f} s here; "
-      f"features {4 * 1_000_000 * 1_536 / 1e9:.1f} GB, "
-      f"a block of distances {4 * 256 * 1_000_000 / 1e9:.1f} GB")
-assert 1_000_000 * 1_536 > 256 * 1_000_000
-
-moved = 3 * 40 * 6 * 256 * 4
-print(f"2. {moved / 1e6:.2f} MB, {1e6 * moved / peaks.bytes_per_second:.0f} "
-      "microseconds: a single call into torch costs some microseconds, "
-      "and an update needs a dozen of them")
-assert moved == 3 * features.new_zeros(6, 40, 256).nbytes
-
-terms = torch.rand(1_000, generator=torch.Generator().manual_seed(0)).pow(8)
-seeded = [torch.Generator().manual_seed(seed) for seed in range(2_000)]
-some = [torch.randperm(1_000, generator=generator)[:20] for generator in seeded]
-draws = torch.stack([terms[drawn].sum() * 50 for drawn in some])
-print(f"3. the sum is {terms.sum():.1f}, the mean estimate {draws.mean():.1f}; "
-      f"the logarithm is {terms.sum().log():.3f}, the mean logarithm of the "
-      f"estimates {draws.log().mean():.3f}")
-assert (abs(draws.mean() / terms.sum() - 1) < 0.05
-        and draws.log().mean() < terms.sum().log())
+# $2 \cdot 1{,}000 \cdot 10^6 \cdot 1{,}536 \approx 3.07$ TFLOP; divide by `peaks.flops_per_second["float32"]`. The
+# features are larger: 6.1 GB against 1.0 GB for the block. That is why distances are made block by block, and the
+# gallery may stay on disk.
+#
+# ```python
+# # runs alone
+# operations = 2 * 1_000 * 1_000_000 * 1_536
+# features, block = 4 * 1_000_000 * 1_536, 4 * 256 * 1_000_000
+# assert round(operations / 1e12, 2) == 3.07
+# assert (round(features / 1e9, 1), round(block / 1e9, 1)) == (6.1, 1.0)
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# Three times $B M D$ numbers of four bytes: 0.74 MB. At ten GB/s that takes 74 microseconds; divide by
+# `peaks.bytes_per_second` for this machine, and by far more for a GPU. A single call into torch costs some microseconds
+# whatever it does, and the update takes a dozen of them (gather, average, scatter, look for repeated images). Together
+# they last about as long as the bytes do at that rate, and the faster the memory, the more of the time is theirs.
+#
+# ```python
+# # runs alone
+# assert 3 * 40 * 6 * 256 * 4 == 737_280
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# Each term is drawn with probability $C / N$ and counts $N / C$ times, so on average it counts once: unbiased. For the
+# logarithm Jensen's inequality says $E[\log S] \le \log E[S]$, and the gap grows with the spread of $S$: a few large
+# terms that the sample mostly misses.
+#
+# ```python
+# # runs alone
+# import torch
+#
+# terms = torch.rand(1_000, generator=torch.Generator().manual_seed(0)).pow(8)
+# seeded = [torch.Generator().manual_seed(seed) for seed in range(2_000)]
+# some = [torch.randperm(1_000, generator=generator)[:20] for generator in seeded]
+# draws = torch.stack([terms[drawn].sum() * 50 for drawn in some])
+# assert abs(draws.mean() / terms.sum() - 1) < 0.05
+# assert draws.log().mean() < terms.sum().log()
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 4</summary>
+#
+# The loss is too small by exactly $\log \frac{N-1}{C}$, a constant; so the gradient is the same, and training wouldn't
+# notice. With *both* it would: the near half is exact and counts once, the random half stands for all the others, and
+# without its weight the far entries hardly push. The mistake that shows in the loss is harmless; the one that matters
+# shows only in the gradient.
+#
+# ```python
+# # runs alone
+# import math
+#
+# import torch
+#
+# torch.manual_seed(0)
+# x, w = torch.randn(8, requires_grad=True), torch.randn(500, 8)  # all but the own
+# a = -(x - w).square().sum(1) / 4
+# order = a.argsort(descending=True)
+# near = a[order[:10]]  # what an index found
+# drawn = a[order[10:][torch.randperm(490)[:50]]]  # some of the others
+# above = near.logsumexp(0)
+#
+#
+# def gradient(loss):
+#     return torch.autograd.grad(loss, x, retain_graph=True)[0]
+#
+#
+# def both(weight):
+#     return torch.cat([near, drawn + weight]).logsumexp(0) - above
+#
+#
+# weight = math.log(len(a) / len(drawn))
+# right, wrong = (drawn + weight).logsumexp(0) - above, drawn.logsumexp(0) - above
+# torch.testing.assert_close(right - wrong, torch.tensor(weight))
+# torch.testing.assert_close(gradient(right), gradient(wrong))
+# weight = math.log((len(a) - 10) / len(drawn))
+# missing = gradient(both(weight)) - gradient(both(0))
+# assert missing.norm() > 0.1 * gradient(both(weight)).norm()
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 5</summary>
+#
+# $2 Q G W$ operations over $4 (QW + GW + QG)$ bytes. For a huge $G$ the intensity is $\frac{QW}{2 (W + Q)}$, which has
+# to exceed $I = P / \beta$:
+#
+# $$
+# Q > \frac{2 I W}{W - 2 I} \quad\text{if } W > 2 I, \text{ and never otherwise.}
+# $$
+#
+# The second case is the interesting one: with narrow descriptors it is the writing of distances that costs. Keeping
+# only the best $K$ of each block, before they leave the cache, takes the term $QG$ away.
+#
+# ```python
+# # runs alone
+# def intensity(Q, W, G=1e12):
+#     return 2 * Q * G * W / (4 * (Q * W + G * W + Q * G))
+#
+#
+# for I, W in ((10, 1536), (40, 288)):
+#     turn = 2 * I * W / (W - 2 * I)
+#     assert intensity(0.99 * turn, W) < I < intensity(1.01 * turn, W)
+# assert intensity(1e9, W=64) < 40  # W < 2 I: no number of queries is enough
+# ```
+#
+# - *full*: the turn, both cases, and what changes when distances aren't written;
+# - *half*: the turn for the general case;
+# - *some*: operations and bytes, compared for one $Q$ in numbers.
+#
+# </details>
 
 # %% [markdown]
 # ## Next

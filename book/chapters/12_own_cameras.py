@@ -354,7 +354,8 @@ display(Markdown("\n".join(f"- {line}" for line in lines)))
 def interval_over_people(values, people, t):
     """(low, high) of the mean over people: values [N] and people [N], one of each
     an image; t, the quantile for the number of people."""
-    means = np.array([values[people == person].mean() for person in np.unique(people)])
+    everybody = np.unique(people)
+    means = np.array([values[people == person].mean() for person in everybody])
     half = t * means.std(ddof=1) / len(means) ** 0.5
     return means.mean() - half, means.mean() + half
 
@@ -502,34 +503,112 @@ Markdown(re.sub(r"(?m)^(#+ )", r"###\1", card))
 #
 # ## Exercises
 #
-# 1. What does agreement become when all patches are one and the same? Why is high agreement alone no merit?
-# 2. Neighbours within the own camera: compute purity and agreement without the restriction to other cameras. Which of
-#    the two rises more, and what would a reader without labels have believed?
+# 1. *Predict.* What does agreement become when all patches are one and the same? Why is high agreement alone no merit?
+# 2. *Break it.* Neighbours within the own camera: compute purity and agreement without the restriction to other
+#    cameras. Which of the two rises more, and what would a reader without labels have believed?
 # 3. A descriptor is $M$ unit vectors side by side. Show that its cosine is the mean of the patches' cosines.
+# 4. *Extend.* A fifth sign without labels: mirror all images and ask how many of an image's neighbours stay. Compute it
+#    for each image, and measure whether it goes with purity.
+# 5. *Implement.* Write `interval_over_people`. When is it as wide as the interval that takes images for independent?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution 1</summary>
 #
-# ### Solutions
+# All pairs of patches share everything: agreement is 1, and says nothing about people. Patches that overlap much, or
+# that all see the background, come close to it. So agreement can be compared only between networks whose patches see
+# equally different things, and best between states of one network.
+#
+# ```python
+# # runs alone
+# import torch
+# from paul.retrieval.agreement import patch_agreement
+# from torch.nn import functional as F
+#
+# one_patch = F.normalize(torch.randn(40, 8), dim=1)
+# assert (patch_agreement(one_patch.repeat(1, 6), 6, 5) == 1).all()
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# Both rise, since frames of one passage are easy for any network, even for one that knows only the street. Without
+# labels a reader sees the higher agreement alone, and believes in a better network than there is. Which of the two
+# rises more depends on how many frames a passage has, and how much of the camera each patch sees.
+#
+# ```python
+# f = described["adapted"]
+# easy = {"agreement": patch_agreement(f, M, k).mean().item(),
+#         "purity": purity(neighbours(f, k), person_ids).mean().item()}
+# for sign, value in easy.items():
+#     print(f"{sign}: {signs.loc['adapted', sign]:.3f} from other cameras, "
+#           f"{value:.3f} from all")
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# The norm of $M$ unit vectors side by side is $\sqrt M$, for either image. So the cosine is $\frac{1}{\sqrt M \sqrt M}
+# \sum_m \langle a^m, b^m \rangle$, and each product is the cosine of one patch: their mean.
+#
+# ```python
+# # runs alone
+# import torch
+# from torch.nn import functional as F
+#
+# a, b = F.normalize(torch.randn(2, 6, 48), dim=2)
+# torch.testing.assert_close(F.cosine_similarity(a.flatten(), b.flatten(), dim=0),
+#                            (a * b).sum(1).mean())
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 4</summary>
+#
+# The sign is the share of the $k$ nearest that is the same before and after. It asks whether an answer hangs on the
+# side a bag is worn on. A network trained on mirrored images keeps nearly all of its neighbours, right or wrong, and
+# then the sign can't tell: a sign is only as good as the disturbance is new to the network. Take a crop or a tint for
+# comparison.
+#
+# ```python
+# mirrored = extract(model, images.flip(3)).float().cpu()
+# plain, flipped = (neighbours(f, k, cameras)
+#                   for f in (described["adapted"], mirrored))
+# kept = (plain[:, :, None] == flipped[:, None]).any(2).float().mean(1)
+# pure = purity(plain, person_ids)
+# print(f"{kept.mean():.2f} stay; rank correlation with purity "
+#       f"{spearmanr(kept, pure)[0]:.2f}")
+# ```
+#
+# - *full*: the sign for each image, its correlation with purity, and a second disturbance that training hasn't used;
+# - *half*: the sign and its correlation;
+# - *some*: the mean of the sign, for one network.
+#
+# </details>
+#
+# <details><summary>Solution 5</summary>
+#
+# When images of one person say nothing about each other: then a person's mean over $n$ images has the variance
+# $\sigma^2 / n$, and the two agree but for $t$ against 1.96. When all images of a person say the same, the honest
+# interval is $\sqrt n$ times as wide. Most often forgotten: people with many images must not count more than others
+# here, and the deviation of few means needs `ddof=1`.
+#
+# ```python
+# # runs alone
+# import numpy as np
+#
+# people = np.repeat(np.arange(50), 8)
+# alike = np.random.default_rng(0).random(50)[people]  # each person's images agree
+# means = alike.reshape(50, 8).mean(1)
+# over_people = means.std(ddof=1) / 50**0.5
+# as_if_independent = alike.std(ddof=1) / 400**0.5
+# assert abs(over_people / as_if_independent - 8**0.5) < 0.05
+# ```
+#
+# </details>
 
 # %%
-# 1. All pairs share everything: agreement is 1, and says nothing about people.
-#    Equal stripes that overlap, or patches that all see the background, come close.
-one_patch = described["adapted"].chunk(M, dim=1)[0]
-assert (patch_agreement(one_patch.repeat(1, M), M, k, cameras) == 1).all()
-
-# 2. Both rise, since frames of one passage are easy: a reader would have believed
-#    in a better network than it is.
-easy = {"agreement": patch_agreement(described["adapted"], M, k).mean().item(),
-        "purity": purity(neighbours(described["adapted"], k),
-                         person_ids).mean().item()}
-for sign, value in easy.items():
-    print(f"{sign}: {signs.loc['adapted', sign]:.3f} from other cameras, "
-          f"{value:.3f} from all")
-
-# 3. The norm of M unit vectors side by side is sqrt(M), so the cosine is their M
-#    products, summed, over M.
-a, b = (x.unflatten(0, (M, -1)) for x in described["adapted"][:2])
-torch.testing.assert_close(F.cosine_similarity(a.flatten(), b.flatten(), dim=0),
-                           (a * b).sum(1).mean())
-
 shutil.rmtree(work)
 
 # %% [markdown]

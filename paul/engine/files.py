@@ -10,13 +10,14 @@ import pickle
 import pickletools
 import secrets
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from paul.engine.regular import check_regular
+
+LONGEST_NAME = 200  # of a class or function in a pickle
 
 
 def fingerprint(*tensors: Tensor) -> str:
@@ -90,17 +91,20 @@ def read_tensors(path: str | Path) -> dict:
                     _check_pickle(io.BytesIO(archive.read(entry)))
     else:  # as torch wrote before 1.6: magic number, version, machine, contents, names of tensors
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            with suppress(ValueError):  # cut short, or another kind of file: torch says so
-                for _ in range(5):
-                    _check_pickle(content)
+            for _ in range(5):
+                _check_pickle(content)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _check_pickle(content) -> None:
-    """Refuse a pickle that names what makes memory out of a number alone: torch's own reader takes such names."""
-    for opcode, name, _ in pickletools.genops(content):
-        if opcode.name == "GLOBAL" and name.endswith(("bytearray", "Tensor")):
-            raise pickle.UnpicklingError(f"it names {name}")
+    """Refuse what torch's own reader of pickles does not stand: names of what makes memory out of a number alone, and
+    names of any length, which it searches in a time that grows with their square."""
+    try:
+        for opcode, name, _ in pickletools.genops(content):
+            if opcode.name == "GLOBAL" and (len(name) > LONGEST_NAME or name.endswith(("bytearray", "Tensor"))):
+                raise pickle.UnpicklingError(f"it names {name[:LONGEST_NAME]}")
+    except ValueError as error:  # cut short, or another kind of file
+        raise pickle.UnpicklingError(str(error)[:LONGEST_NAME]) from None
 
 
 def in_full(found: Tensor) -> bool:

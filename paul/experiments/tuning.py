@@ -43,7 +43,7 @@ PUL = {"adapt.lr": LR["adapt.lr"], "adapt.reliability": (0.7, 0.8, 0.85, 0.9), "
 CONTRAST = {
     "adapt.lr": (0.0003, 0.001, 0.003, 0.01),
     "adapt.eps": (0.3, 0.4, 0.5, 0.6),
-    "adapt.temperature": (0.025, 0.05, 0.1, 0.2),
+    "adapt.temperature": (0.02, 0.05, 0.1, 0.2),
 }
 BOTH = LR | L_C | L_V | LAM
 
