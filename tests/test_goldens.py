@@ -17,7 +17,7 @@ KEPT = load()
 
 @pytest.mark.parametrize("name", TRAJECTORIES)
 def test_no_number_has_moved(name):
-    moved = differences(measured(name), KEPT.get(name, {}))
+    moved = differences(name, measured(name), KEPT.get(name, {}))
     assert not moved, f"{name}: {moved[0]} (and {len(moved) - 1} more). {ADVICE}"
 
 
