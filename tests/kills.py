@@ -162,12 +162,17 @@ class Life:
 
     def left(self) -> int:
         """Waits for what it has started; how many had to be killed after GRACE seconds."""
-        until = time.monotonic() + GRACE
-        while self.others() and time.monotonic() < until:
-            time.sleep(0.05)
-        others = self.others()
+
+        def still(seconds: float) -> list[int]:
+            until = time.monotonic() + seconds
+            while self.others() and time.monotonic() < until:
+                time.sleep(0.05)
+            return self.others()
+
+        others = still(GRACE)
         for pid in others:
             os.kill(pid, signal.SIGKILL)
+        still(30)  # a killed process takes a moment to end
         return len(others)
 
 
