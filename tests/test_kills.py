@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import time
 import warnings
 
 import pytest
@@ -39,7 +40,13 @@ def test_another_result_counts_as_unlike(inputs, monkeypatch):
 
 def test_a_process_left_behind_is_counted_and_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(kills, "GRACE", 0.2)
-    monkeypatch.setattr(kills.Life, "_run", lambda *_: os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "60") and 0)
+
+    def run(*_):
+        os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "60")
+        time.sleep(0.5)  # until it is the other program, whose environment can be read
+        return 0
+
+    monkeypatch.setattr(kills.Life, "_run", run)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         life = kills.Life(["any"], tmp_path)
