@@ -504,8 +504,9 @@ print(f"PatchNet describes an image by {M} x {dim} = {f.shape[1]} numbers, "
 
 # %% [markdown]
 # Table 3 needs a network that sees whole images. Its *twin* has the same backbone and a descriptor just as wide, but
-# one patch that is the whole map, so that pooling becomes the plain mean over the map. Whatever differs between the two
-# is the patches' doing.
+# one patch that is the whole map, so that pooling becomes the plain mean over the map. More than the patches differs
+# between the two: PatchNet has a branch for each patch and sums as many cross-entropies, its twin has one of each, and
+# so one learning rate means another step for either.
 
 # %% [markdown]
 # ## Where does a trained PGN look?

@@ -238,8 +238,10 @@ print(f"profile {profile}: {len(differences)} options are not the paper's")
 differences.astype(str).style.hide(axis="index")
 
 # %% [markdown]
-# Options marked *chosen on validation people* were compared on `val_query` and `val_gallery`. The test people had no
-# say.
+# Options marked *chosen on validation people* were compared on `val_query` and `val_gallery`: the rate with both losses
+# on, $s$ for $L_c$ alone, margin and jitter for $L_v$ alone, and nothing for whole images alone. That does not make the
+# test people strangers to all choices: the gap between the rendered sets, and where the values to be tried lie, were
+# settled after earlier trials, and those printed scores of test people too.
 #
 # ## Train, or load
 #

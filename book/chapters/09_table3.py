@@ -133,9 +133,11 @@ bars
 #
 # ## Pairing by source seed
 #
-# Some source models are good and some are bad, and each row of the table starts from the same ones. The spread *within*
-# a row is therefore mostly the source model's. The difference of two rows at the same seed is free of it: with $d_i =
-# a_i - b_i$ for seed $i$, judge $\bar d \pm t_{0.975,\,n-1}\, s_d / \sqrt n$ instead of $\bar a$ against $\bar b$.
+# Some source models are good and some are bad. All rows on patches start from the same ones, and all rows on whole
+# images from theirs, so the spread *within* a row is mostly the source model's. Between two rows of one kind the
+# difference at the same seed is free of it: with $d_i = a_i - b_i$ for seed $i$, judge $\bar d \pm
+# t_{0.975,\,n-1}\, s_d / \sqrt n$ instead of $\bar a$ against $\bar b$. A row on patches and a row on whole images
+# start from two networks that share a seed and nothing else: pairing them is allowed, and gains nothing.
 
 # %%
 def paired_from_scratch(a, b, target, metric="rank1"):
