@@ -15,7 +15,7 @@ from paul.engine.files import write_atomically
 from paul.experiments.profiles import PROFILES, profile_in
 from paul.experiments.provenance import versions
 from paul.experiments.specs import Places, Spec, name_of_run
-from paul.options import known
+from paul.options import LARGEST_SEED, known
 
 
 def write_record(path: Path, record: dict) -> None:
@@ -33,7 +33,7 @@ def numbers_of(record: dict) -> tuple[int, int, int]:
     """
     seed = record.get("seed")
     numbers = seed, record.get("adapt_seed", seed), record.get("world", 0)
-    if not all(type(number) is int and 0 <= number < 2**31 for number in numbers):
+    if not all(type(number) is int and 0 <= number <= LARGEST_SEED for number in numbers):
         raise ValueError(f"seed, adapt_seed and world must be numbers from 0, got {numbers}")
     return numbers
 

@@ -7,6 +7,10 @@ trial is the step mAP on the targets' validation people (`val_query`, `val_galle
 source seed that no run reports; no test person is looked at. Source stages are scored by direct transfer and come
 first: a row's trials start from the source model that was chosen for its network.
 
+The values to be tried do not have as clean a history. They lie around what an earlier search chose, of five options of
+the target stage one after the other (`results/tuning/mini.json`, which mini's options still are); and its values were
+laid after trials on one source seed, on earlier renderings, that printed test scores beside the validation scores.
+
 `results/search/<profile>.json` holds every trial. What it chose stands in the profile (`Profile.tuned`), to which a
 test holds it. LOMO and BoW have nothing to search: they are taken as their papers give them.
 """
