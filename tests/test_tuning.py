@@ -1,17 +1,19 @@
 """One search budget for every arm, on validation people alone; the profile holds what a search chose."""
 
 import json
+import math
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from paul.experiments import tuning
 from paul.experiments.methods import METHODS
 from paul.experiments.profiles import PROFILES
 from paul.experiments.rows import PARTS, ROWS
-from paul.experiments.specs import Spec
-from paul.experiments.tuning import SEARCH, SEED, TRIALS, Trial, arm_of, design, lines, on_edge
+from paul.experiments.specs import Places, Spec
+from paul.experiments.tuning import LIMITS, MOST, SEARCH, SEED, TRIALS, Trial, arm_of, beyond, design, lines, on_edge
 
 ROOT = Path(__file__).parents[1]
 EARLIER = ROOT / "results/tuning/mini.json"  # of five options, one after the other, before every arm had its search
@@ -32,12 +34,56 @@ def test_every_arm_that_trains_is_searched_with_as_many_trials():
             part = Trial(row, "market", SEED, "mini", changes=((name, values[0]),))
             options = part.pretrain if name.startswith("pretrain.") else part.options
             assert getattr(options, name.partition(".")[2]) == values[0]
-        middle = {name: values[len(values) // 2 - 1] for name, values in space.items()}
-        for name, values in space.items():
-            assert on_edge(space, middle) == []
-            assert on_edge(space, {**middle, name: values[-1]}) == on_edge(space, {**middle, name: values[0]}) == [name]
-    with pytest.raises(ValueError, match="some arm: 8 trials need as many points, and its values make 6"):
-        design("some arm", {"adapt.lr": (1.0, 2.0), "adapt.s": (1.0, 2.0, 3.0)})
+    with pytest.raises(ValueError, match="some arm: 6 trials need as many points, and its values make 4"):
+        design("some arm", {"adapt.lr": (1.0, 2.0), "adapt.s": (1.0, 2.0)})
+
+
+def test_a_step_goes_beyond_the_edge_by_the_last_ratio_and_ends_between_two_values_or_at_a_limit():
+    tried = [{"adapt.s": s, "adapt.lr": lr} for s, lr in ((1.0, 0.1), (2.0, 0.4), (4.0, 0.2))]
+    assert on_edge(tried, tried[1]) == ["adapt.lr"] and beyond(tried, tried[1]) == {"adapt.s": 2.0, "adapt.lr": 0.8}
+    assert on_edge(tried, tried[0]) == ["adapt.s", "adapt.lr"]  # one after the other
+    assert beyond(tried, tried[0]) == {"adapt.s": 0.5, "adapt.lr": 0.1}
+    between = {"adapt.s": 2.0, "adapt.lr": 0.2}
+    assert on_edge(tried, between) == [] and beyond(tried, between) is None
+    clusters = [{"adapt.clusters": 70}, {"adapt.clusters": 280}]
+    assert beyond(clusters, clusters[1]) == {"adapt.clusters": 1100}
+    shares = [{"adapt.reliability": 0.5}, {"adapt.reliability": 0.9}]
+    last = LIMITS["adapt.reliability"][1]
+    assert beyond(shares, shares[1]) == {"adapt.reliability": last}
+    assert beyond([*shares, {"adapt.reliability": last}], {"adapt.reliability": last}) is None
+
+
+@pytest.mark.parametrize("best", [0.06, 0.2, 5.0, 40.0])
+def test_a_search_leaves_every_edge_with_trials_of_its_own(monkeypatch, tmp_path, best):
+    """Scores are a parabola of the log rate; training and data are left out."""
+
+    started = set()
+
+    def score(spec, places):
+        if spec.row == "image_lc":
+            started.add(spec.pretrain.peak_rate)
+        rate = spec.pretrain.peak_rate if spec.row == "image_direct" else spec.options.s
+        return {"map_step": 50 - math.log(rate / best) ** 2 + (spec.target == "duke")}
+
+    monkeypatch.setattr(tuning, "score", score)
+    monkeypatch.setattr(tuning, "_trained", lambda spec, places: None)
+    monkeypatch.setattr(tuning, "fingerprints", lambda spec, places: {"target": spec.target})
+    rate, scale = SEARCH["image_direct"], {"adapt.s": (0.5, 1.0, 2.0)}
+    search = {"image_direct": rate, "image_lc": scale}
+    found = tuning.tune("mini", Places(results=str(tmp_path)), workers=1, search=search, trials=3)
+    assert json.loads((tmp_path / "search/mini.json").read_text(encoding="utf-8")) == found
+    assert started == set(found["arms"]["source/image"]["chosen"].values())
+    for arm in ("source/image", "target/image_lc"):
+        trials = [trial["values"] for trial in found["arms"][arm]["trials"]]
+        values = [value for trial in trials for value in trial.values()]
+        assert len(values) == len(set(values)) and 3 <= len(values) <= MOST
+        chosen = found["arms"][arm]["chosen"]
+        (value,) = chosen.values()
+        assert value == min(values, key=lambda one: abs(math.log(one / best)))
+        assert found["arms"][arm]["on_edge"] == [] and min(values) < value < max(values)
+        assert [trial["score"] for trial in found["arms"][arm]["trials"]] == pytest.approx(
+            [50.5 - math.log(one / best) ** 2 for one in values]
+        )
 
 
 def test_what_a_search_chose_reaches_the_rows_of_its_arm_and_no_others(monkeypatch):

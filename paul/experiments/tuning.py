@@ -2,7 +2,9 @@
 
 An arm is a network's source stage (`source/image`) or a row's own training (`target/image_lc`). Its trials are drawn
 beforehand, from its name alone: each value of each option stands in as many of them as any other, in an order that
-chance decides (a Latin hypercube), so an arm with more options gets no more trials than one with few. The score of a
+chance decides (a Latin hypercube), so an arm with more options gets no more trials than one with few. Only where the
+best value of an option is the smallest or largest tried does an arm get trials more, one at a time, each a step further
+than that, until the best lies between two others or can't go on (`LIMITS`). The score of a
 trial is the step mAP on the targets' validation people (`val_query`, `val_gallery`), averaged over the targets, from a
 source seed that no run reports; no test person is looked at. Source stages are scored by direct transfer and come
 first: a row's trials start from the source model that was chosen for its network.
@@ -35,20 +37,23 @@ from paul.experiments.specs import Places, Spec
 from paul.experiments.workers import workers_executor
 
 SEED = 100  # a source model of its own: no reported run starts from it
-TRIALS = 8  # of every arm
+TRIALS = 6  # of every arm, drawn
+MOST = 12  # of an arm, with the steps beyond an edge
 
 # Values tried, by the names that a row's overrides have.
-PEAK_RATE = {"pretrain.peak_rate": (0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56)}
-LR = {"adapt.lr": (0.003, 0.01, 0.03, 0.1)}
-L_C = {"adapt.s": (0.6, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0)}
-L_V = {"adapt.margin": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), "adapt.jitter": (0.1, 0.2, 0.4, 0.6)}
-LAM = {"adapt.lam": (0.5, 1.0, 2.0, 4.0)}
-PUL = {"adapt.lr": LR["adapt.lr"], "adapt.reliability": (0.7, 0.8, 0.85, 0.9), "adapt.clusters": (70, 140, 280, 560)}
+PEAK_RATE = {"pretrain.peak_rate": (0.04, 0.08, 0.16, 0.32, 0.64, 1.28)}
+LR = {"adapt.lr": (0.003, 0.006, 0.012, 0.025, 0.05, 0.1)}
+L_C = {"adapt.s": (1.25, 2.5, 5.0, 10.0, 20.0, 40.0)}
+L_V = {"adapt.margin": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0), "adapt.jitter": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)}
+LAM = {"adapt.lam": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)}
+PUL = {**LR, "adapt.reliability": (0.65, 0.7, 0.75, 0.8, 0.85, 0.9), "adapt.clusters": (35, 70, 140, 280, 560, 1120)}
 CONTRAST = {
-    "adapt.lr": (0.0003, 0.001, 0.003, 0.01),
-    "adapt.eps": (0.3, 0.4, 0.5, 0.6),
-    "adapt.temperature": (0.02, 0.05, 0.1, 0.2),
+    "adapt.lr": (0.0003, 0.0006, 0.00125, 0.0025, 0.005, 0.01),
+    "adapt.eps": (0.3, 0.4, 0.45, 0.5, 0.55, 0.6),
+    "adapt.temperature": (0.02, 0.035, 0.05, 0.07, 0.1, 0.2),
 }
+# Where an option that has an end in sight ends; a cosine, a share and a probability say nothing beyond.
+LIMITS = {"adapt.reliability": (0.0, 0.99), "adapt.jitter": (0.0, 1.0), "adapt.eps": (0.05, 0.95)}
 BOTH = LR | L_C | L_V | LAM
 
 # Row whose trials these are -> what is searched. A source stage is searched on its network's direct transfer.
@@ -105,9 +110,28 @@ def design(arm: str, space: dict[str, tuple], trials: int = TRIALS) -> list[dict
             return [dict(zip(space, point)) for point in found]
 
 
-def on_edge(space: dict[str, tuple], chosen: dict) -> list[str]:
-    """The options whose chosen value is the smallest or largest of those tried: the best may lie beyond."""
-    return [name for name, values in space.items() if chosen[name] in (min(values), max(values))]
+def on_edge(tried: list[dict], chosen: dict) -> list[str]:
+    """The options whose chosen value is the smallest or largest of those tried: the best may lie beyond. One that has
+    come to its limit is none of them."""
+    found = []
+    for name, value in chosen.items():
+        values = [trial[name] for trial in tried]
+        if value in (min(values), max(values)) and value not in LIMITS.get(name, ()):
+            found.append(name)
+    return found
+
+
+def beyond(tried: list[dict], chosen: dict) -> dict | None:
+    """The next trial of an arm: what was chosen, with its first option on an edge as far again from its neighbour, by
+    ratio; None where nothing is on an edge."""
+    for name in on_edge(tried, chosen):
+        value = chosen[name]
+        others = {trial[name] for trial in tried} - {value}
+        nearest = min(others, key=lambda other: abs(other - value))
+        low, high = LIMITS.get(name, (0, float("inf")))
+        further = min(max(float(f"{value * value / nearest:.2g}"), low), high)
+        return {**chosen, name: type(value)(further)}
+    return None
 
 
 def score(spec: Trial, places: Places) -> dict[str, float]:
@@ -125,9 +149,15 @@ def _trained(spec: Trial, places: Places) -> None:
     source_model(spec, places)
 
 
-def _all(executor, work, specs: list[Trial], places: Places) -> list:
+def _all(executor, work, specs: list[Trial], places: Places, bar) -> list:
     """work(spec, places) of each, in order, by the executor or here."""
-    return list((executor.map if executor else map)(partial(work, places=places), specs))
+    bar.total += len(specs)
+    bar.refresh()
+    found = []
+    for outcome in (executor.map if executor else map)(partial(work, places=places), specs):
+        found.append(outcome)
+        bar.update()
+    return found
 
 
 def tune(
@@ -140,38 +170,47 @@ def tune(
         FileNotFoundError: the data are missing.
     """
     p = profile(profile_name)
-    arms, chosen = {}, {}
-    first = sorted(search, key=lambda row: METHODS[ROWS[row].method].trains)  # source stages
-    with (
-        workers_executor(workers) as executor,
-        tqdm(total=len(first) * trials * len(p.targets), unit="trial", desc="search") as bar,
-    ):
-        for row in first:
-            arm, space = arm_of(row), search[row]
-            before = chosen.get(ROWS[row].source_arm, {})
-            points = design(arm, space, trials)
-            specs = [
-                Trial(row, target, SEED, profile_name, changes=tuple({**before, **point}.items()))
-                for point in points
-                for target in p.targets
-            ]
-            _all(executor, _trained, sources_of(specs), places)
-            scores = _all(executor, score, specs, places)
-            found = []
-            for place, point in enumerate(points):
-                each = dict(zip(p.targets, scores[place * len(p.targets) :]))
-                mean = sum(one["map_step"] for one in each.values()) / len(each)
-                found.append({"values": point, "score": mean, "per_target": each})
-            chosen[arm] = max(found, key=lambda one: one["score"])["values"]
-            arms[arm] = {
-                "row": row,
-                "space": {name: list(values) for name, values in space.items()},
-                "trials": found,
-                "chosen": chosen[arm],
-                "on_edge": on_edge(space, chosen[arm]),
-                "numerics": specs[0].numerics,
-            }
-            bar.update(len(specs))
+    done: dict[str, list[dict]] = {row: [] for row in search}
+
+    def best(row: str) -> dict:
+        return max(done[row], key=lambda trial: trial["score"])["values"]
+
+    def following(row: str) -> list[dict]:
+        values = [trial["values"] for trial in done[row]]
+        point = beyond(values, best(row)) if len(values) < max(MOST, trials) else None
+        return [point] if point else []
+
+    sources = {arm_of(row): row for row in search if not METHODS[ROWS[row].method].trains}
+    with workers_executor(workers) as executor, tqdm(total=0, unit="step", desc="search") as bar:
+        for level in (list(sources.values()), [row for row in search if row not in sources.values()]):
+            asked = {row: design(arm_of(row), search[row], trials) for row in level}
+            while any(asked.values()):
+                specs = []
+                for row, points in asked.items():
+                    source = sources.get(ROWS[row].source_arm)
+                    before = best(source) if source and source != row else {}
+                    for point in points:
+                        changes = tuple({**before, **point}.items())
+                        specs += [Trial(row, target, SEED, profile_name, changes=changes) for target in p.targets]
+                _all(executor, _trained, sources_of(specs), places, bar)
+                scores = iter(_all(executor, score, specs, places, bar))
+                for row, points in asked.items():
+                    for point in points:
+                        each = {target: next(scores) for target in p.targets}
+                        mean = sum(one["map_step"] for one in each.values()) / len(each)
+                        done[row].append({"values": point, "score": mean, "per_target": each})
+                asked = {row: following(row) for row in level}
+    arms = {
+        arm_of(row): {
+            "row": row,
+            "space": {name: list(values) for name, values in search[row].items()},
+            "trials": done[row],
+            "chosen": best(row),
+            "on_edge": on_edge([trial["values"] for trial in done[row]], best(row)),
+            "numerics": Spec(row, p.targets[0], SEED, profile_name).numerics,
+        }
+        for row in search
+    }
     result = {
         "profile": profile_name,
         "seed": SEED,
