@@ -6,6 +6,7 @@ import pytest
 
 from paul.experiments.profiles import PROFILES, profile
 from paul.experiments.rows import ROWS
+from paul.experiments.specs import Spec
 from paul.schedules import source_learning_rates, target_learning_rates
 
 # What the paper states (sections of the CVPR 2019 text), and what the released code does where the paper is silent
@@ -106,12 +107,40 @@ def test_the_rates_are_the_papers_epoch_by_epoch():
 def test_each_row_of_the_ablation_changes_what_the_paper_says_and_nothing_else():
     base = profile("paper").network
     for name, row in ROWS.items():
+        if row.of:  # a variant: see below
+            continue
         network = row.changed("network", base)
         if row.level == "image":
             assert (network.num_patches, network.backbone) == (1, "resnet50"), name
         else:
             own = {key.partition(".")[2]: value for key, value in row.overrides.items() if key.startswith("network.")}
             assert network == replace(base, **own) and set(own) <= {"num_patches", "generator"}, name
+
+
+def test_each_variant_changes_one_option_of_its_row_and_has_a_value_of_its_own():
+    seen = {}
+    for name in (name for name, row in ROWS.items() if row.of):
+        for profile_name in PROFILES:
+            own, other = (Spec(row, "market", 0, profile_name) for row in (name, ROWS[name].of))
+            parts = [(getattr(own, part), getattr(other, part)) for part in ("network", "pretrain", "options")]
+            changed = [
+                (field.name, getattr(a, field.name), getattr(b, field.name))
+                for a, b in parts
+                for field in fields(a)
+                if getattr(a, field.name) != getattr(b, field.name)
+            ]
+            if name.endswith("_long"):
+                assert [(option, new / old) for option, new, old in changed] == [("epochs", 4), ("decay_epoch", 4)]
+                continue
+            if (profile_name, name) == ("gpu", "bf16"):  # which it takes anyway
+                assert not changed
+                continue
+            ((option, new, old),) = changed
+            assert own.hash != other.hash and seen.setdefault((profile_name, option, new), name) == name
+            if "_x" in name:
+                factor = float(name.split("_x")[1])
+                assert option == name.split("_x")[0] and type(new) is type(old)
+                assert new == pytest.approx(old * factor, rel=0.02, abs=0.01)
 
 
 def test_the_papers_profile_differs_from_itself_in_nothing():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from paul.experiments.rows import ROWS, TABLES
+from paul.experiments.rows import ROWS, STUDIES, TABLES
 from paul.experiments.specs import Spec
 from paul.options import AdaptOptions, PatchNetOptions, PretrainOptions
 from paul.report.frames import METRICS, TARGETS, runs_frame
@@ -53,7 +53,11 @@ def as_published(table, sign=1.0, extra=(), seeds=(0, 1, 2)):
 
 
 def test_every_row_stands_in_a_table_and_every_table_in_rows():
-    assert {row for table in TABLES.values() for row in table.lines} == set(ROWS)
+    lines = [row for table in TABLES.values() for row in table.lines]
+    variants = [row for study in STUDIES.values() for row in study.lines]
+    assert set(lines) == {name for name, row in ROWS.items() if not row.of}
+    assert sorted(variants) == sorted(name for name, row in ROWS.items() if row.of)  # each once
+    assert not {*TABLES} & {*STUDIES} and {ROWS[row].of for row in variants} <= set(lines)
     for name in ("table1", "table2"):
         assert {TABLES[name].lines[row] for row in printed_rows(name)} <= set(published(name, PAPER)["method"])
 
@@ -225,7 +229,7 @@ def test_ledger_has_36_entries_whose_knobs_and_queries_exist():
         assert all(entry[field].strip() for field in ("item", "paper", "code", "ours"))
         assert {knob for knob in entry["knobs"] if ":" not in knob} <= options, entry["number"]
         effect = entry.get("effect", {})
-        assert set(effect.get("rows", [])) | {effect.get("row", "paul")} <= set(ROWS)
+        assert {row for pair in effect.get("pairs", []) for row in pair} | {effect.get("row", "paul")} <= set(ROWS)
         assert set(effect.get("metrics", [])) | {effect.get("metric", "rank1")} <= set(METRICS)
 
 
@@ -240,10 +244,10 @@ def test_the_command_of_a_line_names_seeds_and_worlds_that_are_not_the_usual():
 
 
 def test_ledger_effects_are_paired_differences():
-    runs = [record("paul", s_target, s, rank1=60.0 + s) for s_target in TARGETS for s in range(3)]
-    runs += [record("equal", "market", s, rank1=55.0 + s) for s in range(3)]
+    runs = [record("paul", s_target, s, trapezoid=60.0 + s) for s_target in TARGETS for s in range(3)]
+    runs += [record("equal", "market", s, trapezoid=55.0 + s) for s in range(3)]
     frame = ledger_frame(runs_frame(runs), "mini", BOOK / "ledger.toml")
-    assert frame.loc[21, "effect"] == "Market-1501-like: +5.0 [+5.0, +5.0] (paul - equal, Rank-1, n = 3)"
+    assert frame.loc[21, "effect"] == "Market-1501-like: +5.0 [+5.0, +5.0] (paul - equal, mAP (trapezoid), n = 3)"
     assert frame.loc[28, "effect"].count("+1.0") == 6 and not frame.loc[1, "effect"]
 
 

@@ -22,7 +22,7 @@ RECORD = ROOT / "results/search/mini.json"
 
 def test_every_arm_that_trains_is_searched_with_as_many_trials():
     networks = {row.source_arm for row in ROWS.values() if METHODS[row.method].needs_source}
-    trained = {f"target/{name}" for name, row in ROWS.items() if METHODS[row.method].trains}
+    trained = {f"target/{name}" for name, row in ROWS.items() if METHODS[row.method].trains and not row.of}
     assert {arm_of(row) for row in SEARCH} == networks | trained and len(SEARCH) == len(networks | trained)
     for row, space in SEARCH.items():
         points = design(arm_of(row), space)

@@ -9,14 +9,14 @@ import pytest
 from scipy import stats
 
 from paul.report.claims import Claim, judge_all, load_claims, verdict_text, write_claims
-from paul.report.contrasts import PRIMARY, contrast_values, contrasts_of
+from paul.report.contrasts import PRIMARY, Contrast, contrast_values, contrasts_of
 from paul.report.frames import runs_frame
 from paul.report.published import published_value
 from paul.report.registration import FILE, SCOPE, register, write_registration
 from paul.report.statistics import variance_components
 from paul.report.variance import split_variance
 from paul.report.verdicts import decide, judge_worlds
-from paul.report.worlds import folders_of, runs_of_worlds
+from paul.report.worlds import folders_of, row_at, runs_of_worlds
 from tests.test_claims import records, save
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -183,8 +183,35 @@ def test_world_0_is_the_verdict_until_registered_worlds_have_run_and_a_remark_th
 def test_folders_of_a_profiles_worlds(tmp_path):
     for name in ("mini", "mini-w2", "mini-w10", "mini-wide", "gpu"):
         (tmp_path / "runs" / name).mkdir(parents=True)
-    assert folders_of(tmp_path, "mini") == ["mini", "mini-w2", "mini-w10"]
-    assert folders_of(tmp_path, "paper") == ["paper"]
+    assert list(folders_of(tmp_path, "mini").items()) == [("mini", ""), ("mini-w2", ""), ("mini-w10", "")]
+    assert folders_of(tmp_path, "paper") == {"paper": ""}
+    for name in ("mini-shared0.0", "mini-w2-shared0.0", "mini-w2-people600-gap2.0"):
+        (tmp_path / "runs" / name).mkdir()
+    knobs = {name: knobs for name, knobs in folders_of(tmp_path, "mini").items() if knobs}
+    assert knobs == {
+        "mini-shared0.0": "shared0.0",
+        "mini-w2-shared0.0": "shared0.0",
+        "mini-w2-people600-gap2.0": "people600-gap2.0",
+    }
+    assert folders_of(tmp_path, "mini-shared0.0") == {"mini-shared0.0": "", "mini-w2-shared0.0": ""}
+
+
+def test_a_row_at_other_knobs_is_a_row_of_its_own(tmp_path):
+    """The same row on people drawn in two ways: one contrast a world, and no mixing with the plain worlds."""
+    for name, score in (("mini-shared0.0", 30), ("mini-shared1.0", 50), ("mini", 40)):
+        for world in (1, 2):
+            found = records({"patch_direct": score + world}, seeds=[0])
+            save(tmp_path, *(one | {"profile": name, "world": world, "adapt_seed": 0} for one in found))
+    runs = runs_of_worlds(tmp_path, "mini")
+    rows = ["patch_direct", "patch_direct@shared0.0", "patch_direct@shared1.0"]
+    assert sorted(set(runs["row"])) == rows and len(runs) == 12
+    contrast = Contrast("T", rows[2], rows[1], ("market", "duke"), "higher", 0.0, 1.0)
+    assert list(contrast_values(runs, contrast)) == [20, 20]
+    assert set(runs_of_worlds(tmp_path, "mini-shared0.0")["row"]) == {"patch_direct"}
+    assert row_at("paul@gap2.0-size96x48") == ("paul", "gap2.0-size96x48") and row_at("paul") == ("paul", "")
+    for bad in ("paul@", "paul@w3", "paul@shared0.5", "paul@shared1"):
+        with pytest.raises(ValueError, match="knobs"):
+            row_at(bad)
 
 
 def test_the_records_of_all_worlds_come_together(tmp_path):
@@ -219,13 +246,13 @@ def test_seeds_are_paired_and_adaptation_seeds_averaged():
 
 def test_the_smallest_effect_of_interest_is_below_every_printed_one():
     contrasts = [contrast for one in load_claims(BOOK / "claims.toml") for contrast in contrasts_of(one)]
-    assert len(contrasts) == 16 and {contrast.claim for contrast in contrasts} == {f"C{i}" for i in range(3, 11)}
+    assert len(contrasts) == 24 and {contrast.claim for contrast in contrasts} == {f"C{i}" for i in range(3, 13)}
 
     def printed(row, target):
         tables = (published_value(table, row, target, PRIMARY, BOOK / "paper") for table in ("table3", "table4"))
         return next(value for value in tables if not np.isnan(value))
 
-    plain = [contrast for contrast in contrasts if contrast.kind == "higher" and not contrast.margin]
+    plain = [one for one in contrasts if one.kind == "higher" and not one.margin and one.claim != "C12"]
     for one in plain:
         gap = np.mean([printed(one.a, target) - printed(one.b, target) for target in one.targets])
         assert gap > 1.59 > one.smallest == 1.0

@@ -30,17 +30,19 @@ def run(args) -> None:
 
 
 def write(results: str, book: Path, data: str, profiles: list[str] | None) -> None:
-    """Tables and verdicts of these profiles (mini-w3: of a world), or of all; what is odd about the records goes to
-    stderr.
+    """Tables and verdicts of these profiles (mini-w3: of a world), or of all, then with one table for all worlds but
+    world 0 of a profile; what is odd about the records goes to stderr.
 
     Raises:
         FileNotFoundError: there are no records.
         ValueError: an unknown profile.
     """
+    from paul.data.worlds import world_of
     from paul.experiments.records import made_with, read_records, recorded_profiles
     from paul.report.claims import write_claims
     from paul.report.seal import differences
     from paul.report.tables import write_tables
+    from paul.report.worlds import runs_of_worlds
 
     names = profiles or recorded_profiles(results)
     found = {name: read_records(results, name) for name in names}
@@ -51,12 +53,18 @@ def write(results: str, book: Path, data: str, profiles: list[str] | None) -> No
             f"--results {results}: there are no run records below {Path(results, 'runs', *(profiles or [])[:1])}; "
             "'paul run' makes them"
         )
+    fresh = {world_of(name)[0] for name in names if world_of(name)[1] and not profiles}
     for name, records in found.items():
-        for path in write_tables(results, name, book / "paper", data):
-            print(path)
+        if profiles or not world_of(name)[1]:
+            for path in write_tables(results, name, book / "paper", data):
+                print(path)
         note = made_with(records)
         if note:
             print(f"profile {name}: {note}", file=sys.stderr)
+    for own in sorted(fresh):
+        runs = runs_of_worlds(results, own, data)
+        for path in write_tables(results, f"{own}-worlds", book / "paper", runs=runs[runs["world"] > 0]):
+            print(path)
     verdicts = write_claims(results, book / "claims.toml", book / "paper", data)
     for name, judged in verdicts.items():
         print(f"{name}: " + ", ".join(f"{v['id']} {v['verdict']}" for v in judged))

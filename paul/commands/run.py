@@ -13,7 +13,7 @@ HELP = "run what is missing of the paper's tables, then write tables and claims"
 
 def options(command) -> None:
     """Of the command line."""
-    command.add_argument("tables", nargs="+", help="table1 table2 table3 table4")
+    command.add_argument("tables", nargs="+", help="table1 table2 table3 table4, and of variants figure5 ledger longer")
     common(command)
     study(command)
     judging(command)

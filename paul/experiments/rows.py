@@ -1,4 +1,5 @@
-"""Every row of the paper's tables as data: the method, what it changes, and the printed line it stands for."""
+"""Every row of the paper's tables as data: the method, what it changes, and the printed line it stands for; and the
+variants of them that the paper's Figure 5 and the ledger ask for."""
 
 from __future__ import annotations
 
@@ -19,6 +20,8 @@ class Row:
         overrides: options that the row changes, by the names that `--set` takes: `network.*` of PatchNet, `pretrain.*`
             of the source stage, `adapt.*` of the method's own. `network.generator` "image" stands for the whole
             image-level twin (`PatchNetOptions.image_level`).
+        scaled: options that the row multiplies, by the same names; a whole number stays one, and at least 1.
+        of: the row that it is a variant of, whose search for options it shares; "" for a row of its own.
 
     Raises:
         ValueError: an override of no part.
@@ -27,9 +30,11 @@ class Row:
     label: str
     method: str = "paul"
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    scaled: Mapping[str, float] = field(default_factory=dict)
+    of: str = ""
 
     def __post_init__(self):
-        for key in self.overrides:
+        for key in (*self.overrides, *self.scaled):
             if key.partition(".")[0] not in PARTS or not key.partition(".")[2]:
                 raise ValueError(f"row {self.label!r}: overrides begin with {', '.join(PARTS)} and a dot, got {key!r}")
 
@@ -46,14 +51,21 @@ class Row:
         return f"source/{generator}{patches}"
 
     def changed(self, part: str, base):
-        """The options `base` of a part with the row's overrides."""
+        """The options `base` of a part with the row's overrides, and then scaled."""
         own = of_part(self.overrides, part)
-        return replace(base.image_level() if own.get("generator") == "image" else base, **own)
+        changed = replace(base.image_level() if own.get("generator") == "image" else base, **own)
+        factors = of_part(self.scaled, part)
+        return replace(changed, **{name: _times(getattr(changed, name), factor) for name, factor in factors.items()})
 
 
 def of_part(overrides: Mapping[str, Any], part: str) -> dict[str, Any]:
     """Those of a part, without its name: "adapt.s" -> s."""
     return {key.partition(".")[2]: value for key, value in overrides.items() if key.startswith(f"{part}.")}
+
+
+def _times(value: float, factor: float) -> float:
+    """value * factor, to six digits; a whole number stays one, and at least 1."""
+    return max(1, round(value * factor)) if isinstance(value, int) else float(f"{value * factor:.6g}")
 
 
 IMAGE, RANDOM, EQUAL = ({"network.generator": name} for name in ("image", "random", "equal"))
@@ -83,6 +95,62 @@ ROWS = {
     "bow": Row("BoW", "bow"),
     "pul": Row("PUL", "pul", IMAGE),
     "cluster_contrast": Row("Cluster-Contrast", "cluster_contrast", IMAGE),
+}
+
+
+def _variant(of: str, label: str, overrides: Mapping[str, Any] = {}, scaled: Mapping[str, float] = {}) -> Row:
+    """A row with some options changed."""
+    row = ROWS[of]
+    return Row(f"{row.label}, {label}", row.method, {**row.overrides, **overrides}, scaled, of)
+
+
+# The paper's Figure 5 turns k, s and l; these are all of PAUL's that have a size, one at a time, times so much.
+FACTORS = {
+    "k": (0.2, 0.5, 2, 4),
+    "s": (0.25, 0.5, 2, 4),
+    "rate": (0.25, 0.5, 2, 4),
+    "r": (1 / 3, 2 / 3, 2, 4),
+    "margin": (0.25, 0.5, 2, 4),
+    "lam": (0.25, 0.5, 2, 4),
+    "jitter": (0, 0.25, 0.5, 1.5),
+}
+SWEEP = {
+    f"{option}_x{factor:.2g}": _variant("paul", f"{option} x {factor:.2g}", scaled={f"adapt.{option}": factor})
+    for option, factors in FACTORS.items()
+    for factor in factors
+}
+# Row -> the ledger's other readings: entry, row that is changed, options. Those of a last batch (15, 32) are
+# missing: the rendered sets leave none.
+READINGS: dict[str, tuple[int, str, dict[str, Any]]] = {
+    "bank_after": (3, "paul", {"adapt.bank_update": "after"}),
+    "bank_eval": (5, "paul", {"adapt.bank_init": "eval"}),
+    "bank_unit": (6, "paul", {"adapt.renormalize": True}),
+    "ipfl_patch": (9, "paul", {"adapt.ipfl_space": "patch"}),
+    "ipfl_raw": (11, "paul", {"adapt.ipfl_targets": "raw"}),
+    "ranking_others": (12, "paul", {"adapt.include_self": False}),
+    "ranking_all": (12, "paul", {"adapt.max_candidates": 10**6}),
+    "ranking_skip": (12, "paul", {"adapt.no_negative": "skip"}),
+    "surrogate_one": (16, "paul", {"adapt.surrogate": "one"}),
+    "crop_wide": (17, "paul", {"adapt.crop_area": (0.49, 0.9)}),  # the squares: 70 to 95 per cent of either side
+    "pgn_eval": (18, "paul", {"network.freeze_pgn": "eval"}),
+    "pgn_detach": (18, "paul", {"network.freeze_pgn": "detach"}),
+    "corners": (20, "paul", {"network.align_corners": False}),
+    "hardest": (23, "patch_direct", {"pretrain.positive": "hardest"}),
+    "no_decay": (27, "paul", {"adapt.decay_epoch": 10**6}),
+    "rotation": (33, "paul", {"adapt.rotation": "network"}),
+    "bank_surrogates": (34, "paul", {"adapt.bank_surrogates": True}),
+    "idle_surrogates": (35, "patch_lc", {"adapt.idle_surrogates": True}),
+    "bf16": (36, "paul", {"network.precision": "bf16"}),
+}
+# Four times as long, for the question whether the profile's own length is enough.
+LONGER = {
+    f"{of}_long": _variant(of, "four times as long", scaled={"adapt.epochs": 4, "adapt.decay_epoch": 4})
+    for of in ("image_lc", "patch_lc", "patch_lv", "paul")
+}
+ROWS |= SWEEP | LONGER
+ROWS |= {
+    name: _variant(of, ", ".join(f"{key.partition('.')[2]} {value}" for key, value in options.items()), options)
+    for name, (_, of, options) in READINGS.items()
 }
 
 
@@ -141,4 +209,26 @@ TABLES = {
             "pgn8_direct": None,
         },
     ),  # it prints six patches twice, as 3 and 5
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Variants of rows, each to be compared with its row; the paper prints no table of them.
+
+    Attributes:
+        title: in words.
+        lines: the variants, in the order in which they are shown.
+        target: None, since it shows all.
+    """
+
+    title: str
+    lines: tuple[str, ...]
+    target: None = None
+
+
+STUDIES = {
+    "figure5": Study("Figure 5: how far one option of PAUL moves the result", tuple(SWEEP)),
+    "ledger": Study("The ledger: what each other reading changes", tuple(READINGS)),
+    "longer": Study("Target stages of four times the length", tuple(LONGER)),
 }

@@ -14,7 +14,7 @@ from paul.data.worlds import knobs_of, population
 from paul.experiments.methods import METHODS
 from paul.experiments.profiles import Profile, profile
 from paul.experiments.provenance import digest
-from paul.experiments.rows import ROWS, TABLES, Row, of_part
+from paul.experiments.rows import ROWS, STUDIES, TABLES, Row, of_part
 from paul.method import Method
 from paul.options import PatchNetOptions, PretrainOptions, checked_seed, known
 
@@ -100,7 +100,9 @@ class Spec:
     def options(self) -> Any:
         """Of the method."""
         return self._chosen(
-            "adapt", f"target/{self.row}", self.method.options_at(knobs_of(self.profile)[0], self.target)
+            "adapt",
+            f"target/{self.entry.of or self.row}",
+            self.method.options_at(knobs_of(self.profile)[0], self.target),
         )
 
     def _chosen(self, part: str, arm: str, base):
@@ -199,8 +201,9 @@ def specs_of(
     adapt_seeds: list[int] | None = None,
     worlds: Sequence[int] = (0,),
 ) -> list[Spec]:
-    """The runs of one table: every world with every source seed, and for a row that trains from a source model every
-    adaptation seed, by default the source seed itself. A row without chance has one run a world, filed under seed 0.
+    """The runs of one table or study: every world with every source seed, and for a row that trains from a source model
+    every adaptation seed, by default the source seed itself. A row without chance has one run a world, filed under seed
+    0.
 
     `weights` is a file for backbones to start from; one with the profile's own content changes no run.
 
@@ -209,7 +212,8 @@ def specs_of(
     """
     from paul.weights import content_of
 
-    p, of = profile(profile_name), TABLES[known("table", table, TABLES)]
+    tables = TABLES | STUDIES
+    p, of = profile(profile_name), tables[known("table", table, tables)]
     for world in worlds:
         p.in_world(world)
     possible = [target for target in p.targets if of.target in (None, target)]

@@ -170,6 +170,7 @@ def tune(
         FileNotFoundError: the data are missing.
     """
     p = profile(profile_name)
+    search = dict(sorted(search.items(), key=lambda item: METHODS[ROWS[item[0]].method].trains))  # source stages first
     done: dict[str, list[dict]] = {row: [] for row in search}
 
     def best(row: str) -> dict:

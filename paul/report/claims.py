@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from paul.data.worlds import population, world_of
+from paul.data.worlds import world_of
 from paul.engine.files import write_text
 from paul.experiments.profiles import profile_in
 from paul.experiments.records import recorded_profiles
@@ -36,7 +36,7 @@ from paul.report.registration import FILE, Registration, load_registration
 from paul.report.statistics import mean_interval
 from paul.report.tables import compares_methods, current_runs
 from paul.report.verdicts import judge_worlds
-from paul.report.worlds import runs_of_worlds
+from paul.report.worlds import row_at, runs_of_worlds
 
 try:
     import tomllib
@@ -110,7 +110,11 @@ def check_test(claim_id: str, test: dict, rows) -> dict:
         if not isinstance(pair, list) or len(pair) != 2:
             raise ClaimsError(f"claim {claim_id}: field 'pairs' holds {pair!r}, which is not a pair of rows")
     for name in [row for pair in test.get("pairs", []) for row in pair] + [test[k] for k in ["row"] if k in test]:
-        if name not in rows:
+        try:
+            row = row_at(name)[0]
+        except (ValueError, AttributeError) as error:
+            raise ClaimsError(f"claim {claim_id}: field 'pairs' or 'row': {error}") from error
+        if row not in rows:
             raise ClaimsError(f"claim {claim_id}: field 'pairs' or 'row' names {name!r}, which is no experiment row")
     for metric in test.get("metrics", []):
         if metric not in metric_labels() or (kind == "published" and metric not in PRINTED):
@@ -360,12 +364,15 @@ def write_claims(results_dir, claims_path, paper, data=None) -> dict:
     claims = load_claims(claims_path)
     registration = load_registration(Path(claims_path).with_name(FILE))
     names = recorded_profiles(results_dir)
-    found = {profile: current_runs(results_dir, profile, data) for profile in names}
-    if registration and registration.profile in {world_of(name)[0] for name in names}:
-        # its worlds are judged together, not each by itself
-        together = {population(registration.profile, world) for world in registration.worlds}
-        found = {profile: runs for profile, runs in found.items() if profile not in together}
-        found[registration.profile] = runs_of_worlds(results_dir, registration.profile, data)
+    found = {name: current_runs(results_dir, name, data) for name in names}
+    for name in sorted({profile_in(name) for name in names}):  # with what claims compare of people drawn otherwise
+        runs = runs_of_worlds(results_dir, name, data)
+        if registration and registration.profile == name:  # its worlds are judged together, not each by itself
+            together = {own for own in names if profile_in(own) == name and world_of(own)[1] in registration.worlds}
+            found = {own: each for own, each in found.items() if own not in together}
+            found[name] = runs
+        elif name in found:
+            found[name] = runs[runs["world"] == 0]
     verdicts = {profile: judge_all(claims, runs, profile, paper, registration) for profile, runs in found.items()}
     write_text(Path(results_dir) / "claims.json", json.dumps(verdicts, indent=1, allow_nan=False) + "\n")
     return verdicts

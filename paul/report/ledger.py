@@ -32,38 +32,50 @@ def load_ledger(path) -> list[dict]:
         if entry.get("number") != number or set(entry) - {"effect"} != FIELDS:
             raise ValueError(f"{path}: entry {number} must have its number in order and exactly {sorted(FIELDS)}")
         effect = entry.get("effect", {"row": "", "metrics": []})
-        if not isinstance(effect, dict) or set(effect) not in ({"row", "metrics"}, {"rows", "metric"}):
-            raise ValueError(f"{path}: entry {number}: effect needs row and metrics, or rows and metric")
+        if not isinstance(effect, dict) or set(effect) not in ({"row", "metrics"}, {"pairs", "metric"}):
+            raise ValueError(f"{path}: entry {number}: effect needs row and metrics, or pairs and metric")
     return entries
 
 
-def effect_differences(effect: dict, runs: pd.DataFrame, target: str) -> tuple[str, pd.Series]:
-    """What an entry's effect compares, in words, and the difference in points by source seed."""
-    if "rows" in effect:
-        (a, b), metric = effect["rows"], effect["metric"]
-        return f"{a} - {b}, {METRICS[metric]}", paired_differences(runs, a, b, target, metric)
+def effect_differences(effect: dict, runs: pd.DataFrame, target: str) -> list[tuple[str, pd.Series]]:
+    """What an entry's effect compares, in words, and the differences in points by source seed, or by world."""
+    if "pairs" in effect:
+        metric = effect["metric"]
+        return [
+            (f"{a} - {b}, {METRICS[metric]}", paired_differences(runs, a, b, target, metric))
+            for a, b in effect["pairs"]
+        ]
     row, (a, b) = effect["row"], effect["metrics"]
-    return f"{row}, {METRICS[a]} - {METRICS[b]}", values_by_seed(runs, row, target, a) - values_by_seed(
-        runs, row, target, b
-    )
+    difference = values_by_seed(runs, row, target, a) - values_by_seed(runs, row, target, b)
+    return [(f"{row}, {METRICS[a]} - {METRICS[b]}", difference)]
 
 
-def effect_text(effect: dict | None, runs: pd.DataFrame, profile: str) -> str:
-    """The measured effect with its 95 % interval per target; empty when nothing measures it."""
-    texts = []
+def effects(effect: dict | None, runs: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """The measured effects, a line per comparison and target with runs: words, target, mean, low, high (95 %), n."""
+    lines = []
     for target in TARGETS if effect else ():
-        words, differences = effect_differences(effect, runs, target)
-        if len(differences):
-            value = mean_interval(differences)
-            bounds = f" [{value.low:+.1f}, {value.high:+.1f}]" if value.n > 1 else ""
-            texts.append(f"{target_name(target, profile)}: {value.mean:+.1f}{bounds} ({words}, n = {value.n})")
+        for words, differences in effect_differences(effect, runs, target):
+            if len(differences):
+                value = mean_interval(differences)
+                lines.append([words, target_name(target, profile), value.mean, value.low, value.high, value.n])
+    return pd.DataFrame(lines, columns=["words", "target", "mean", "low", "high", "n"])
+
+
+def effect_text(found: pd.DataFrame) -> str:
+    """`effects` in words; empty when nothing measures them."""
+    texts = []
+    for line in found.itertuples():
+        bounds = f" [{line.low:+.1f}, {line.high:+.1f}]" if line.n > 1 else ""
+        texts.append(f"{line.target}: {line.mean:+.1f}{bounds} ({line.words}, n = {line.n})")
     return "; ".join(texts)
 
 
 def ledger_frame(runs: pd.DataFrame, profile: str, path) -> pd.DataFrame:
-    """The ledger in the file `path` as a table to show, with the effect measured by the runs of one profile."""
-    lines = [
-        {**entry, "knobs": ", ".join(entry["knobs"]), "effect": effect_text(entry.get("effect"), runs, profile)}
-        for entry in load_ledger(path)
-    ]
+    """The ledger in the file `path` as a table to show, with the effects measured by the runs of one profile, and in
+    `largest` the size of the largest of an entry's, in points, NaN where none was measured."""
+    lines = []
+    for entry in load_ledger(path):
+        found = effects(entry.get("effect"), runs, profile)
+        own = {"knobs": ", ".join(entry["knobs"]), "effect": effect_text(found), "largest": found["mean"].abs().max()}
+        lines.append({**entry, **own})
     return pd.DataFrame(lines).set_index("number")

@@ -15,7 +15,7 @@ import pandas as pd
 
 from paul.engine.files import write_text
 from paul.experiments.provenance import digest
-from paul.experiments.rows import TABLES
+from paul.experiments.rows import STUDIES, TABLES
 from paul.experiments.specs import specs_of
 from paul.report.contrasts import PRIMARY, Contrast, contrast_values, contrasts_of
 from paul.report.power import cautious_spread, detectable, equivalence_power, power, smallest_n
@@ -147,7 +147,7 @@ def register(
     development = runs[runs["world"] == 0]
     contrasts = [contrast for claim in claims for contrast in contrasts_of(claim)]
     registered = {contrast.claim for contrast in contrasts}
-    specs = [spec for table in TABLES for spec in specs_of(table, profile, [seed])]
+    specs = [spec for table in (*TABLES, *STUDIES) for spec in specs_of(table, profile, [seed])]
     return Registration(
         profile,
         chosen,

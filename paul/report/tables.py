@@ -1,4 +1,4 @@
-"""The paper's four tables with ours beside them, from run records.
+"""The paper's four tables with ours beside them, and the studies of variants, from run records.
 
 Only profile `paper` runs on the paper's own images, so only there do our values stand beside the published ones. Every
 other profile is compared by ordering: which rows come above which, pair by pair, and Kendall's tau over all pairs.
@@ -13,7 +13,7 @@ import pandas as pd
 
 from paul.engine.files import write_text
 from paul.experiments.records import outdated, read_records
-from paul.experiments.rows import ROWS, TABLES
+from paul.experiments.rows import ROWS, STUDIES, TABLES
 from paul.experiments.specs import METHODS, Places
 from paul.report.frames import (
     METRICS,
@@ -27,6 +27,7 @@ from paul.report.frames import (
 )
 from paul.report.published import PRINTED, printed_rows, published, published_value
 from paul.report.statistics import kendall_tau, mean_interval
+from paul.report.variants import readable_variants, variants_table
 
 SHOWN = ["rank1", "map_trapezoid", "map_step"]
 
@@ -263,6 +264,14 @@ def table_text(table: str, runs: pd.DataFrame, profile: str, paper: str | Path) 
     )
 
 
+def study_text(study: str, frame: pd.DataFrame, profile: str) -> str:
+    """`paul.report.variants.variants_table` as a Markdown page."""
+    text = f"# {STUDIES[study].title} (profile {profile})\n\n"
+    text += "In %. A change is the difference to the row that is varied, paired by source model, with its 95 % "
+    text += "Student-t interval over n source seeds, or worlds.\n\n"
+    return text + markdown(readable_variants(frame, profile))
+
+
 def on_the_papers_sets(table: str, results_dir, profile: str, paper: str | Path) -> tuple[str, pd.DataFrame | None]:
     """What the records of profile `paper` say of a table, for a page of any profile: a sentence, and the table as text.
 
@@ -286,21 +295,28 @@ def on_the_papers_sets(table: str, results_dir, profile: str, paper: str | Path)
     return f"{len(runs)} runs at profile `paper`, on the paper's own sets: these values may be compared.", shown
 
 
-def write_tables(results_dir, profile: str, paper: str | Path, data: str | Path | None = None) -> list[Path]:
-    """Write results_dir/tables/<profile>/table1..4 as .csv and .md from the run records; returns the paths.
+def write_tables(
+    results_dir, profile: str, paper: str | Path, data: str | Path | None = None, runs: pd.DataFrame | None = None
+) -> list[Path]:
+    """Write results_dir/tables/<profile>/table1..4 as .csv and .md from the run records, and the studies that have
+    runs; returns the paths.
 
-    `data` as for `is_stale`.
+    `data` as for `is_stale`; `runs` where they are others than `current_runs` gives.
     """
-    runs = current_runs(results_dir, profile, data)
+    runs = current_runs(results_dir, profile, data) if runs is None else runs
     folder = Path(results_dir) / "tables" / profile
     paths = []
+    found = []
     for table in TABLES:
-        make = comparison_table if compares_methods(table) else ablation_table
-        csv = make(table, runs, profile, paper).to_csv(index=False, float_format="%.4f", lineterminator="\n")
-        for path, text in [
-            (folder / f"{table}.csv", csv),
-            (folder / f"{table}.md", table_text(table, runs, profile, paper)),
-        ]:
-            write_text(path, text)
+        frame = (comparison_table if compares_methods(table) else ablation_table)(table, runs, profile, paper)
+        found.append((table, frame, table_text(table, runs, profile, paper)))
+    for study in STUDIES:
+        frame = variants_table(study, runs)
+        if len(frame):
+            found.append((study, frame, study_text(study, frame, profile)))
+    for name, frame, text in found:
+        csv = frame.to_csv(index=False, float_format="%.4f", lineterminator="\n")
+        for path, content in [(folder / f"{name}.csv", csv), (folder / f"{name}.md", text)]:
+            write_text(path, content)
             paths.append(path)
     return paths
