@@ -571,7 +571,8 @@ def test_tuning_never_sees_test_people_and_keeps_the_best(tmp_path):
         json.loads((tmp_path / "models/smoke" / path.name / "log.jsonl").read_text().splitlines()[0])
         for path in (tmp_path / "models/smoke").glob("source--*")
     ]
-    assert len(sources) == len(found["arms"]["source/pgn"]["trials"])  # one a value, shared by targets and by the trials of the second arm
+    # one a value, shared by targets and by the trials of the second arm
+    assert len(sources) == len(found["arms"]["source/pgn"]["trials"])
     assert tuning.tune("smoke", places, workers=1, search=search, trials=2)["arms"] == found["arms"]
     text = tuning.lines(found)
     assert [line["arm"] for line in text] == list(found["arms"])

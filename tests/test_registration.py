@@ -9,8 +9,9 @@ import pytest
 
 from paul import cli
 from paul.experiments.provenance import git as ask
+from paul.experiments.rows import TABLES
 from paul.experiments.specs import Spec
-from paul.report.claims import load_claims
+from paul.report.claims import Claim, load_claims
 from paul.report.power import equivalence_power, power
 from paul.report.precedence import faults, renderer_of
 from paul.report.registration import (
@@ -19,6 +20,7 @@ from paul.report.registration import (
     options_hash,
     predicate_hash,
     register,
+    registered_specs,
     registration_text,
     write_registration,
 )
@@ -177,6 +179,21 @@ def test_the_command_shows_writes_and_checks(repository, capsys, monkeypatch):
     assert cli.main([*ask_for, "--check"]) == 0 and "was made as" in capsys.readouterr().out
     save(folder / "early", world_record(1, ""))
     assert cli.main(["register", "--results", "early", "--check"]) == 1 and "no commit holds" in capsys.readouterr().out
+
+
+def test_what_a_registration_waits_for():
+    pairs = [["patch_direct@shared1.0", "patch_direct@shared0.0"], ["k_x2", "paul"]]
+    claim = Claim("T", "", "", ({"kind": "higher", "pairs": pairs, "targets": ["duke"], "margin": 0.0, "smallest": 1},))
+    names = [name for pair in pairs for name in pair]
+    specs = registered_specs(register([claim], development(*names), "mini", 2, renderer=3))
+    assert len(set(specs)) == len(specs) and {spec.world for spec in specs} == {1, 2}
+    found = {(spec.row, spec.target, spec.population) for spec in specs}
+    wanted = {(row, "duke", f"mini-w{world}") for row in ("k_x2", "paul") for world in (1, 2)}
+    wanted |= {("patch_direct", "duke", f"mini-w{w}-{knobs}") for knobs in ("shared0.0", "shared1.0") for w in (1, 2)}
+    for table in TABLES.values():
+        targets = [table.target] if table.target else ["market", "duke"]
+        wanted |= {(row, target, f"mini-w{w}") for row in table.lines for target in targets for w in (1, 2)}
+    assert found == wanted
 
 
 @needs_git

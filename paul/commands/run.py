@@ -13,7 +13,12 @@ HELP = "run what is missing of the paper's tables, then write tables and claims"
 
 def options(command) -> None:
     """Of the command line."""
-    command.add_argument("tables", nargs="+", help="table1 table2 table3 table4, and of variants figure5 ledger longer")
+    command.add_argument(
+        "tables",
+        nargs="+",
+        help="table1 table2 table3 table4; of variants figure5 ledger longer; or 'registered' alone: all that the "
+        "registration of the claims waits for, whatever --profile, --seeds, --worlds, --targets and --rows say",
+    )
     common(command)
     study(command)
     judging(command)
@@ -55,7 +60,6 @@ def options(command) -> None:
 def run(args) -> None:
     from paul.data.worlds import population
     from paul.experiments.plan import plan
-    from paul.experiments.profiles import profile
     from paul.experiments.runner import needs_computing, run_all, workers_for
     from paul.experiments.specs import Places, seeds_of, specs_of
 
@@ -64,17 +68,21 @@ def run(args) -> None:
     places = Places(args.data, args.results, args.models, args.device, args.weights)
     seeds, worlds = seeds_of(args.seeds), seeds_of(args.worlds, "worlds")
     adapt_seeds = seeds_of(args.adapt_seeds, "adapt-seeds") if args.adapt_seeds else None
-    specs = list(
-        dict.fromkeys(
-            spec
-            for table in args.tables
-            for spec in specs_of(table, args.profile, seeds, targets, rows, args.weights, adapt_seeds, worlds)
+    if args.tables == ["registered"]:
+        specs = _registered(args)
+    else:
+        specs = list(
+            dict.fromkeys(
+                spec
+                for table in args.tables
+                for spec in specs_of(table, args.profile, seeds, targets, rows, args.weights, adapt_seeds, worlds)
+            )
         )
-    )
     if args.task is not None:
         return _task(args, specs, places)
     todo = [spec for spec in specs if needs_computing(spec, places, args.fresh)]
-    print(f"profile {profile(args.profile).name}: {len(specs)} runs, {len(todo)} to compute")
+    names = list(dict.fromkeys(spec.profile for spec in specs))
+    print(f"profile {', '.join(names)}: {len(specs)} runs, {len(todo)} to compute")
     if todo:
         planned = plan(todo, places)
         print("\n".join(f"  {line}" for line in planned.lines()))
@@ -98,7 +106,19 @@ def run(args) -> None:
         executor = workers_for(todo, args.workers, args.device)
     with executor as running:
         run_all(specs, running, places, args.fresh)
-    return write(args.results, book_of(args), args.data, [population(args.profile, world) for world in worlds])
+    chosen = None if args.tables == ["registered"] else [population(args.profile, world) for world in worlds]
+    return write(args.results, book_of(args), args.data, chosen)
+
+
+def _registered(args) -> list:
+    """The runs of the registration beside the claims."""
+    from paul.report.registration import FILE, load_registration, registered_specs
+
+    path = book_of(args) / FILE
+    registration = load_registration(path)
+    if registration is None:
+        raise FileNotFoundError(f"{path} does not exist: nothing is registered; 'paul register --write' does that")
+    return registered_specs(registration)
 
 
 def _task(args, specs, places) -> None:

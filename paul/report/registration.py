@@ -14,11 +14,13 @@ from pathlib import Path
 import pandas as pd
 
 from paul.engine.files import write_text
+from paul.experiments.methods import METHODS
 from paul.experiments.provenance import digest
-from paul.experiments.rows import STUDIES, TABLES
-from paul.experiments.specs import specs_of
+from paul.experiments.rows import ROWS, STUDIES, TABLES
+from paul.experiments.specs import Spec, specs_of
 from paul.report.contrasts import PRIMARY, Contrast, contrast_values, contrasts_of
 from paul.report.power import cautious_spread, detectable, equivalence_power, power, smallest_n
+from paul.report.worlds import row_at
 
 try:
     import tomllib
@@ -158,6 +160,28 @@ def register(
         predicates={claim.id: predicate_hash(claim) for claim in claims if claim.id in registered},
         options={f"{spec.row}/{spec.target}": options_hash(spec.data(), spec.numerics) for spec in specs},
     )
+
+
+def registered_specs(registration: Registration) -> list[Spec]:
+    """Every run that a verdict waits for: on every registered world all rows of the paper's tables, and whatever else a
+    contrast names."""
+    seeds, own, worlds = [registration.seed], [registration.adapt_seed], registration.worlds
+    found = [
+        spec
+        for table in TABLES
+        for spec in specs_of(table, registration.profile, seeds, adapt_seeds=own, worlds=worlds)
+    ]
+    for contrast in (planned.contrast for planned in registration.planned):
+        for row, knobs in map(row_at, (contrast.a, contrast.b)):
+            profile = "-".join(filter(None, [registration.profile, knobs]))
+            method = METHODS[ROWS[row].method]
+            adapt_seed = registration.adapt_seed if method.needs_source and method.draws else registration.seed
+            found += [
+                Spec(row, target, registration.seed, profile, adapt_seed=adapt_seed, world=world)
+                for world in worlds
+                for target in contrast.targets
+            ]
+    return list(dict.fromkeys(found))
 
 
 HEAD = """\
