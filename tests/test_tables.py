@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from paul.commands import report
 from paul.experiments.rows import ROWS, STUDIES, TABLES
 from paul.experiments.specs import Spec
 from paul.options import AdaptOptions, PatchNetOptions, PretrainOptions
@@ -29,6 +30,7 @@ from paul.report.tables import (
     table_text,
     write_tables,
 )
+from paul.report.variants import variants_table
 from tests.test_claims import record, records, save
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -258,3 +260,35 @@ def test_a_malformed_ledger_names_its_entry(tmp_path):
         path.write_text(text.replace(*change, 1))
         with pytest.raises(ValueError, match="entry 2"):
             load_ledger(path)
+
+
+def test_a_variant_is_compared_with_its_row_on_the_same_source_models(tmp_path):
+    runs = [record("paul", target, s, 50.0 + s, 30.0 + s) for target in TARGETS for s in range(3)]
+    runs += [record("k_x2", "duke", s, 52.0 + s, 29.0 + s + (s == 0)) for s in range(3)]
+    runs += [record("idle_surrogates", "market", 0)]  # whose row has no run
+    frame = variants_table("figure5", runs_frame(runs))
+    (line,) = frame.to_dict("records")
+    assert (line["row"], line["of"], line["target"], line["n"]) == ("k_x2", "paul", "duke", 3)
+    assert [line[f"rank1_{end}"] for end in ("change", "low", "high")] == pytest.approx([2, 2, 2])
+    differences = [0.0, -1.0, -1.0]
+    half = 4.302652729749464 * np.std(differences, ddof=1) / np.sqrt(3)  # t at 0.975 with two degrees of freedom
+    found = [line[f"map_trapezoid_{end}"] for end in ("change", "low", "high")]
+    assert found == pytest.approx([-2 / 3, -2 / 3 - half, -2 / 3 + half]) and line["map_trapezoid"] == pytest.approx(
+        91 / 3
+    )
+    assert variants_table("ledger", runs_frame(runs)).empty
+    save(tmp_path, *runs)
+    paths = {path.name: path for path in write_tables(tmp_path, "mini", PAPER)}
+    assert "ledger.md" not in paths and "| +2.0 [+2.0, +2.0] |" in paths["figure5.md"].read_text()
+
+
+def test_fresh_worlds_share_their_tables(tmp_path, capsys):
+    for world in range(3):
+        save(tmp_path, *(record(seed=0, rank1=40.0 + 3 * world) | {"world": world, "adapt_seed": 0} for _ in range(1)))
+    report.write(str(tmp_path), BOOK, "data", None)
+    folders = {path.name for path in (tmp_path / "tables").iterdir()}
+    assert folders == {"mini", "mini-worlds"}  # world 0 was looked at, and stands for itself
+    (line,) = pd.read_csv(tmp_path / "tables/mini-worlds/table3.csv").to_dict("records")
+    assert (line["n"], line["rank1"]) == (2, 44.5)
+    report.write(str(tmp_path), BOOK, "data", ["mini-w2"])
+    assert (tmp_path / "tables/mini-w2/table3.csv").is_file()
