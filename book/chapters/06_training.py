@@ -247,9 +247,10 @@ differences.astype(str).style.hide(axis="index")
 # ### One budget for every arm
 #
 # A method that was searched more carefully than another looks better than it is. So each network's source stage and
-# each row that trains is an *arm* with a table of values of its own, and all have the same number of trials. A trial is
-# scored by the step mAP on the validation people, averaged over both targets, from a source seed that no table reports.
-# Where the best value is the smallest or the largest tried, the last column says so.
+# each row that trains is an *arm* with a table of values of its own, and the same number of trials is drawn for all. A
+# trial is scored by the step mAP on the validation people, averaged over both targets, from a source seed that no table
+# reports. An arm whose best value is the smallest or the largest tried has more: a step beyond, until the best lies
+# between two others. The column *trials* counts all.
 
 # %%
 searched = Path(results_dir) / "search" / f"{profile}.json"

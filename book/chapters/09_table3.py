@@ -578,7 +578,7 @@ cosines()
 # %% [markdown]
 # **You should see** cosines far from 1. Near zero, the two losses teach different things and share the same few steps;
 # below zero they pay for each other. The search on validation people, from a source seed that no row here uses, says
-# what either reached alone and both together, each at its own best of as many trials.
+# what either reached alone and both together, each at its own best by the same search.
 
 # %%
 search = Path(results_dir) / "search" / f"{profile}.json"

@@ -2,16 +2,17 @@
 
 An arm is a network's source stage (`source/image`) or a row's own training (`target/image_lc`). Its trials are drawn
 beforehand, from its name alone: each value of each option stands in as many of them as any other, in an order that
-chance decides (a Latin hypercube), so an arm with more options gets no more trials than one with few. Only where the
-best value of an option is the smallest or largest tried does an arm get trials more, one at a time, each a step further
-than that, until the best lies between two others or can't go on (`LIMITS`). The score of a
-trial is the step mAP on the targets' validation people (`val_query`, `val_gallery`), averaged over the targets, from a
-source seed that no run reports; no test person is looked at. Source stages are scored by direct transfer and come
-first: a row's trials start from the source model that was chosen for its network.
+chance decides (a Latin hypercube), so an arm with more options gets no more trials than one with few. There is one way
+to more: an option whose best value is the smallest or largest tried goes a step further, one trial at a time, until the
+best lies between two others, has come to its limit (`LIMITS`), or the arm has had `MOST`.
 
-The values to be tried do not have as clean a history. They lie around what an earlier search chose, of five options of
-the target stage one after the other (`results/tuning/mini.json`, which mini's options still are); and its values were
-laid after trials on one source seed, on earlier renderings, that printed test scores beside the validation scores.
+The score of a trial is the step mAP on the targets' validation people (`val_query`, `val_gallery`), averaged over the
+targets, from a source seed that no run reports; no test person is looked at. Source stages are scored by direct
+transfer and come first: a row's trials start from the source model that was chosen for its network.
+
+The values to be tried do not have as clean a history. They lie around what an earlier search chose of five options of
+the target stage, one after the other, which are still mini's own where no arm has another; and its values were laid
+after trials on one source seed, on earlier renderings, that printed test scores beside the validation scores.
 
 `results/search/<profile>.json` holds every trial. What it chose stands in the profile (`Profile.tuned`), to which a
 test holds it. LOMO and BoW have nothing to search: they are taken as their papers give them.
