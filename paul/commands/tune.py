@@ -24,6 +24,5 @@ def run(args) -> None:
         )
     for arm, of in found["arms"].items():
         for name in of["on_edge"]:
-            print(
-                f"{arm}: {name} {of['chosen'][name]:g} is still on the edge after {len(of['trials'])} trials; widen it in tuning.py"
-            )
+            after = f"still on the edge after {len(of['trials'])} trials; widen it in tuning.py"
+            print(f"{arm}: {name} {of['chosen'][name]:g} is {after}")
