@@ -309,6 +309,39 @@ def ordering_lines(frame, profile: str, metric: str = "rank1"):
     return figure
 
 
+@drawn
+def variant_curves(frame, profile: str, metric: str = "map_trapezoid"):
+    """What an option does to the result (`paul.report.variants.variants_table` of "figure5"), a panel for each: the
+    change against the value that is used, which stands at "x 1", with 95 % intervals, a line for each target."""
+    option = frame["row"].str.split("_x").str[0]
+    names = list(dict.fromkeys(option))
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    size = (2.6 * columns + 0.4, 2.3 * rows + 0.6)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True)
+    for axis, name in zip(axes.flat, names):
+        part = frame[option == name]
+        part = part.assign(factor=part["row"].str.split("_x").str[1].astype(float))
+        factors = sorted({1.0, *part["factor"]})
+        for place, (target, line) in enumerate(part.groupby("target", sort=False)):
+            line = line.set_index("factor").reindex(factors)
+            change, low, high = (line[f"{metric}_{end}"].to_numpy() for end in ("change", "low", "high"))
+            change[factors.index(1.0)] = 0
+            errors = np.nan_to_num([change - low, high - change])
+            x = np.arange(len(factors)) + 0.1 * (place - 0.5)
+            axis.errorbar(x, change, yerr=errors, color=COLOURS[place], marker="o", capsize=3,
+                          label=target_name(target, profile))  # fmt: skip
+        axis.axhline(0, color="black", linewidth=0.8)
+        axis.set(xticks=range(len(factors)), title=name)
+        axis.set_xticklabels([f"x {factor:g}" for factor in factors])
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(f"{METRICS[metric].split()[0]}, change in points")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
 def _against_border(line) -> tuple[float, float, float, list[float]]:
     """Mean and interval of a line of evidence, and where its borders are; a level is shown from its bound."""
     values = [line[name] for name in ("mean", "low", "high")]

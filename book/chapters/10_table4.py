@@ -43,6 +43,7 @@ from paul.plots import (
     patches_on_people,
     save,
     table_bars,
+    variant_curves,
 )
 from paul.report.claims import (
     judge_all,
@@ -66,6 +67,7 @@ from paul.report.tables import (
     readable,
     write_tables,
 )
+from paul.report.variants import variants_table
 
 chosen = PROFILES[profile]
 targets = chosen.targets
@@ -376,6 +378,21 @@ pd.DataFrame(gains).style.format(precision=1).hide(axis="index")
 # %% [markdown]
 # Adaptation needs something to hold on to: where neighbours are wrong to begin with, pulling towards them gains little.
 #
+# ## How far one option moves the result
+#
+# The paper turns $k$, $s$ and $l$ (`rate`) in its Figure 5 and finds the result stable. Here every option of PAUL that
+# has a size is turned, one at a time, by factors of the value that is used; the source models are the same. C11 takes
+# *stable* to mean that half or twice the value of any of the three moves no score by four points, C10's margin.
+
+# %%
+turned = variants_table("figure5", everything)
+if len(turned):
+    display(variant_curves(turned, profile))
+else:
+    print(f"no such runs at profile {profile}: "
+          f"paul run figure5 --profile {profile} makes them")
+
+# %% [markdown]
 # ## All claims on one page
 #
 # The whole paper at this profile: each claim, its verdict and the sentence that carries the evidence. The next cell
@@ -395,11 +412,13 @@ verdict_frame(verdicts).style.set_properties(**to_read)
 # ## The ledger
 #
 # Every place where the paper and the code its authors released part ways, with what we do by default and the option
-# that reaches the other reading. Where the runs at hand can measure an effect, it stands in the last column.
+# that reaches the other reading. Where the runs at hand can measure an effect, it stands in the last column, and the
+# entry with the largest comes first. `paul run ledger` takes the other readings one by one.
 
 # %%
 ledger = ledger_frame(everything, profile, "book/ledger.toml")
-ledger.style.set_properties(**to_read)
+ledger = ledger.sort_values("largest", ascending=False, kind="stable")
+ledger.drop(columns="largest").style.set_properties(**to_read)
 
 # %% [markdown]
 # ## On the paper's own sets
