@@ -325,8 +325,8 @@ def variant_curves(frame, profile: str, metric: str = "map_trapezoid"):
         factors = sorted({1.0, *part["factor"]})
         for place, (target, line) in enumerate(part.groupby("target", sort=False)):
             line = line.set_index("factor").reindex(factors)
-            change, low, high = (line[f"{metric}_{end}"].to_numpy() for end in ("change", "low", "high"))
-            change[factors.index(1.0)] = 0
+            line.loc[1.0, f"{metric}_change"] = 0
+            change, low, high = (line[f"{metric}_{end}"] for end in ("change", "low", "high"))
             errors = np.nan_to_num([change - low, high - change])
             x = np.arange(len(factors)) + 0.1 * (place - 0.5)
             axis.errorbar(x, change, yerr=errors, color=COLOURS[place], marker="o", capsize=3,

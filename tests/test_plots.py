@@ -17,6 +17,9 @@ from hypothesis import strategies as st
 from paul import plots
 from paul.losses import cyclic_ranking
 from paul.patches import stripes
+from paul.report.frames import runs_frame
+from paul.report.variants import variants_table
+from tests.test_claims import record
 
 IMAGES = torch.randint(0, 256, (12, 3, 24, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -161,3 +164,15 @@ def test_a_level_is_drawn_from_its_bound():
     drawn = [list(part.get_xdata()) for part in figure.axes[0].lines]
     assert [1.0, 3.0] in drawn and [2.0] in drawn and [0.0] in drawn
     assert any(text.get_text() == "paul, market Rank-1" for text in figure.axes[0].texts)
+
+
+def test_curves_of_variants_show_each_change_beside_the_value_that_is_used():
+    runs = [record("paul", target, seed, trapezoid=30.0) for target in ("market", "duke") for seed in range(3)]
+    for row, gain in (("k_x0.5", -1.0), ("k_x4", 2.0), ("s_x2", 0.5)):
+        runs += [record(row, "market", seed, trapezoid=30.0 + gain) for seed in range(3)]
+    figure = plots.variant_curves(variants_table("figure5", runs_frame(runs)), "mini")
+    shown = {axis.get_title(loc="left") or axis.get_title(): axis for axis in figure.axes if axis.get_visible()}
+    assert list(shown) == ["k", "s"]
+    for name, factors, changes in (("k", ["0.5", "1", "4"], [-1, 0, 2]), ("s", ["1", "2"], [0, 0.5])):
+        assert [tick.get_text() for tick in shown[name].get_xticklabels()] == [f"x {factor}" for factor in factors]
+        assert list(shown[name].containers[0].lines[0].get_ydata()) == pytest.approx(changes)
