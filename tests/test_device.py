@@ -11,11 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from paul.data import batches as module
 from paul.data.batches import announce, batch_of, batches, on_device
 from paul.data.datasets import ReidDataset
+from paul.data.passes import extract
 from paul.data.pixels import Pixels, load_pixels
 from paul.engine import device
-from paul.engine.device import autocast, send
+from paul.engine.device import autocast, one_thread, send
 from paul.engine.optim import parameter_groups, prepare, sgd
 from paul.patchnet import PatchNet
+from paul.retrieval.export import load_safetensors, save_safetensors
 
 CPU = torch.device("cpu")
 
@@ -168,14 +170,25 @@ def test_sgd_takes_torchs_own_steps():
 
 def test_a_network_is_laid_out_channels_last_and_keeps_names_and_values():
     torch.manual_seed(0)
-    plain = PatchNet(NETWORK).to_target().eval()
-    laid = deepcopy(plain)
+    laid = PatchNet(NETWORK).to_target().eval()
+    plain = deepcopy(laid).to(memory_format=torch.contiguous_format)
     assert prepare(laid, CPU) is laid and laid.state_dict().keys() == plain.state_dict().keys()
     assert laid.backbone[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert plain.backbone[0].weight.is_contiguous()
     assert all(torch.equal(value, laid.state_dict()[name]) for name, value in plain.state_dict().items())
     x = torch.rand(3, 3, 40, 24)
     with torch.no_grad():
         torch.testing.assert_close(laid.describe(x), plain.describe(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_that_was_read_describes_images_by_the_bits_of_the_one_that_was_written(tmp_path):
+    network = prepare(PatchNet(NETWORK).to_target(), CPU)
+    network.image_size = (40, 24)
+    save_safetensors(network, tmp_path / "network.safetensors")
+    again = load_safetensors(tmp_path / "network.safetensors")[0]
+    images = torch.randint(0, 256, (6, 3, 40, 24), dtype=torch.uint8)
+    with one_thread(CPU):
+        assert torch.equal(extract(again, images), extract(network, images))
 
 
 def test_precision_is_what_was_asked_for():
