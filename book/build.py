@@ -18,6 +18,8 @@ from .toc import ROOT, Book, BookError, Chapter
 
 SITE = Path(__file__).resolve().parent / "site"
 PAGES = Path(__file__).resolve().parent / "pages"
+COURSE = Path(__file__).resolve().parent / "course"  # its pages, in the order of their use
+COURSE_PAGES = ("plan", "misconceptions", "ethics", "exam", "grading")
 FUZZED = "<!-- fuzz.json -->"  # where a page shows what fuzzing came to
 STRIPES = ("#f2b134", "#e8743b", "#c8445b", "#8a3a7c", "#4b4a93", "#2a6f97")
 
@@ -35,6 +37,9 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     shutil.rmtree(source, ignore_errors=True)
     (source / "chapters").mkdir(parents=True)
     shutil.copytree(PAGES, source / "pages")
+    (source / "course").mkdir()
+    for name in COURSE_PAGES:
+        shutil.copyfile(COURSE / f"{name}.md", source / "course" / f"{name}.md")
     page = source / "pages" / "when_things_break.md"
     said = page.read_text(encoding="utf-8").replace(FUZZED, _fuzzed(Path(results) / "fuzz.json"))
     page.write_text(said, encoding="utf-8")
@@ -168,6 +173,7 @@ def _front_page(book: Book, pages: list[Chapter], entries: dict, picture: bool, 
     machines = sorted({entry["machine"] for entry in entries.values() if "seconds" in entry})
     toc = "\n".join(f"{chapter.number} {chapter.title} <chapters/{chapter.slug}>" for chapter in pages)
     more = "\n".join(f"pages/{page.stem}" for page in sorted(PAGES.glob("*.md")))
+    course = "\n".join(f"course/{name}" for name in COURSE_PAGES)
     shown = "\n![Rendered people, each in two cameras](contact.png)\n" if picture else ""
     return f"""---
 html_theme.sidebar_secondary.remove: true
@@ -201,5 +207,11 @@ command that runs it again. Figures measured at one profile stand beside the pap
 :caption: Beside the chapters
 
 {more}
+```
+
+```{{toctree}}
+:caption: Giving a course
+
+{course}
 ```
 """
