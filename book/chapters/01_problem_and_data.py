@@ -429,7 +429,8 @@ if has_truth:
                  for a, b in pairs]
     differing = pd.DataFrame({"column": range(1, len(pairs) + 1),
                               "differ in": differing,
-                              "clothes": [people.loc[b, "clothes"] for _, b in pairs]})
+                              "clothes": [people.loc[b, "clothes"]
+                                          for _, b in pairs]})
     display(differing.replace("_", " ", regex=True).style.hide(axis="index"))
     print(f"{len(model) / len(people):.0%} of {len(people)} training people are "
           "made after somebody else")
