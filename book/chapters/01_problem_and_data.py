@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from data_prep import statistics
 from IPython.display import Markdown, display
 from paul.data.datasets import ReidDataset, Split
@@ -36,6 +37,7 @@ from paul.plots import BLUE, GREEN, GREY, ORANGE, RED, draw_on, drawn, image_gri
 from paul.report.frames import target_name
 from torchvision.utils import make_grid
 
+start(data_dir, profile)
 folders = PROFILES[profile].folders
 sets = {name: ReidDataset.load(Path(data_dir) / folder)
         for name, folder in folders.items()}
@@ -429,7 +431,8 @@ if has_truth:
                  for a, b in pairs]
     differing = pd.DataFrame({"column": range(1, len(pairs) + 1),
                               "differ in": differing,
-                              "clothes": [people.loc[b, "clothes"] for _, b in pairs]})
+                              "clothes": [people.loc[b, "clothes"]
+                                          for _, b in pairs]})
     display(differing.replace("_", " ", regex=True).style.hide(axis="index"))
     print(f"{len(model) / len(people):.0%} of {len(people)} training people are "
           "made after somebody else")

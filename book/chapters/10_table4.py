@@ -25,6 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.data.datasets import ReidDataset
 from paul.data.passes import extract
@@ -67,6 +68,7 @@ from paul.report.tables import (
     write_tables,
 )
 
+start(data_dir, profile)
 chosen = PROFILES[profile]
 targets = chosen.targets
 paper = "book/paper"  # the published tables
