@@ -12,13 +12,19 @@ from pathlib import Path
 
 import nbformat
 
-from .manifest import read_manifest
+from .alone import alone
+from .dress import dressed
+from .manifest import read_manifest, write_text
 from .pairs import read_chapter
 from .toc import ROOT, Book, BookError, Chapter
 
 SITE = Path(__file__).resolve().parent / "site"
 PAGES = Path(__file__).resolve().parent / "pages"
 FUZZED = "<!-- fuzz.json -->"  # where a page shows what fuzzing came to
+DOWNLOADS = """
+<div class="run-line">To take along: <a href="../downloads/{slug}.html" download>this chapter as one page</a> that needs
+no network, and <a href="../downloads/{slug}.ipynb" download>the notebook as it ran</a></div>
+"""
 STRIPES = ("#f2b134", "#e8743b", "#c8445b", "#8a3a7c", "#4b4a93", "#2a6f97")
 
 
@@ -34,6 +40,7 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     source = out.with_name(out.name + "-source")
     shutil.rmtree(source, ignore_errors=True)
     (source / "chapters").mkdir(parents=True)
+    (source / "downloads").mkdir()
     shutil.copytree(PAGES, source / "pages")
     page = source / "pages" / "when_things_break.md"
     said = page.read_text(encoding="utf-8").replace(FUZZED, _fuzzed(Path(results) / "fuzz.json"))
@@ -47,6 +54,7 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     (source / "index.md").write_text(front, encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-c", str(SITE), "-d", str(source / ".doctrees")]
+    command += ["-D", f"html_extra_path={source / 'downloads'}"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     if subprocess.run([*command, str(source), str(out)], cwd=ROOT, env=environment, check=False).returncode:
         raise BookError(f"Sphinx couldn't make the pages from {source}; what it said is above")
@@ -56,25 +64,25 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
 def _write_page(chapter: Chapter, executed: Path, entry: dict | None, source: Path) -> bool:
     """Put the executed notebook, or failing that the plain chapter, where Sphinx looks; False when there is neither."""
     path = executed / f"{chapter.slug}.ipynb"
-    if path.is_file() and entry and entry["status"] in ("ran", "failed"):
+    ran = path.is_file() and entry and entry["status"] in ("ran", "failed")
+    if ran:
         notebook = nbformat.read(path, as_version=4)
     elif chapter.source.is_file():
         notebook = read_chapter(chapter)
     else:
         return False
-    notebook.metadata.pop("jupytext", None)
-    # papermill's note at the top about a failed cell; the run line says the same under the title
-    marks = "papermill-error-cell-tag"
-    notebook.cells = [cell for cell in notebook.cells if marks not in cell.metadata.get("tags", [])]
-    for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)  # times per cell, which change at each run
-        if "outputs" in cell:  # a progress bar that has cleared itself leaves an empty box
-            cell.outputs = [output for output in cell.outputs if output.get("text", "shown").strip()]
+    notebook = dressed(notebook, chapter.number.lstrip("0") or "0")
     first = notebook.cells[0]
     if first.cell_type != "markdown" or not first.source.startswith("# "):
         notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"# {chapter.title}"))
     title, _, rest = notebook.cells[0].source.partition("\n")
-    notebook.cells[0].source = f"{title}\n\n{_run_line(chapter, entry)}\n{rest}"
+    downloads = ""
+    if ran:
+        folder = source / "downloads" / "downloads"  # Sphinx copies what is in the first
+        write_text(folder / f"{chapter.slug}.html", alone(notebook, chapter.title))
+        shutil.copyfile(path, folder / f"{chapter.slug}.ipynb")
+        downloads = DOWNLOADS.format(slug=chapter.slug)
+    notebook.cells[0].source = f"{title}\n\n{_run_line(chapter, entry)}{downloads}\n{rest}"
     nbformat.write(notebook, source / "chapters" / f"{chapter.slug}.ipynb")
     return True
 
