@@ -22,8 +22,8 @@ SITE = Path(__file__).resolve().parent / "site"
 PAGES = Path(__file__).resolve().parent / "pages"
 FUZZED = "<!-- fuzz.json -->"  # where a page shows what fuzzing came to
 DOWNLOADS = """
-<div class="run-line">To take along: <a href="../downloads/{slug}.html" download>this chapter as one page</a> that needs
-no network, and <a href="../downloads/{slug}.ipynb" download>the notebook as it ran</a></div>
+<div class="run-line downloads">To take along: <a href="../downloads/{slug}.html" download>this chapter as one page</a>
+that needs no network, and <a href="../downloads/{slug}.ipynb" download>the notebook as it ran</a></div>
 """
 STRIPES = ("#f2b134", "#e8743b", "#c8445b", "#8a3a7c", "#4b4a93", "#2a6f97")
 
