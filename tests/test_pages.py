@@ -193,5 +193,8 @@ def test_the_whole_book_makes_tables_verdicts_and_pages(smoke):
     index = build_site(load_book(), folder / "out", folder / "site", folder / "results")
     check_offline(index.parent)
     assert "<td>C10</td>" in read(index.parent, "index.html")
+    for page in (index.parent / "chapters").glob("*.html"):
+        alts = re.findall(r'<img alt="([^"]*)"[^>]* src="\.\./_images', page.read_text(encoding="utf-8"))
+        assert not [alt for alt in alts if len(alt) < 30 or alt.endswith(".png")], page.name
     for chapter in load_book().chapters:
         assert "status-ran" in read(index.parent, f"chapters/{chapter.slug}.html")

@@ -284,6 +284,8 @@ signs.style.format("{:.3f}").set_caption(
 # gallery images whose camera is not known, and says how many: an unknown camera may be the query's.
 
 # %%
+#| caption: A contact sheet: images, each before the nearest that other cameras
+#|   took, by the adapted network.
 frame = listed([work / "data/mine"])
 # as the images above
 assert frame["file"].tolist() == [str(file) for file in mine.files]
@@ -302,6 +304,8 @@ picture(ranking)
 # Now the labels, which a reader with real cameras doesn't have. Purity over the same neighbours, from other cameras:
 
 # %%
+#| caption: The drift of the bank epoch by epoch; and the purity of neighbours,
+#|   which needs labels, against the agreement of patches, which doesn't.
 person_ids = np.array([envelope[name] for name in mine.frame["file"]])
 signs["purity"] = {name: purity(neighbours(f, k, cameras), person_ids).mean().item()
                    for name, f in described.items()}
