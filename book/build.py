@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 
-from .alone import alone
+from .alone import alone, as_webp
 from .dress import dressed
 from .manifest import read_manifest, write_text
 from .pairs import read_chapter
@@ -58,7 +59,22 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     if subprocess.run([*command, str(source), str(out)], cwd=ROOT, env=environment, check=False).returncode:
         raise BookError(f"Sphinx couldn't make the pages from {source}; what it said is above")
+    _lighten(out)
     return out / "index.html"
+
+
+def _lighten(out: Path) -> None:
+    """Take out what no page loads, and give figures half their bytes: the pages are to be sent, too."""
+    static = out / "_static"
+    unread = [*static.rglob("*.map"), *(path for path in static.glob("mathjax/*.js") if path.name != "tex-chtml.js")]
+    for path in unread:
+        path.unlink()
+    for path in (out / "_images").glob("*.png"):
+        path.with_suffix(".webp").write_bytes(as_webp(path.read_bytes()))
+        path.unlink()
+    for page in [*out.glob("*.html"), *out.glob("chapters/*.html"), *out.glob("pages/*.html")]:
+        text = page.read_text(encoding="utf-8")
+        page.write_text(re.sub(r'(_images/[^"/]+)\.png"', r'\1.webp"', text), encoding="utf-8")
 
 
 def _write_page(chapter: Chapter, executed: Path, entry: dict | None, source: Path) -> bool:
