@@ -23,9 +23,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from .manifest import committed_seeds, now, provenance, read_manifest, write_manifest
 from .pairs import read_chapter
+from .start import RENDERED, rendering
 from .toc import ROOT, Book, BookError, Chapter
 
-RENDERED = ("smoke", "mini", "gpu")  # profiles whose people data_prep can make
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -41,7 +41,8 @@ class ThisPython(AsyncKernelManager):
             env={
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",
                 "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-                "PYTHONWARNINGS": "ignore:IProgress",  # tqdm's remark that there are no widgets: a page has none
+                "PYTHONWARNINGS": "ignore:IProgress",  # tqdm's remark that there are no widgets
+                "TQDM_DISABLE": "1",  # a page has no progress
             },
         )
 
@@ -134,7 +135,7 @@ def make_data(data: Path, profile: str) -> str | None:
     """
     if profile not in RENDERED:
         return None
-    command = [sys.executable, "-m", "data_prep", "synthetic", "--profile", profile, "--out", str(data)]
+    command = rendering(data, profile)
     if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode:
         return f"no data: 'python -m {' '.join(command[2:])}' failed, see above"
     return None
@@ -202,7 +203,7 @@ def run_book(
     data, results, out = (Path(path).resolve() for path in (data, results, out))
     selected = book.select(chapters)
     notebooks = {chapter.slug: read_chapter(chapter) for chapter in selected}
-    common = {"profile": profile, "data_dir": _from_root(data), "results_dir": _from_root(results)}
+    common = {"profile": profile, "data_dir": from_root(data), "results_dir": from_root(results)}
     parameters = choose_parameters(notebooks, book, common, asked or {})
     if "target" in (asked or {}):
         _check_target(asked["target"], profile)
@@ -308,6 +309,6 @@ class Recorder:
         write_manifest(self.out / "manifest.json", self._whole())
 
 
-def _from_root(path: Path) -> str:
+def from_root(path: Path) -> str:
     """As a chapter would write it: relative to the repository where it can be."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

@@ -1,11 +1,16 @@
 """The driver on small throw-away chapters, and the pairs."""
 
+import ast
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import zipfile
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -14,8 +19,12 @@ from book import pairs
 from book.__main__ import main
 from book.costs import write_costs
 from book.manifest import committed_seeds, read_manifest, write_text
+from book.pack import pack
+from book.quickstart import quickstart
 from book.run import locked, run_book, seed_range
+from book.start import rendering, start
 from book.toc import ROOT, BookError, load_book
+from paul.experiments.profiles import PROFILES
 
 TOML = """
 [book]
@@ -281,6 +290,74 @@ def test_the_command_line_says_what_is_wrong_and_exits_with_2(capsys):
     assert "no chapter 77" in (said := capsys.readouterr().err) and "write it as name=value" in said
 
 
+# --- the quick start ---
+
+
+def quick(tmp_path, monkeypatch, code):
+    """A book with a quick start that consists of this code, and nothing to render."""
+    (tmp_path / "chapters").mkdir(exist_ok=True)
+    quick, chapter = ('slug = "quick"\ntitle = "Quick"\n', 'slug = "00_a"\ntitle = "A"\n')
+    (tmp_path / "book.toml").write_text(f"{TOML}\n[quickstart]\n{quick}\n[[chapter]]\n{chapter}")
+    parameters = '# %% tags=["parameters"]\ndata_dir: str = "data"\n'
+    (tmp_path / "chapters" / "quick.py").write_text(f"# %% [markdown]\n# # Quick $x$\n\n{parameters}\n# %%\n{code}\n")
+    monkeypatch.setattr("book.quickstart.make_data", lambda data, profile: None)
+    return load_book(tmp_path / "book.toml")
+
+
+def test_the_quick_start_makes_a_page_that_loads_nothing(tmp_path, monkeypatch):
+    book = quick(tmp_path, monkeypatch, "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nprint(data_dir)")
+    page = quickstart(book, tmp_path / "people", tmp_path / "out", say=lambda *_, **__: None).read_text(
+        encoding="utf-8"
+    )
+    assert str(tmp_path / "people") in page and 'src="data:image/png;base64,' in page and "MathJax" in page
+    assert not re.findall(r"<(?:script|img|link|iframe)[^>]*(?:src|href)=[\"'](?!data:)", page)
+
+
+def test_a_quick_start_that_fails_says_where_and_leaves_no_page(tmp_path, monkeypatch):
+    book = quick(tmp_path, monkeypatch, "raise ValueError('no such people')")
+    with pytest.raises(BookError, match="ValueError: no such people; .*quick.ipynb"):
+        quickstart(book, tmp_path / "people", tmp_path / "out", say=lambda *_, **__: None)
+    assert not (tmp_path / "out" / "quick.html").exists()
+
+
+def test_the_quick_start_is_paired_and_no_chapter_of_a_run(tmp_path, monkeypatch):
+    book = quick(tmp_path, monkeypatch, "1")
+    assert [chapter.slug for chapter in book.paired] == ["00_a", "quick"]
+    assert [chapter.slug for chapter in book.select(None)] == ["00_a"]
+
+
+# --- the pages as one file ---
+
+
+def test_the_pages_as_one_file_unpack_to_themselves_and_are_the_same_bytes_each_time(tmp_path):
+    site, out = tmp_path / "site", tmp_path / "site.zip"
+    for name in ("index.html", "chapters/ä.html", "_static/a.js"):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(name)
+    once = pack(site, out).read_bytes()
+    os.utime(site / "index.html", (0, 0))
+    assert pack(site, out).read_bytes() == once
+    zipfile.ZipFile(out).extractall(tmp_path / "unpacked")
+    files = [path for path in (tmp_path / "unpacked" / "paul-book").rglob("*") if path.is_file()]
+    assert len(files) == 3
+    assert all(path.read_text() == str(path.relative_to(tmp_path / "unpacked" / "paul-book")) for path in files)
+
+
+def test_pages_that_are_not_there_are_not_packed_and_the_last_file_stays(tmp_path, monkeypatch, capsys):
+    (tmp_path / "site.zip").write_text("the last one")
+    assert main(["zip", "--site", str(tmp_path / "site"), "--out", str(tmp_path / "site.zip")]) == 2
+    assert "'make book' makes them" in capsys.readouterr().err
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").touch()
+    with pytest.raises(BookError, match="among the pages"):
+        pack(tmp_path / "site", tmp_path / "site" / "site.zip")
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", lambda *_, **__: os.write(-1, b""))
+    with pytest.raises(BookError, match="not written"):
+        pack(tmp_path / "site", tmp_path / "site.zip")
+    assert (tmp_path / "site.zip").read_text() == "the last one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["site", "site.zip"]
+
+
 # --- pairs ---------------------------------------------------------------------------------------------------------
 
 
@@ -323,6 +400,46 @@ def test_the_chapters_parameters_cell_is_there_and_typed():
             chapter.slug
         )
         assert all(parameter["inferred_type_name"] != "None" for parameter in taken.values()), chapter.slug
+
+
+def code_cells(slug):
+    """A chapter's code: parameters, imports, and on."""
+    (chapter,) = load_book().select(slug)
+    return [cell.source for cell in pairs.read_chapter(chapter).cells if cell.cell_type == "code"]
+
+
+def test_a_chapter_begins_in_the_root_wherever_its_kernel_stands(tmp_path, monkeypatch):
+    """Its published table has a path that counts from there; the people's folder was given as papermill gives it."""
+    for folder in PROFILES["smoke"].folders.values():
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "index.csv").touch()
+    parameters, imports, table = code_cells("08_table2")[:3]
+    for folder in (ROOT, ROOT / "book" / "notebooks", tmp_path):
+        monkeypatch.chdir(folder)
+        names = {}
+        exec(f"{parameters}\nprofile, data_dir = 'smoke', {str(tmp_path)!r}\n{imports}", names)
+        exec(table, names)
+        assert len(names["table"]) > 5 and Path.cwd() == ROOT
+
+
+def test_missing_people_are_named_with_the_line_that_renders_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as stopped:
+        start(str(tmp_path / "no people"), "smoke")
+    said = str(stopped.value)
+    (line,) = [line for line in said.splitlines() if line.startswith("!")]
+    assert shlex.split(line[1:]) == rendering(tmp_path / "no people", "smoke")
+    assert all(str(tmp_path / "no people" / folder) in said for folder in PROFILES["smoke"].folders.values())
+    assert "--data" not in said
+
+
+def test_every_chapter_starts_before_it_opens_anything():
+    """With its people, where it needs them: in the first cell after the parameters, behind the imports."""
+    for chapter in load_book().chapters:
+        second = ast.parse(code_cells(chapter.slug)[1]).body
+        code = [node for node in second if not isinstance(node, ast.Import | ast.ImportFrom)]
+        wanted = "start(data_dir, profile)" if "data" in chapter.needs else "start()"
+        assert ast.unparse(code[0]) == wanted, chapter.slug
 
 
 def test_code_of_chapters_fits_the_column_of_a_page():

@@ -82,7 +82,7 @@ def test_ci_runs_what_the_readme_tells_a_reader_to_run():
     assert "make test" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("target", ["help", "book", "course", "test", "lab", "lock", "clean"])
+@pytest.mark.parametrize("target", ["help", "quickstart", "book", "site-zip", "course", "test", "lab", "lock", "clean"])
 def test_make_help_names_every_target(target):
     makefile = (ROOT / "Makefile").read_text()
     shown = subprocess.check_output(["make", "--no-print-directory", "help"], cwd=ROOT, text=True)
@@ -178,6 +178,7 @@ def test_the_lock_holds_every_dependency_at_a_version_within_its_bounds():
 # the releases that closed them; pyproject.toml says what each was
 CLOSED = {
     **{"torch": "2.10.0", "pillow": "12.3.0", "tqdm": "4.66.3", "filelock": "3.20.3", "jupyterlab": "4.6.0"},
+    **{"nbconvert": "7.17.0"},
     **{"scikit-learn": "1.5.0", "pyarrow": "23.0.1", "onnx": "1.21.0", "pytest": "9.0.3", "h5py": "3.13.0"},
     **{"distributed": "2026.1.1", "setuptools": "78.1.1", "nbconvert": "7.17"},
 }

@@ -10,6 +10,7 @@ import pytest
 
 from book.build import build_site
 from book.front import ROUNDS
+from book.quickstart import quickstart
 from book.run import run_book
 from book.toc import ROOT, BookError, load_book
 
@@ -203,6 +204,12 @@ def test_the_whole_book_runs_at_smoke(smoke):
     assert [entry["status"] for entry in manifest["chapters"].values()] == ["ran"] * len(load_book().chapters)
 
 
+def test_the_quick_start_runs_on_the_same_people(smoke):
+    folder, _ = smoke
+    page = quickstart(load_book(), folder / "data", folder / "quick", say=lambda *_, **__: None)
+    assert page.read_text(encoding="utf-8").count('src="data:image/webp;base64,') == 2
+
+
 def test_the_whole_book_makes_tables_verdicts_and_pages(smoke):
     folder, _ = smoke
     report = [sys.executable, "-m", "paul", "report", "--profile", "smoke", "--results", str(folder / "results")]
@@ -214,5 +221,11 @@ def test_the_whole_book_makes_tables_verdicts_and_pages(smoke):
     front = read(index.parent, "index.html")
     assert "claims.html#claim-c10" in front and front.count("data-right") == ROUNDS
     check_inner_links(index.parent)
+    for page in (index.parent / "chapters").glob("*.html"):
+        alts = re.findall(r'<img alt="([^"]*)"[^>]* src="\.\./_images', page.read_text(encoding="utf-8"))
+        assert not [alt for alt in alts if len(alt) < 30 or alt.endswith((".png", ".webp"))], page.name
+        cells = json.loads((folder / "out" / f"{page.stem}.ipynb").read_text())["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        assert len(alts) == sum(any(kind.startswith("image/") for kind in one.get("data", {})) for one in outputs)
     for chapter in load_book().chapters:
         assert "status-ran" in read(index.parent, f"chapters/{chapter.slug}.html")

@@ -17,7 +17,8 @@
 # ## Parameters
 #
 # Every chapter has a cell like the next one. `python -m book run --chapters 00 --profile smoke` puts other values in
-# a cell below it, and so does `-p name=value` for any single parameter. A name that no chapter has is refused.
+# a cell below it, and so does `-p name=value` for any single parameter. A name that no chapter has is refused. Paths
+# count from the repository's root, in whichever folder the kernel was started.
 
 # %% tags=["parameters"]
 profile: str = "mini"
@@ -36,7 +37,9 @@ import numpy as np
 import pandas as pd
 import torch
 import torchvision
+from book.start import start
 
+start()
 # cores this process may use, where known
 has_affinity = hasattr(os, "sched_getaffinity")
 cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
@@ -140,6 +143,8 @@ print("the library agrees with the equation, visit by visit")
 # **5. A picture.** How fast does the memory forget? Start it at 1 and show it nothing but 0 from then on.
 
 # %% tags=["slide"]
+#| caption: The share of the first feature that is left in a memory after each visit, for
+#|   three rates; the dashed line is one half.
 import matplotlib.pyplot as plt
 
 figure, axes = plt.subplots(figsize=(7, 3.2))

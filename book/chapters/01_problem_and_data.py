@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from data_prep import statistics
 from IPython.display import Markdown, display
 from paul.data.datasets import ReidDataset, Split
@@ -36,6 +37,7 @@ from paul.plots import BLUE, GREEN, GREY, ORANGE, RED, draw_on, drawn, image_gri
 from paul.report.frames import target_name
 from torchvision.utils import make_grid
 
+start(data_dir, profile)
 folders = PROFILES[profile].folders
 sets = {name: ReidDataset.load(Path(data_dir) / folder)
         for name, folder in folders.items()}
@@ -63,6 +65,7 @@ pd.Series(titles, name=f"the sets of profile {profile}").to_frame()
 
 
 # %% tags=["slide"]
+#| caption: One person on the left and seven candidates: who of them is it?
 def rows_of(frame, count, seed=0):
     """`count` rows drawn without replacement, the same for the same seed."""
     return frame.sample(min(count, len(frame)), random_state=seed)
@@ -219,6 +222,8 @@ print(f"{scores.queries} queries scored, {scores.left_out} left out for want "
       "of a right image")
 
 # %%
+#| caption: What an average query finds in the gallery, as one bar: images of the
+#|   same person, of others, and those that the evaluation leaves out.
 @drawn
 def what_the_gallery_is():
     figure, axis = plt.subplots(figsize=(8, 1.7))
@@ -253,13 +258,18 @@ what_the_gallery_is()
 # option chosen; `python -m data_prep synthetic --world 3` draws other people, wardrobes, streets, cameras and gaps.
 
 # %% tags=["slide"]
+#| caption: Eight people of the source, three pictures of each side by side.
+#| caption: Eight people of the Market-like target, three pictures of each side by
+#|   side.
+#| caption: Eight people of the Duke-like target, three pictures of each side by
+#|   side.
 @drawn
 def contact(images, columns, title):
     """Images [n, 3, H, W] in lines of `columns`, on white."""
     sheet = make_grid(images, nrow=columns, padding=3, pad_value=255)
     sheet = sheet.permute(1, 2, 0)
     height = 10 * sheet.shape[0] / sheet.shape[1] + 0.3
-    figure, axis = plt.subplots(figsize=(10, height))
+    figure, axis = plt.subplots(figsize=(9.2, height))
     axis.imshow(sheet, interpolation="antialiased")
     axis.set_title(title)
     axis.axis("off")
@@ -334,6 +344,8 @@ else:
 # All people who pass one camera share its scene and its light. A line below is a camera.
 
 # %%
+#| caption: People of the target by camera: a line for each camera, twelve people
+#|   each.
 train = sets[target].split("train").frame
 once = train.drop_duplicates(["camera_id", "person_id"])
 by_camera = [rows_of(part, 12) for _, part in once.groupby("camera_id")
@@ -355,12 +367,15 @@ else:
 # The box is never quite right either: it is shifted and scaled against the person, as a detector's would be.
 
 # %%
+#| caption: What the renderer wrote down: the directions in which people are seen,
+#|   how far they stand off the middle of their box, and what stands in front of
+#|   them.
 has_truth = all("yaw" in dataset.frame for dataset in sets.values())
 
 
 @drawn
 def views_and_boxes():
-    figure = plt.figure(figsize=(10, 3.2))
+    figure = plt.figure(figsize=(9.2, 3.2))
     polar = figure.add_subplot(1, 3, 1, projection="polar")
     polar.hist(np.radians(train["yaw"].astype(float)),
                bins=np.linspace(0, 2 * np.pi, 25), color=of_set[target])
@@ -402,6 +417,8 @@ views_and_boxes() if has_truth else print("a real set has no such columns")
 # same camera where there is one.
 
 # %% tags=["slide"]
+#| caption: Each column shows two different people, of whom the lower was made after
+#|   the upper, in views as like as can be.
 def nearest_views(frame, a, b):
     """One image of each of two people: from one camera if they share one, and in
     directions as like as can be."""
@@ -496,9 +513,11 @@ pd.Series(distance, name="total variation").to_frame().style.format(precision=3)
 
 
 # %% tags=["slide"]
+#| caption: Brightness of all pixels of the three sets as curves; mean colour and
+#|   brightness of each image as dots, of each camera as circles.
 @drawn
 def gap():
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4),
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.4),
                                          width_ratios=(3, 2))
     levels = np.arange(0, 257, 4)
     for name, part in images.items():
@@ -647,9 +666,11 @@ if has_truth:
 
 
 # %% tags=["slide"]
+#| caption: A person cut into six stripes, and, stripe by stripe, how often the
+#|   nearest stranger wears the same garment; lines mark the whole image and chance.
 @drawn
 def what_stripes_know():
-    figure, axes = plt.subplots(1, 4, figsize=(10, 3.4),
+    figure, axes = plt.subplots(1, 4, figsize=(9.2, 3.4),
                                 width_ratios=(1.1, 2, 2, 2))
     off = (known["box_dx"].abs() + known["box_dy"].abs()
            + (known["box_scale"] - 1).abs())
@@ -671,7 +692,7 @@ def what_stripes_know():
         axis.axvline(values["chance"], color=GREY, linestyle=":", label="chance")
         axis.set(ylim=(6.6, 0.4), yticks=range(1, 7),
                  xlabel="% of the nearest strangers")
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=10)
     axes[1].set_ylabel("stripe")
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center",
                   ncols=2)
@@ -693,6 +714,8 @@ what_stripes_know() if has_truth else print("a real set has no such columns")
 # stripe the matter looks different.
 
 # %% tags=["slide"]
+#| caption: An anchor, the same person and a stranger, with the distances of both
+#|   from the anchor: whole images, stripe by stripe, and all stripes together.
 def clearest_case():
     """(anchor, same person, stranger): whole images prefer the stranger, stripes
     the person, both clearly.
@@ -719,7 +742,7 @@ anchor, mate, stranger = clearest_case()
 
 @drawn
 def close_up():
-    figure, axes = plt.subplots(1, 4, figsize=(10, 3.4),
+    figure, axes = plt.subplots(1, 4, figsize=(9.2, 3.4),
                                 width_ratios=(1, 1, 1, 2.6))
     for axis, place, name, colour in ((axes[0], mate, "same person", GREEN),
                                       (axes[1], anchor, "anchor", "black"),

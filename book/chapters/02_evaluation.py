@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.data.datasets import ReidDataset
 from paul.data.pixels import load_images
@@ -33,6 +34,8 @@ from paul.metrics import evaluate, evaluate_distances
 from paul.plots import BLUE, GREEN, GREY, ORANGE, drawn, per_query_ap, ranked_list
 from paul.report.frames import runs_frame, target_name, values_by_seed
 from paul.report.statistics import mean_interval
+
+start(data_dir, profile)
 
 # %% [markdown] tags=["slide"]
 # ## One ranked list
@@ -164,6 +167,8 @@ print("walk, closed form and library agree on all 120 lists")
 
 
 # %% tags=["slide"]
+#| caption: Average precision of one list as the area under steps and under
+#|   trapezoids, over recall; right images are green.
 @drawn
 def two_areas(name):
     order = LISTS[name]
@@ -212,6 +217,8 @@ two_areas("A")
 
 
 # %% tags=["slide"]
+#| caption: The four lists as rows of right (filled) and wrong images, each with its
+#|   Rank-1, both average precisions and INP.
 def inp(ranks):
     return len(ranks) / ranks[-1]
 
@@ -239,10 +246,10 @@ def four_lists():
                       va="center")
     for column, heading in enumerate(headings):
         axis.text(11.2 + 2.2 * column, -0.25, heading, ha="center", va="center",
-                  fontsize=9)
+                  fontsize=10)
     for rank in range(10):
         axis.text(rank + 0.42, -0.25, str(rank + 1), ha="center", va="center",
-                  fontsize=8, color=GREY)
+                  fontsize=10, color=GREY)
     axis.set(xlim=(-0.8, 19), ylim=(4.1, -0.6))
     axis.axis("off")
     return figure
@@ -368,6 +375,9 @@ table.style.format("{:.1f} %").set_caption(name_here)
 # Four queries from good to hopeless, by average precision. Grey and dotted: left out.
 
 # %% tags=["slide"]
+#| caption: Four queries, from a high average precision down to a low one, each
+#|   before its nearest gallery images. Green and ticked is right, red and crossed
+#|   wrong, grey and dotted left out.
 stripes = scores["colours of 6 stripes"]
 by_ap = stripes.per_query.sort_values("ap_step", ascending=False)
 by_ap = by_ap["query"].to_numpy()
@@ -416,6 +426,8 @@ under.style.format("{:.1f} %").set_caption(name_here)
 # ### Query by query
 
 # %%
+#| caption: Average precision of every query by two descriptors: sorted, with the
+#|   mean dashed, and counted.
 per_query_ap({name: scores[name].per_query["ap_step"] for name in list(scores)[2:]})
 
 # %% [markdown]
@@ -428,6 +440,8 @@ per_query_ap({name: scores[name].per_query["ap_step"] for name in list(scores)[2
 # lowest average precision among those with at least three right images. A mark is a right image, the axis its rank.
 
 # %%
+#| caption: Two queries whose first image is right: a mark at each rank where
+#|   another right image stands.
 def right_ranks(query_row):
     """Ranks of all right images of one query, left-out images not counted."""
     distances = torch.cdist(colour_stripes(query_images[[query_row]]),
@@ -470,6 +484,8 @@ display(Markdown(f"Of the {right_first.sum()} queries with a right first image, 
 # people and the same descriptor gets better without having learned anything.
 
 # %% tags=["slide"]
+#| caption: Rank-1 and mAP when only a share of the people takes part, the mean of
+#|   five draws each.
 def thinned(share, seed):
     """Scores when only a share of the people, drawn at random, takes part in
     queries and gallery."""
@@ -577,6 +593,8 @@ intervals.style.format("{:.1f}").set_caption(
 
 
 # %% tags=["slide"]
+#| caption: 95 % intervals of mAP, and of a difference of two descriptors, over
+#|   queries and over people; the line marks zero.
 @drawn
 def how_sure():
     figure, axis = plt.subplots(figsize=(8, 0.5 * len(intervals) + 1))

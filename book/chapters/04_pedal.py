@@ -27,6 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from paul.data.datasets import ReidDataset
 from paul.data.pixels import load_images
@@ -49,6 +50,7 @@ from paul.plots import (
 from paul.report.frames import target_name
 from torch.nn import functional as F
 
+start(data_dir, profile)
 plt.rcParams.update(STYLE)
 torch.manual_seed(seed)
 chosen, paper = PROFILES[profile], PROFILES["paper"]
@@ -137,6 +139,8 @@ print("the bank agrees after every batch; images seen:",
 # or shifted a little, as they are during training:
 
 # %%
+#| caption: The length of a bank entry after each visit: its median, and the range
+#|   of 5 to 95 % of entries.
 some = unit_range(images[torch.randperm(N)[: min(N, 120)]])
 generator = torch.Generator().manual_seed(seed)
 memory, index = PatchMemory(len(some), M, D, options.rate), torch.arange(len(some))
@@ -198,6 +202,9 @@ index = torch.arange(N)
 # One patch of all images, from $D$ numbers down to the two directions in which they vary most.
 
 # %%
+#| caption: Entries of one patch in two dimensions: eight people in colours of their
+#|   own with an anchor and its nearest on the left, and some of the images on the
+#|   right.
 patch = M // 2
 centred = bank[patch] - bank[patch].mean(0)
 directions = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
@@ -211,7 +218,7 @@ distances = (bank[patch] - features[patch, anchor]).norm(dim=1)
 distances[anchor] = float("inf")
 nearest = distances.argsort()[: options.k]
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.9), sharex=True,
+figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 4.9), sharex=True,
                                      sharey=True)
 left.scatter(*flat.T, s=8, color="0.8", linewidths=0)
 for place, person in enumerate(per_person.index[:8]):
@@ -221,7 +228,7 @@ for place, person in enumerate(per_person.index[:8]):
 for j in nearest.tolist():
     left.plot(*flat[[anchor, j]].T, color="black", linewidth=0.8)
 left.plot(*flat[anchor], "*", color="black", markersize=15)
-left.legend(title="person", fontsize=8, title_fontsize=8, loc="best", ncols=2,
+left.legend(title="person", fontsize=10, title_fontsize=10, loc="best", ncols=2,
             handletextpad=0.2, columnspacing=0.8)
 left.set_title(f"patch {patch + 1}: eight people; "
                f"an anchor and its {options.k} nearest")
@@ -293,6 +300,8 @@ print(f"L_c of {len(batch)} images: {ours.item():.6f} from scratch, "
 # says which ones: the features do.
 
 # %% tags=["slide"]
+#| caption: One patch's distances to the bank in order of rank, and the softmax over
+#|   them at several scales; the same person is marked in green.
 def softmax_over_bank(x, bank, index, s):
     """q [M, B, N], zero at the own entry."""
     scores = -s / 2 * torch.cdist(x, bank).square()
@@ -307,7 +316,7 @@ torch.testing.assert_close(-q.topk(options.k, dim=2).values.sum(2).log().mean(),
 scales = sorted({options.s, *theirs.values()})
 order = distances.argsort()[: min(N - 1, 60)]
 mates = (person_ids[order] == person_ids[anchor]).numpy()
-figure, axes = plt.subplots(1, 1 + len(scales), figsize=(10.4, 2.7))
+figure, axes = plt.subplots(1, 1 + len(scales), figsize=(9.2, 3.0))
 places = np.arange(1, len(order) + 1)
 axes[0].scatter(places[~mates], distances[order][~mates], s=14, color=GREY,
                 label="someone else")
@@ -315,7 +324,8 @@ axes[0].scatter(places[mates], distances[order][mates], s=22, color=GREEN,
                 marker="D", label="same person")
 axes[0].set(title="one patch's neighbours", ylabel="distance",
             xlabel="rank in the bank")
-axes[0].legend(fontsize=8, loc="lower right")
+figure.legend(*axes[0].get_legend_handles_labels(), ncols=2,
+              loc="outside lower center")
 for axis, s in zip(axes[1:], scales):
     mass = softmax_over_bank(features[:, [anchor]], bank, torch.tensor([anchor]),
                              s)[patch, 0, order].numpy()
@@ -373,6 +383,9 @@ print("the formula, autograd through the loops and the library's "
 # entries share the probability ($e$ to the entropy of $q$), and how strong the gradient is.
 
 # %% tags=["slide"]
+#| caption: Over the scale $s$, each in a panel: how much of the probability lies on
+#|   the $k$ nearest, how many entries share it, and how long the gradient is; the
+#|   solid line is the scale used here.
 sweep = np.geomspace(1, 100, 13)
 rows = torch.randperm(N, generator=generator)[:200]
 measured = []
@@ -387,7 +400,7 @@ for s in sweep:
     })
 measured = pd.DataFrame(measured, index=sweep)
 
-figure, axes = plt.subplots(1, 3, figsize=(10.2, 2.9))
+figure, axes = plt.subplots(1, 3, figsize=(9.2, 2.9))
 for axis, (name, values), colour in zip(axes, measured.items(),
                                         (BLUE, ORANGE, RED)):
     axis.plot(sweep, values, color=colour, marker="o", markersize=3.5)
@@ -397,7 +410,7 @@ for axis, (name, values), colour in zip(axes, measured.items(),
                      linestyle="-" if s == options.s else ":")
 axes[1].set(yscale="log", ylim=(0.9, None))
 axes[2].text(options.s, 0, f" $s$ = {options.s:g} here", rotation=90, va="bottom",
-             fontsize=8, color="0.4")
+             fontsize=10, color="0.4")
 plt.show()
 strongest = measured["length of the gradient"].idxmax()
 print(f"the gradient is strongest near s = {strongest:.1f}; "
@@ -420,6 +433,8 @@ print(f"the gradient is strongest near s = {strongest:.1f}; "
 # are mirrored, as in training, against a bank of plain views:
 
 # %% tags=["slide"]
+#| caption: The share of the probability that a patch's own entry would take, over
+#|   the scale $s$: the median, and 10 to 90 % of patches.
 mirrored = features_of(unit_range(images[rows]).flip(3))
 own = (1 - options.rate) * bank[:, rows] + options.rate * mirrored
 taken = {}
@@ -456,6 +471,8 @@ plt.show()
 # points themselves move along the gradient, with a bank that follows.
 
 # %% tags=["slide"]
+#| caption: Points on a circle, step by step, a colour for each person: with pulling
+#|   alone, and with pushing as well.
 def on_circle(angle):
     return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
@@ -525,6 +542,9 @@ for name, path in paths.items():
 # images.
 
 # %% tags=["slide"]
+#| caption: Three kinds of patches on circles before (inside) and after (on the
+#|   circle) they are pulled, and whole images in two dimensions before and after,
+#|   coloured by person.
 generator = torch.Generator().manual_seed(1)
 outfits = torch.cartesian_prod(*[torch.arange(3)] * 3)
 outfits = outfits[torch.randperm(27, generator=generator)[:9]]
@@ -552,7 +572,7 @@ def own_neighbours(x, who, count=3):
             == who[:, None]).float().mean().item()
 
 
-figure, axes = plt.subplots(1, 6, figsize=(11, 2.5),
+figure, axes = plt.subplots(1, 6, figsize=(9.2, 2.5),
                             width_ratios=[1, 1, 1, 1.35, 1.35, 1.35])
 for m, (axis, name) in enumerate(zip(axes, ("head", "top", "legs"))):
     axis.add_patch(plt.Circle((0, 0), 1, fill=False, color="0.85"))
@@ -589,12 +609,15 @@ plt.show()
 # The same here, before any adaptation. The frame is the patch that was compared, and a tick marks the same person.
 
 # %% tags=["slide"]
+#| caption: Three images, each before the eight whose first patch lies nearest; the
+#|   patch is framed, and a tick marks the same person.
 three = per_person.index[[0, len(per_person) // 3, -1]]
 several = [int(np.flatnonzero(frame["person_id"] == person)[0]) for person in three]
 nearest_patches(images, theta, features, several, patch=1, count=8,
                 person_ids=person_ids)
 
 # %%
+#| caption: The same three images by their last patch.
 nearest_patches(images, theta, features, several, patch=M - 1, count=8,
                 person_ids=person_ids)
 
@@ -607,6 +630,9 @@ nearest_patches(images, theta, features, several, patch=M - 1, count=8,
 # images, without those of the same person from the same camera, which would be too easy:
 
 # %% tags=["slide"]
+#| caption: Patch by patch, how often a neighbour is the same person, or wears the
+#|   same top or bottom; on the right the same of neighbours that are somebody else.
+#|   Black marks are chance.
 def labels(*columns):
     return torch.tensor(np.unique(frame[list(columns)].agg(" ".join, axis=1),
                                   return_inverse=True)[1])
@@ -654,7 +680,7 @@ for axis, (values, expected, title) in zip(axes[0], panels):
                     [name.removeprefix("patch ") for name in values.index])
     axis.set(xlabel="patch", title=title)
 axes[0, 0].set_ylabel("share of neighbours")
-axes[0, 0].legend(ncols=3, fontsize=8, loc="upper left", handlelength=1)
+axes[0, 0].legend(ncols=3, fontsize=10, loc="upper left", handlelength=1)
 axes[0, 0].set_ylim(0, 1.15 * agreement.to_numpy().max())
 plt.show()
 agreement.style.format("{:.1%}")

@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from matplotlib.patches import Polygon
 from paul.data.datasets import ReidDataset
 from paul.data.pixels import load_images
@@ -57,6 +58,7 @@ from paul.plots import (
 from paul.report.frames import target_name
 from torch.nn import functional as F
 
+start(data_dir, profile)
 plt.rcParams.update(STYLE)
 torch.manual_seed(seed)
 chosen, paper = PROFILES[profile], PROFILES["paper"].adapt
@@ -93,6 +95,8 @@ print(f"{target_name(target, profile)}: {N} images of "
 # second the code's `"all"`, at the strengths of this profile:
 
 # %% tags=["slide"]
+#| caption: Two people, each before eight surrogates, with one transformation drawn
+#|   each time (one) and with all of them together (all).
 strengths = dict(jitter=options.jitter, hue_turn=options.hue_turn,
                  degrees=options.degrees, area=options.crop_area,
                  padding=options.padding)
@@ -120,6 +124,8 @@ plt.show()
 # determinant, whatever the rotation.
 
 # %%
+#| caption: Six random crops as frames, the share of the image that each sees, and
+#|   the width against the height of the crop.
 generator = torch.Generator().manual_seed(seed)
 height, width = images.shape[2:]
 looks = rotation_and_crop(2000, height, width, generator, degrees=options.degrees,
@@ -134,7 +140,7 @@ crossed = (corners * corners.roll(-1, 1).flip(2)).diff(dim=2)
 measured = 0.5 * crossed.sum(dim=(1, 2)).abs() / (height * width)
 torch.testing.assert_close(measured.float(), area, atol=1e-4, rtol=1e-4)
 
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9.6, 3.0),
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9.2, 3.0),
                                              width_ratios=[0.7, 1, 1])
 draw_on(left, images[0])
 for place, corner in enumerate(corners[:6]):
@@ -204,6 +210,8 @@ print(f"an image: {x.shape[1]} numbers as patch features (the paper), "
       f"{f.shape[1]} as embeddings (the code)")
 
 # %%
+#| caption: Distances of two images of one person and of two people, in the space of
+#|   images and in that of moving centres.
 rows = torch.randperm(N, generator=generator)[:300]
 same = person_ids[rows][:, None] == person_ids[rows]
 upper = torch.ones_like(same).triu(1)
@@ -302,6 +310,8 @@ def ask_back(features, centers, owner, r=3, max_candidates=15):
 # the released code, the candidate itself is the first of them (ledger 12).
 
 # %% tags=["slide"]
+#| caption: Cyclic ranking on points of the plane, candidate by candidate: the star
+#|   is the anchor, lines lead to a candidate's nearest points.
 generator = torch.Generator().manual_seed(3)
 spots = torch.tensor([[0.0, 0.0], [0.45, 0.15], [0.2, 0.5], [1.05, 0.1],
                       [1.35, 0.35], [1.45, -0.1], [-1.0, 0.4], [-1.3, 0.1],
@@ -344,6 +354,8 @@ plt.show()
 # on all anchors at once and must pick the same negatives as the loop.
 
 # %% tags=["slide"]
+#| caption: Cyclic ranking on a batch: the anchor in blue, a line for each candidate
+#|   with its own nearest, and the hard negative in red.
 def draw_batch(generator):
     """Positions of the images, then features of images and surrogates, their
     centres, and each anchor's own centre."""
@@ -433,10 +445,12 @@ table.style.format(formats | {"place in the list": "{:.1f}"})
 # ones.
 
 # %% tags=["slide"]
+#| caption: Over the length r of a candidate's list: how often the negative is the
+#|   same person, its place in the list, and how many walks find none.
 lengths = [r for r in (1, 2, 3, 4, 5, 7, 10, 15, 20) if r < options.batch]
 swept = {counts: pd.DataFrame([trust(cyclic(r, counts)) for r in lengths], lengths)
          for counts in (True, False)}
-figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.0))
+figure, axes = plt.subplots(1, 3, figsize=(9.2, 3.3))
 for counts, style in ((True, "-o"), (False, "--s")):
     curves = swept[counts]
     label = "candidate counts itself (the code)" if counts else "it doesn't"
@@ -449,14 +463,15 @@ for counts, style in ((True, "-o"), (False, "--s")):
 axes[0].axhline(naive["same person, if it could be"], color="black", linewidth=1,
                 linestyle=":")
 axes[0].text(lengths[-1], naive["same person, if it could be"], "the nearest ",
-             ha="right", va="bottom", fontsize=8)
+             ha="right", va="bottom", fontsize=10)
 titles = ("negative is the same person", "place of the negative in the list",
           "no negative found")
 for axis, title in zip(axes, titles):
     axis.axvline(options.r, color="0.7", linewidth=0.9)
     axis.set(title=title, xlabel="$r$", ylim=(0, None),
              xticks=[1, *range(5, lengths[-1] + 1, 5)])
-axes[1].legend(fontsize=8, loc="lower right")
+figure.legend(*axes[2].get_legend_handles_labels(), ncols=2,
+              loc="outside lower center")
 plt.show()
 # a list of one that holds only the candidate itself
 assert (swept[True].loc[1] - naive).abs().max() < 1e-6
@@ -506,6 +521,8 @@ print(f"L_v of this batch: {by_hand.item():.6f} from scratch, "
       f"{by_library.item():.6f} from the library")
 
 # %% tags=["slide"]
+#| caption: Distances of anchors to their own centre and to their negative, with the
+#|   margins as lines; and the share of anchors with an open hinge, over the margin.
 found = picked >= 0
 positive = (anchors - centers[owner]).norm(dim=1)[found]
 negative = (anchors - centers[picked.clamp(min=0)]).norm(dim=1)[found]
@@ -519,12 +536,12 @@ ends = np.array([0, 1.05 * float(positive.max())])
 margins = sorted({1.0, options.margin, paper.margin})
 for margin, style in zip(margins, ("--", "-", ":")):
     left.plot(ends, ends + margin, color="black", linewidth=1, linestyle=style)
-    left.text(ends[1], ends[1] + margin, f"$\\alpha$ = {margin:g}", fontsize=8,
+    left.text(ends[1], ends[1] + margin, f"$\\alpha$ = {margin:g}", fontsize=10,
               ha="right", va="bottom")
 left.set(xlabel="distance to the own centre", ylabel="distance to the negative",
          title="below a line: the hinge is open", xlim=(0, ends[1]),
          ylim=(0, 1.12 * (ends[1] + margins[-1])))
-left.legend(title="the negative is", fontsize=8, title_fontsize=8,
+left.legend(title="the negative is", fontsize=10, title_fontsize=10,
             loc="lower right")
 at = np.linspace(0, 3, 61)
 right.plot(at, [(margin + positive - negative > 0).float().mean().item()

@@ -32,6 +32,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.data.datasets import ReidDataset
 from paul.data.passes import extract, refresh_statistics
@@ -70,6 +71,7 @@ from paul.schedules import (
 from torch import nn
 from torch.nn import functional as F
 
+start(data_dir, profile)
 plt.rcParams.update(STYLE)
 chosen, paper = PROFILES[profile], PROFILES["paper"]
 options = chosen.adapt_options(target)
@@ -146,6 +148,8 @@ torch.testing.assert_close(by_hand,
 # image of the same person, in any camera (ledger 26).
 
 # %%
+#| caption: Ten images of a source batch, and below each its partner, another
+#|   picture of the same person.
 person_ids = sets["source"].split("train").person_ids
 partners = Partners(person_ids)
 generator = torch.Generator().manual_seed(seed)
@@ -190,6 +194,8 @@ for epoch in range(60):
 # zero.
 
 # %% tags=["slide"]
+#| caption: Learning rates by group over the source stage, in the paper and here,
+#|   and over the target stage.
 def profile_rates(options, points=1200):
     """(epoch, rates by group) along a profile's source stage."""
     for step in range(points):
@@ -202,7 +208,7 @@ def profile_rates(options, points=1200):
                    cosine_learning_rates(progress, options.peak_rate))
 
 
-figure, axes = plt.subplots(1, 3, figsize=(10, 2.9))
+figure, axes = plt.subplots(1, 3, figsize=(9.2, 2.9))
 for axis, stage, name in zip(axes, (paper, chosen), ("paper", profile)):
     epochs, rates = zip(*profile_rates(stage.pretrain))
     # the first two may coincide
@@ -213,7 +219,7 @@ for axis, stage, name in zip(axes, (paper, chosen), ("paper", profile)):
     axis.set(yscale="log", ylim=(3e-6, 0.3), xlabel="epoch",
              title=f"source stage, {name}")
 axes[0].set_ylabel("learning rate")
-axes[0].legend(fontsize=8, loc="center left")
+axes[0].legend(fontsize=10, loc="center left")
 for stage, name, colour in ((paper, "paper", GREY), (chosen, profile, RED)):
     adapt = stage.adapt_options(target)
     epochs = np.arange(adapt.epochs + 1)
@@ -223,7 +229,7 @@ for stage, name, colour in ((paper, "paper", GREY), (chosen, profile, RED)):
                  label=f"{name}, {adapt.epochs} epochs")
 axes[2].set(yscale="log", ylim=(3e-6, 0.3), xlabel="share of the stage",
             title="target stage")
-axes[2].legend(fontsize=8)
+axes[2].legend(fontsize=10)
 plt.show()
 
 # %% [markdown]
@@ -279,6 +285,8 @@ seconds = sum(line["seconds"] for line in source_history)
 print(f"{len(source_history)} epochs, {seconds:.0f} s of training")
 
 # %% tags=["slide"]
+#| caption: The source stage, epoch by epoch: the cross-entropy of a patch between
+#|   guessing and being sure, and the triplet loss.
 history = pd.DataFrame(source_history)
 smoothing = chosen.pretrain.label_smoothing
 people = len(np.unique(person_ids))
@@ -294,13 +302,13 @@ axes[0].axhline(floor, color=GREY, linestyle=":", linewidth=1,
                 label="all right, as sure as the smoothing allows")
 axes[0].set(xlabel="epoch", title="cross-entropy of a patch")
 axes[0].set_ylim(0, 1.1 * max(np.log(people), history["identity"].max() / M))
-axes[0].legend(fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.88))
+axes[0].legend(fontsize=10, loc="upper right", bbox_to_anchor=(1, 0.88))
 axes[1].plot(history["epoch"], history["triplet"], "o-", color=ORANGE)
 axes[1].axhline(1, color=GREY, linestyle="--", linewidth=1,
                 label="positive as far as negative")
 axes[1].set(xlabel="epoch", title="triplet loss",
             ylim=(0, 1.15 * max(1, history["triplet"].max())))
-axes[1].legend(fontsize=8)
+axes[1].legend(fontsize=10)
 for axis in axes:
     axis.xaxis.get_major_locator().set_params(integer=True)
 plt.show()
@@ -393,6 +401,8 @@ if gain["PAUL"] > 0:
 # units of the source's deviation.
 
 # %% tags=["slide"]
+#| caption: How far the means of each batch norm moved from the source's, from the
+#|   image to the descriptor, for AdaBN and PAUL.
 def shift(model):
     """Per batch norm: how far the channel means moved, root mean square over
     channels, in source deviations."""
@@ -413,7 +423,7 @@ for name, colour, marker in (("AdaBN", ORANGE, "o"), ("PAUL", BLUE, "s")):
 axis.set(ylabel="shift, source deviations", ylim=(0, None),
          title=f"batch-norm means on {here}, against the source")
 if len(names) <= 20:
-    axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
+    axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=10)
 else:
     axis.set_xlabel("batch norm, from the image to the descriptor")
 axis.legend()
@@ -439,6 +449,7 @@ plt.show()
 # only then are the losses taken (ledger 3, 11).
 
 # %%
+#| caption: Ten images of a target batch, and below each its surrogate.
 generator = torch.Generator().manual_seed(seed)
 index = torch.randperm(len(images[target]), generator=generator)[: options.batch]
 plain = unit_range(images[target][index])
@@ -494,6 +505,7 @@ print({name: round(value.item(), 3) for name, value in library.items()},
 # ## Loss curves
 
 # %% tags=["slide"]
+#| caption: Both losses and their sum over the epochs of the target stage.
 adapted = pd.DataFrame(outcomes["PAUL"].history)
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.6))
 panels = (("loss_c", "$L_c$", GREEN), ("loss_v", "$L_v$", ORANGE),
@@ -518,6 +530,8 @@ print(f"{len(adapted)} epochs, {adapted['seconds'].sum():.0f} s of training, "
 # ### Ranked lists
 
 # %% tags=["slide"]
+#| caption: Four queries, each before (direct) and after (PAUL) adaptation, with the
+#|   nearest gallery images and the average precision.
 splits = {name: sets[target].split(name) for name in ("query", "gallery")}
 test_images = {name: load_images(split, chosen.image_size)
                for name, split in splits.items()}
@@ -561,6 +575,8 @@ ranked_list(test_images["query"][[query for _, query in lines]],
 # ### Query by query
 
 # %% tags=["slide"]
+#| caption: Average precision of each query, after adaptation against before; points
+#|   above the diagonal gain.
 figure, axis = plt.subplots(figsize=(4.6, 4.4))
 better = ap["PAUL"] > ap["direct"]
 for chosen_ones, colour, marker, name in ((better, GREEN, "o", "better"),
@@ -576,6 +592,8 @@ axis.legend(loc="lower right")
 plt.show()
 
 # %%
+#| caption: Average precision of every query by three networks: sorted, with the
+#|   mean dashed, and counted.
 per_query_ap({name: score.per_query["ap_step"] for name, score in scores.items()})
 
 # %% [markdown]
@@ -593,6 +611,8 @@ per_query_ap({name: score.per_query["ap_step"] for name, score in scores.items()
 
 
 # %% tags=["slide"]
+#| caption: Distances of pairs of one person and of two people, taken by different
+#|   cameras, for each network.
 def separation(same, different):
     """A in O(n log n): the mean share of `different` that lies above a `same`."""
     # strictly nearer than this pair of the same person
@@ -611,7 +631,7 @@ real_people = ids["gallery"] > 0
 same = (ids["query"][:, None] == ids["gallery"]) & other_camera
 different = (ids["query"][:, None] != ids["gallery"]) & other_camera & real_people
 
-figure, axes = plt.subplots(1, 3, figsize=(10, 2.8), sharey=True)
+figure, axes = plt.subplots(1, 3, figsize=(9.2, 2.8), sharey=True)
 for axis, (name, parts) in zip(axes, features.items()):
     # per patch, between 0 and 2
     distance = torch.cdist(parts["query"], parts["gallery"]) / M**0.5
@@ -711,6 +731,8 @@ print(f"resumed: all {len(weights)} tensors are the same, bit for bit")
 # rows by seed.
 
 # %%
+#| caption: Rank-1 of recorded runs at direct transfer, AdaBN and PAUL, a line for
+#|   each source seed.
 recorded = pd.DataFrame(
     [{"row": name, "seed": run["seed"], "rank1": run["metrics"]["rank1"]}
      for name, row in trio.items() for run in read_records(results_dir, profile)
@@ -722,7 +744,7 @@ if len(recorded):
         line = line.groupby("row")["rank1"].mean().reindex(trio)
         axis.plot(list(trio), line, "o-", color=colour, label=f"seed {number}")
     axis.set(ylabel="Rank-1, %", title=f"recorded runs, {here}")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=10)
     plt.show()
 else:
     print("no runs are recorded yet: chapter 09 makes them")

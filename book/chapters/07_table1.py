@@ -27,6 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.data.datasets import ReidDataset
 from paul.data.pixels import load_images
@@ -58,6 +59,7 @@ from paul.rivals.lomo import descriptor as lomo
 from paul.rivals.pul.training import reliable_labels
 from scipy import stats
 
+start(data_dir, profile)
 target = "market"
 paper = "book/paper"  # the published tables
 here = target_name(target, profile)
@@ -97,6 +99,8 @@ table.style.format(precision=1, na_rep="").hide(axis="index")
 # repeat across sets although whole people do not.
 
 # %% tags=["slide"]
+#| caption: Rank-1 (filled) and mAP (open) of the methods in the paper's Table 1, as
+#|   published.
 @drawn
 def published_methods():
     ranked = table.sort_values(["year", "rank1"], ignore_index=True)
@@ -112,7 +116,7 @@ def published_methods():
              title="Market-1501, as published: Rank-1 filled, mAP open")
     axis.set_yticklabels([f"{line.method} ({line.year})"
                           for line in ranked.itertuples()])
-    axis.legend(fontsize=8, loc="lower right")
+    axis.legend(fontsize=10, loc="lower right")
     return figure
 
 
@@ -174,6 +178,8 @@ print(f"{counts.shape[1]} strips at the first of three scales; "
       f"{length:,} numbers describe an image of 128x48")
 
 # %% tags=["slide"]
+#| caption: Three images before and after Retinex, and two strips of the first as
+#|   counts of colours, most frequent first.
 @drawn
 def from_picture_to_strips():
     figure, axes = plt.subplots(1, 7, figsize=(9, 2.9),
@@ -193,7 +199,7 @@ def from_picture_to_strips():
                      label=f"rows {5 * strip} to {5 * strip + 9}")
     axes[-1].set(xlabel="colours, most frequent first",
                  title="pixels in the fullest window", xticks=[])
-    axes[-1].legend(fontsize=7)
+    axes[-1].legend(fontsize=10)
     return figure
 
 
@@ -223,6 +229,8 @@ from_picture_to_strips()
 # > each. The numbers of this row are those of BoW *with this table*.
 
 # %% tags=["slide"]
+#| caption: Images, each drawn by the likeliest colour name of every patch and cut
+#|   into 16 strips, and the weight of each patch.
 options = BowOptions()
 small = load_images(people, options.size)
 names = bow.patch_names(small, options)
@@ -362,6 +370,8 @@ runs[["row", "target", "seed", "adapt_seed", "rank1", "rank5", "rank10",
 # The record of a PUL run holds, for each round, the share of the images that were reliable.
 
 # %%
+#| caption: The share of images that PUL holds for reliable, round by round: each
+#|   seed thin, the mean thick.
 kept = pd.DataFrame({(record["seed"], record["adapt_seed"]):
                      [line["kept"] for line in record["curve"]]
                      for record in records if record["row"] == "pul"})
@@ -514,6 +524,7 @@ print(f"step - trapezoid, profile {profile}: {gap.mean:+.2f} points, {interval}"
 # ## Seed by seed
 
 # %% tags=["slide"]
+#| caption: PAUL's scores, a mark for each source seed, with mean and 95 % interval.
 @drawn
 def seed_by_seed(metrics=("rank1", "rank5", "rank10",
                           "map_trapezoid", "map_step", "minp")):

@@ -24,6 +24,7 @@ import itertools
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.experiments.rows import ROWS
 from paul.experiments.runner import run_table
@@ -41,6 +42,7 @@ from paul.report.tables import (
     readable,
 )
 
+start(data_dir, profile)
 target = "duke"
 paper = "book/paper"  # the published tables
 here = target_name(target, profile)
@@ -91,6 +93,8 @@ print(f"{len(both)} methods are in both tables; tau of their Rank-1: "
       f"{kendall_tau(a, b):.2f}")
 
 # %% tags=["slide"]
+#| caption: The order of methods by Rank-1 as published, on Market-1501 and on
+#|   DukeMTMC-reID; lines that cross change places.
 @drawn
 def set_against_set():
     places = both[["rank1_market", "rank1_duke"]].rank(ascending=False)
@@ -100,9 +104,9 @@ def set_against_set():
         values = both.loc[number, ["rank1_market", "rank1_duke"]]
         axis.plot([0, 1], [left, right], "o-", color=COLOURS[number % len(COLOURS)])
         axis.text(-0.04, left, f"{method}  {values.iloc[0]:.1f}", ha="right",
-                  va="center", fontsize=9)
+                  va="center", fontsize=10)
         axis.text(1.04, right, f"{values.iloc[1]:.1f}  {method}", ha="left",
-                  va="center", fontsize=9)
+                  va="center", fontsize=10)
     axis.set(xlim=(-0.6, 1.6), ylim=(len(both) + 0.5, 0.5), xticks=[0, 1],
              yticks=[])
     axis.set_title("Rank-1, best first, as published")
@@ -159,6 +163,7 @@ display(Markdown(places_text("table2", runs, paper)))
 # order does there? The same measure, on the means of our own runs:
 
 # %% tags=["slide"]
+#| caption: Rank-1 of five methods on both targets, a mark for each seed.
 rivals = ["lomo", "bow", "pul", "cluster_contrast", "paul"]
 every = current_runs(results_dir, profile)
 ours_by_target = every[every["row"].isin(rivals)].pivot_table(
@@ -184,7 +189,7 @@ def methods_run_here():
     axis.set(xticks=range(len(rivals)), ylabel="Rank-1, %", ylim=(0, None))
     axis.set_xticklabels([ROWS[row].label for row in rivals[:-1]] + ["PAUL"])
     axis.set_title(f"profile {profile}: a mark per seed")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=10)
     return figure
 
 
@@ -210,6 +215,7 @@ pairs = pd.DataFrame({
 pairs.assign(difference=pairs.iloc[:, 0] - pairs.iloc[:, 1]).round(1)
 
 # %% tags=["slide"]
+#| caption: PAUL's Rank-1 on both targets, a line for each source seed.
 @drawn
 def target_against_target():
     figure, axis = plt.subplots(figsize=(5.4, 3))

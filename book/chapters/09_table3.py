@@ -32,6 +32,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.adapt import adapt, fill_bank
 from paul.data.datasets import ReidDataset
@@ -77,6 +78,7 @@ from paul.report.tables import (
     readable,
 )
 
+start(data_dir, profile)
 chosen = PROFILES[profile]
 targets = chosen.targets
 paper = "book/paper"  # the published tables
@@ -126,6 +128,8 @@ for target in targets:
 # `paper`.
 
 # %% tags=["slide"]
+#| caption: Rank-1 of each row of the ablation, the mean over source seeds with its
+#|   95 % interval, on both targets; controls are hatched.
 bars = table_bars(table, profile)
 save(bars, Path(results_dir) / "figures" / profile / "table3.svg")
 bars
@@ -160,6 +164,7 @@ library = torch.tensor(library.to_numpy())
 torch.testing.assert_close(ours, library, check_dtype=False)
 
 # %% tags=["slide"]
+#| caption: Rank-1 row by row, a line for each source seed, on both targets.
 @drawn
 def seeds_across_rows(rows=("image_direct", "image_lc", "patch_direct",
                             "patch_adabn", "patch_lc", "patch_lv", "paul")):
@@ -173,8 +178,8 @@ def seeds_across_rows(rows=("image_direct", "image_lc", "patch_direct",
             axis.plot(values.to_numpy(), "o-", linewidth=1, markersize=4,
                       label=f"seed {seed}")
         axis.set(title=target_name(target, profile), xticks=range(len(rows)))
-        axis.set_xticklabels(frame.columns, rotation=35, ha="right", fontsize=8)
-    axes[0, 0].legend(fontsize=8)
+        axis.set_xticklabels(frame.columns, rotation=35, ha="right", fontsize=10)
+    axes[0, 0].legend(fontsize=10)
     axes[0, 0].set_ylabel("Rank-1, %")
     figure.suptitle(f"profile {profile}: a line for each source seed", fontsize=10)
     return figure
@@ -198,6 +203,8 @@ order["metric"] = order["metric"].map(METRICS)
 order.style.format({"kendall_tau": "{:.2f}"}).hide(axis="index")
 
 # %% tags=["slide"]
+#| caption: The paper's order of rows on the left of each panel, ours on the right;
+#|   lines that cross are a disagreement.
 ordering_lines(table, profile)
 
 # %%
@@ -216,6 +223,9 @@ pairs[pairs["outcome"] != "agrees"].style.format(precision=1).hide(axis="index")
 # Each test stood in `book/claims.toml` before the runs were made.
 
 # %%
+#| caption: Every comparison behind the verdicts on C3 to C7: mean difference, 95 %
+#|   interval and border. Green circles hold, red crosses point the other way, grey
+#|   squares are undecided.
 claims = [claim for claim in load_claims("book/claims.toml")
           if claim.id in ("C3", "C4", "C5", "C6", "C7")]
 verdicts = judge_all(claims, runs, profile, paper)
@@ -261,6 +271,8 @@ styled = split.style.format({"AdaBN's share": "{:.0%}"}, precision=1, na_rep="-"
 styled.hide(axis="index")
 
 # %% tags=["slide"]
+#| caption: Points of Rank-1 over direct transfer: a diamond for AdaBN alone, a
+#|   circle for the row, the line between them is what the loss adds.
 @drawn
 def gain_bars():
     size = (4.6 * len(targets), 2.6)
@@ -278,7 +290,7 @@ def gain_bars():
         axis.set(title=name,
                  xlabel=f"points of Rank-1 over direct transfer ({profile})")
     axes[0, 0].invert_yaxis()
-    axes[0, -1].legend(fontsize=8)
+    axes[0, -1].legend(fontsize=10)
     return figure
 
 
@@ -345,6 +357,8 @@ print(f"source seed {model_seed}, profile {profile}; "
 pd.DataFrame(pure).T.style.format("{:.0%}", na_rep="")
 
 # %% tags=["slide"]
+#| caption: Purity of the k nearest neighbours over k, for each row; whole images
+#|   are dashed.
 @drawn
 def purity_by_k():
     figure, axis = plt.subplots(figsize=(7, 3.2))
@@ -358,7 +372,7 @@ def purity_by_k():
     axis.axvline(chosen.adapt.k, color="0.6", linewidth=0.8, linestyle=":")
     axis.set(xlabel="k nearest", ylabel="share of the same person", ylim=(0, 1))
     axis.set_title(f"purity of the whole descriptor, profile {profile}")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=10)
     return figure
 
 
@@ -464,6 +478,8 @@ by_row = saturation.groupby("row", sort=False)[["first epoch", "last epoch"]]
 by_row.mean().style.format("{:.0%} of it")
 
 # %% tags=["slide"]
+#| caption: The losses over the epochs of adaptation, a colour for each row: each
+#|   seed thin, the mean thick.
 curves(shown, labels=labels)
 
 # %% [markdown]
@@ -476,6 +492,8 @@ curves(shown, labels=labels)
 # ## Measurement 4: which queries gain?
 
 # %% tags=["slide"]
+#| caption: Average precision of every query, row by row: sorted, with the mean
+#|   dashed, and counted.
 folder = Path(data_dir) / chosen.folders[target]
 scores = {row: evaluate_model(models[row], folder,
                               chosen.image_size).per_query.set_index("query")
@@ -495,6 +513,8 @@ print(f"average precision rises for {(change > 0).mean():.0%} of the queries, "
 # camera.
 
 # %%
+#| caption: The query that lost most and the one that gained most, each before and
+#|   after adaptation, with the ten nearest of the gallery.
 query, gallery = dataset.split("query"), dataset.split("gallery")
 query_images, gallery_images = (load_images(split, chosen.image_size)
                                 for split in (query, gallery))
@@ -558,6 +578,8 @@ means.style.format("{:.2f}").set_caption(
     f"means over batches, source seed {model_seed}, profile {profile}")
 
 # %% tags=["slide"]
+#| caption: Cosines between the gradients of both losses, a dot for each batch and a
+#|   line for each row.
 @drawn
 def cosines():
     figure, axis = plt.subplots(figsize=(5.5, 2.2))

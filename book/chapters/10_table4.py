@@ -25,6 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.data.datasets import ReidDataset
 from paul.data.passes import extract
@@ -69,6 +70,7 @@ from paul.report.tables import (
 )
 from paul.report.variants import variants_table
 
+start(data_dir, profile)
 chosen = PROFILES[profile]
 targets = chosen.targets
 paper = "book/paper"  # the published tables
@@ -152,6 +154,8 @@ for target in targets:
     display(readable(part, profile).style.hide(axis="index"))
 
 # %% tags=["slide"]
+#| caption: Rank-1 for each way of cutting patches and each number of them, the mean
+#|   over source seeds with its 95 % interval.
 table_bars(table, profile)
 
 # %% [markdown]
@@ -167,6 +171,8 @@ order["metric"] = order["metric"].map(METRICS)
 order.style.format({"kendall_tau": "{:.2f}"}).hide(axis="index")
 
 # %% tags=["slide"]
+#| caption: The paper's order of rows on the left of each panel, ours on the right;
+#|   lines that cross are a disagreement.
 ordering_lines(table, profile)
 
 # %%
@@ -211,6 +217,8 @@ for example in ([0.1, 0.4, -0.2], [6.0, 6.5, 5.8], [-3.0, 2.0, 5.0]):
 # ## Verdicts
 
 # %%
+#| caption: Every comparison behind the verdicts on C8 to C10: mean difference, 95 %
+#|   interval and border.
 everything = current_runs(results_dir, profile)
 claims = [claim for claim in load_claims("book/claims.toml")
           if claim.id in ("C8", "C9", "C10")]
@@ -253,6 +261,7 @@ def where_patches_lie(model, images):
 theta = {row: where_patches_lie(model, images) for row, model in models.items()}
 
 # %%
+#| caption: The patches of this row on two pictures of each of four people.
 _, first = np.unique(people, return_index=True)
 shown = [place for start in first[:4] for place in (start, start + 1)]
 for row in schemes:
@@ -295,6 +304,8 @@ else:
                      "boxes: photographs don't."))
 
 # %% tags=["slide"]
+#| caption: The centre of each patch against how far the person stands off the
+#|   middle of the box, across and down.
 @drawn
 def follow(row="patch_direct"):
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
@@ -314,7 +325,7 @@ def follow(row="patch_direct"):
                  ylabel="patch centre, in [-1, 1]", title=name)
     axes[1].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right",
-                  fontsize=8)
+                  fontsize=10)
     figure.suptitle(f"{labels[row]}, seed {model_seed}, profile {profile}",
                     fontsize=10)
     return figure
@@ -385,6 +396,8 @@ pd.DataFrame(gains).style.format(precision=1).hide(axis="index")
 # *stable* to mean that half or twice the value of any of the three moves no score by four points, C10's margin.
 
 # %%
+#| caption: One option of PAUL in each panel: how mAP changes when it is turned by the
+#|   factor below, with 95 % intervals, a colour for each target.
 turned = variants_table("figure5", everything)
 if len(turned):
     display(variant_curves(turned, profile))

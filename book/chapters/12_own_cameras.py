@@ -40,6 +40,7 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import torch
+from book.start import start
 from data_prep.real import plan_folder, prepare
 from IPython.display import Markdown, display
 from paul import Extractor
@@ -72,6 +73,7 @@ from scipy.stats import spearmanr
 from scipy.stats import t as student_t
 from torch.nn import functional as F
 
+start(data_dir, profile)
 plt.rcParams.update(STYLE)
 chosen = PROFILES[profile]
 work = Path(tempfile.mkdtemp(prefix="own-cameras-"))
@@ -283,6 +285,8 @@ signs.style.format("{:.3f}").set_caption(
 # gallery images whose camera is not known, and says how many: an unknown camera may be the query's.
 
 # %% tags=["slide"]
+#| caption: A contact sheet: images, each before the nearest that other cameras
+#|   took, by the adapted network.
 frame = listed([work / "data/mine"])
 # as the images above
 assert frame["file"].tolist() == [str(file) for file in mine.files]
@@ -302,6 +306,8 @@ picture(ranking)
 # the signs, those from other cameras, and is meant by "purity" in the rest of this chapter:
 
 # %% tags=["slide"]
+#| caption: The drift of the bank epoch by epoch; and the purity of neighbours,
+#|   which needs labels, against the agreement of patches, which doesn't.
 person_ids = np.array([envelope[name] for name in mine.frame["file"]])
 signs["purity"] = {name: purity(neighbours(f, k, cameras), person_ids).mean().item()
                    for name, f in described.items()}
@@ -319,7 +325,7 @@ for name, row in trained.iterrows():
     right.plot(row["agreement"], row["purity"], marker, color=colour, label=label)
 right.set(xlabel="agreement of patches (no labels)", ylabel="purity (labels)",
           title="a trained network each")
-right.legend(fontsize=8)
+right.legend(fontsize=10)
 plt.show()
 signs.style.format("{:.3f}")
 
