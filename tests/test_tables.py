@@ -21,6 +21,7 @@ from paul.report.statistics import kendall_tau
 from paul.report.tables import (
     ablation_table,
     comparison_table,
+    in_brief,
     is_stale,
     ordered_pairs,
     ordering,
@@ -292,3 +293,11 @@ def test_fresh_worlds_share_their_tables(tmp_path, capsys):
     assert (line["n"], line["rank1"]) == (2, 44.5)
     report.write(str(tmp_path), BOOK, "data", ["mini-w2"])
     assert (tmp_path / "tables/mini-w2/table3.csv").is_file()
+
+
+def test_a_table_in_brief_keeps_names_scores_and_places():
+    runs = runs_frame(as_published("table3"))
+    shown = readable(ablation_table("table3", runs, "mini", PAPER), "mini")
+    brief = in_brief(shown)
+    assert [name for name in shown if name not in brief] == ["ours (mini) mAP (step)", "seconds", "command"]
+    assert len(brief.columns) == 8

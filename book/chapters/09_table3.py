@@ -71,6 +71,7 @@ from paul.report.published import published, published_value
 from paul.report.statistics import mean_interval
 from paul.report.tables import (
     ablation_table,
+    in_brief,
     is_stale,
     on_the_papers_sets,
     ordered_pairs,
@@ -120,12 +121,12 @@ print(f"{len(records)} runs: {runs['row'].nunique()} rows, "
 for target in targets:
     display(Markdown(f"### {target_name(target, profile)}"))
     part = table[table["target"] == target]
-    display(readable(part, profile).style.hide(axis="index"))
+    display(in_brief(readable(part, profile)).style.hide(axis="index"))
 
 # %% [markdown]
-# Ours is a mean over source seeds with its 95 % interval; `seconds` counts adaptation and test of one run, and the
-# command computes the line again. The paper's values stand beside ours for their **order** alone, unless the profile is
-# `paper`.
+# Ours is a mean over source seeds with its 95 % interval. The paper's values stand beside ours for their **order**
+# alone, unless the profile is `paper`. The file `table3.md` in the results folder's `tables` has more columns, such as
+# the seconds that a run takes, and ends each line with the command that computes it again.
 
 # %% tags=["slide"]
 #| caption: Rank-1 of each row of the ablation, the mean over source seeds with its

@@ -61,6 +61,7 @@ from paul.report.statistics import mean_interval
 from paul.report.tables import (
     ablation_table,
     current_runs,
+    in_brief,
     is_stale,
     on_the_papers_sets,
     ordered_pairs,
@@ -151,7 +152,7 @@ print(f"{len(records)} runs: {runs['row'].nunique()} rows, "
 for target in targets:
     display(Markdown(f"### {target_name(target, profile)}"))
     part = table[table["target"] == target]
-    display(readable(part, profile).style.hide(axis="index"))
+    display(in_brief(readable(part, profile)).style.hide(axis="index"))
 
 # %% tags=["slide"]
 #| caption: Rank-1 for each way of cutting patches and each number of them, the mean

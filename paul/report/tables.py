@@ -217,6 +217,12 @@ def readable(frame: pd.DataFrame, profile: str) -> pd.DataFrame:
     return shown
 
 
+def in_brief(shown: pd.DataFrame) -> pd.DataFrame:
+    """The columns of `readable` that fit a page: without the second mAP, seconds and commands, which the files have."""
+    dropped = [name for name in shown if name in ("seconds", "command") or name.endswith(METRICS["map_step"])]
+    return shown.drop(columns=dropped)
+
+
 def markdown(frame: pd.DataFrame) -> str:
     """A frame of text as a Markdown table."""
     cells = [list(map(str, frame.columns))] + [["---"] * frame.shape[1]]
