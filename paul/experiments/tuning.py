@@ -53,8 +53,14 @@ CONTRAST = {
     "adapt.eps": (0.3, 0.4, 0.45, 0.5, 0.55, 0.6),
     "adapt.temperature": (0.02, 0.035, 0.05, 0.07, 0.1, 0.2),
 }
-# Where an option that has an end in sight ends; a cosine, a share and a probability say nothing beyond.
-LIMITS = {"adapt.reliability": (0.0, 0.99), "adapt.jitter": (0.0, 1.0), "adapt.eps": (0.05, 0.95)}
+# Where an option that has an end in sight ends: a cosine, a share and a probability say nothing beyond, and no more
+# clusters can be made than mini's targets have images.
+LIMITS = {
+    "adapt.reliability": (0.0, 0.99),
+    "adapt.jitter": (0.0, 1.0),
+    "adapt.eps": (0.05, 0.95),
+    "adapt.clusters": (2, 1680),
+}
 BOTH = LR | L_C | L_V | LAM
 
 # Row whose trials these are -> what is searched. A source stage is searched on its network's direct transfer.
