@@ -31,7 +31,7 @@ BEFORE: dict[str, dict] = {
 
 def completed(said: dict) -> dict:
     """A record's spec in today's words: what it says, and `BEFORE` where it says nothing."""
-    parts = {"network": BEFORE.get("network", {}), "pretrain": BEFORE.get("pretrain", {})}
+    parts = {part: BEFORE[part] for part in ("network", "pretrain")}
     source = said.get("source") and {
         **said["source"],
         **{part: {**values, **said["source"][part]} for part, values in parts.items()},

@@ -27,6 +27,7 @@ from paul.engine.device import pick_device, send
 from paul.engine.files import fingerprint
 from paul.engine.optim import adam, parameter_groups, prepare
 from paul.engine.run import Run
+from paul.options import checked_seed
 from paul.patchnet import PatchNet
 from paul.rivals.cluster_contrast import ClusterContrastOptions
 from paul.rivals.cluster_contrast.memory import ClusterMemory, cluster_nce
@@ -93,7 +94,7 @@ def cluster_contrast(
         FloatingPointError: a loss that is not finite.
     """
     device, pixels = pick_device(device), Pixels.of(images)
-    torch.manual_seed(seed)
+    torch.manual_seed(checked_seed(seed))
     generator = torch.Generator().manual_seed(seed)
     spec = {
         "stage": "cluster_contrast",
