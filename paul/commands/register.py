@@ -10,7 +10,9 @@ HELP = "show what would be registered for fresh worlds, write it, or check the r
 def options(command) -> None:
     """Of the command line."""
     command.add_argument("--profile", default="mini", help="whose runs are to be judged")
-    command.add_argument("--worlds", type=whole_number(2), default=8, metavar="N", help="worlds 1 to N, one number each")
+    command.add_argument(
+        "--worlds", type=whole_number(2), default=8, metavar="N", help="worlds 1 to N, one number each"
+    )
     command.add_argument("--results", default="results")
     what = command.add_mutually_exclusive_group()
     what.add_argument(
