@@ -14,6 +14,7 @@ import nbformat
 
 from .manifest import read_manifest
 from .pairs import read_chapter
+from .reference import MADE, linker, write_pages
 from .toc import ROOT, Book, BookError, Chapter
 
 SITE = Path(__file__).resolve().parent / "site"
@@ -38,6 +39,9 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     page = source / "pages" / "when_things_break.md"
     said = page.read_text(encoding="utf-8").replace(FUZZED, _fuzzed(Path(results) / "fuzz.json"))
     page.write_text(said, encoding="utf-8")
+    for page in (source / "pages").iterdir():
+        page.write_text(linker()(page.read_text(encoding="utf-8")), encoding="utf-8")
+    write_pages(book, source / "pages")
     pages = [chapter for chapter in book.chapters if _write_page(chapter, executed, entries.get(chapter.slug), source)]
     picture = Path(results) / "figures" / "contact.png"
     if picture.is_file():
@@ -73,6 +77,10 @@ def _write_page(chapter: Chapter, executed: Path, entry: dict | None, source: Pa
     first = notebook.cells[0]
     if first.cell_type != "markdown" or not first.source.startswith("# "):
         notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"# {chapter.title}"))
+    linked = linker()
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = linked(cell.source)
     title, _, rest = notebook.cells[0].source.partition("\n")
     notebook.cells[0].source = f"{title}\n\n{_run_line(chapter, entry)}\n{rest}"
     nbformat.write(notebook, source / "chapters" / f"{chapter.slug}.ipynb")
@@ -167,7 +175,7 @@ def _front_page(book: Book, pages: list[Chapter], entries: dict, picture: bool, 
         )
     machines = sorted({entry["machine"] for entry in entries.values() if "seconds" in entry})
     toc = "\n".join(f"{chapter.number} {chapter.title} <chapters/{chapter.slug}>" for chapter in pages)
-    more = "\n".join(f"pages/{page.stem}" for page in sorted(PAGES.glob("*.md")))
+    more = "\n".join(f"pages/{name}" for name in [*MADE, *sorted(page.stem for page in PAGES.glob("*.md"))])
     shown = "\n![Rendered people, each in two cameras](contact.png)\n" if picture else ""
     return f"""---
 html_theme.sidebar_secondary.remove: true

@@ -203,15 +203,15 @@ def ipfl_loss(
 ) -> Tensor:
     r"""Image-level patch feature learning loss L_v (paper Sec. 3.3; ledger 9-13).
 
-    .. math:: L_v = \frac1A \sum_i \max(0,\; m + \|f_i - p_i\|_2 - \|f_i - n_i\|_2)
+    .. math:: L_v = \frac1A \sum_i \max(0,\; \alpha + \|f_i - c_i\|_2 - \|f_i - c_{n(i)}\|_2)
 
-    with p_i the anchor's own centre and n_i the centre that `cyclic_ranking` picks.
+    with c_i the anchor's own centre and c_{n(i)} the centre that `cyclic_ranking` picks.
 
     Args:
         features: [A, D] anchors: real images and surrogates.
         centers: [n, D] centres of the batch's images; detached by `ImageCenters`.
         owner: [A] each anchor's own centre.
-        margin: m.
+        margin: alpha; the paper's m, which here is the patch.
         r, include_self, max_candidates: see `cyclic_ranking`.
         no_negative: an anchor without a trusted negative counts with negative distance 0, the largest hinge
             ("zero", as released), or is left out of the mean ("skip").

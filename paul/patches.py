@@ -15,7 +15,7 @@ from paul.engine.device import send
 
 
 def stripes(num_patches: int) -> Tensor:
-    """M equal horizontal stripes as affine matrices [M, 2, 3]: x scale 1, y scale 1/M, y shift -1 + (2m + 1)/M.
+    """M equal horizontal stripes as affine matrices [M, 2, 3]: x scale 1, y scale 1/M, y shift -1 + (2m - 1)/M.
 
     Raises:
         ValueError: num_patches < 1.

@@ -160,6 +160,24 @@ plt.show()
 # it, something is wrong, and that is worth finding out before reading on.
 
 # %% [markdown]
+# ## What the paper leaves open
+#
+# Paper and released code don't always say the same, and the code decides much of which the paper is silent. The
+# *ledger* lists these places by number: what the paper states, what the code of its authors does, what is done here,
+# and which option takes the other reading. "Ledger 6" in a chapter is its entry 6, and on the site a link to it. Of the
+# memory above it says:
+
+# %%
+from paul.report.ledger import load_ledger
+
+ledger = pd.DataFrame(load_ledger("book/ledger.toml")).set_index("number")
+ledger.loc[6, ["item", "paper", "code", "ours", "knobs"]].to_frame()
+
+# %% [markdown]
+# The symbols mean the same in every chapter. They, and the terms of the field, have a page too: *Notation and
+# glossary*.
+
+# %% [markdown]
 # ## How long it takes
 #
 # Measured, never estimated: `python -m book costs` writes into `book/book.toml` what the last run took on its

@@ -512,11 +512,11 @@ whole, stripes = colour_patches(people_images, 1), colour_patches(people_images,
 torch.testing.assert_close(stripes.square().mean(0), whole[0].square())
 
 # %% [markdown]
-# *Purity*: of how many images is the nearest neighbour the same person? With $\mathcal{N}(i)$ the images that the
-# protocol leaves to image $i$,
+# Of how many images is the nearest neighbour the same person? Call it the share of images *found*. With
+# $\mathcal{N}(i)$ the images that the protocol leaves to image $i$,
 #
 # $$
-# \text{purity} = \frac1N \sum_{i=1}^{N} \big[\, p_{j(i)} = p_i \,\big], \qquad
+# \text{found} = \frac1N \sum_{i=1}^{N} \big[\, p_{j(i)} = p_i \,\big], \qquad
 # j(i) = \arg\min_{j \in \mathcal{N}(i)} \lVert x_i - x_j \rVert_2 .
 # $$
 #
@@ -532,7 +532,7 @@ def nearest(x, excluded):
     return torch.cdist(x, x).masked_fill(excluded, float("inf")).argmin(1)
 
 
-def purity(x, excluded):
+def found_by(x, excluded):
     return (person[nearest(x, excluded)] == person).double().mean().item()
 
 
@@ -541,14 +541,14 @@ protocol = same_person & same_camera  # leaves an image itself out, too
 beside = stripes.transpose(0, 1).flatten(1)
 for x in (whole[0], beside):
     library = evaluate(x, person, camera, x, person, camera)
-    torch.testing.assert_close(purity(x, protocol), library.rank(1),
+    torch.testing.assert_close(found_by(x, protocol), library.rank(1),
                                atol=2 / len(person), rtol=0)
 
 # %%
 named = {"whole image": whole[0], "6 stripes side by side": beside}
 named |= {f"stripe {m + 1} alone": stripes[m] for m in range(6)}
 rules = {"by the protocol": protocol, "in other cameras only": same_camera}
-measured = pd.DataFrame({rule: {name: purity(x, excluded)
+measured = pd.DataFrame({rule: {name: found_by(x, excluded)
                                 for name, x in named.items()}
                          for rule, excluded in rules.items()})
 right = same_person & ~same_camera
@@ -742,12 +742,12 @@ pd.Series(PROFILES["paper"].folders, name="folder").to_frame()
 #
 # ## Exercises
 #
-# 1. *Predict.* Without the middle-half crop in `colour_patches`, what happens to the two columns of the purity table,
-#    and why more to the first? (*Hint:* what fills the outer quarters of a box?)
-# 2. *Extend.* Cut 1, 2, 3, 6, 12 and 24 stripes and draw the purity. Why does it stop rising? (*Hint:* look at the box
-#    shifts above, and at how many pixels are left to a stripe. 96 rows in 24 stripes leave 4.)
-# 3. *Break it.* In `verdict`, count a query's own person in its own camera as right. What does the purity of the whole
-#    image become, and what has been measured then? (*Hint:* `protocol` would only exclude the image itself.)
+# 1. *Predict.* Without the middle-half crop in `colour_patches`, what happens to the two columns of the table of images
+#    found, and why more to the first? (*Hint:* what fills the outer quarters of a box?)
+# 2. *Extend.* Cut 1, 2, 3, 6, 12 and 24 stripes and draw the share found. Why does it stop rising? (*Hint:* look at the
+#    box shifts above, and at how many pixels are left to a stripe. 96 rows in 24 stripes leave 4.)
+# 3. *Break it.* In `verdict`, count a query's own person in its own camera as right. What does the share found by the
+#    whole image become, and what has been measured then? (*Hint:* `protocol` would only exclude the image itself.)
 # 4. Total variation is the same for two sets of images whose pixels are shuffled between images. Name a gap between two
 #    sets that it can't see, and a statistic that can. (*Hint:* think of resolution, or of where in the box people
 #    stand.)
@@ -775,7 +775,7 @@ pd.Series(PROFILES["paper"].folders, name="folder").to_frame()
 # ```python
 # for count in (1, 2, 3, 6, 12, 24):
 #     x = colour_patches(people_images, count).transpose(0, 1).flatten(1)
-#     print(count, f"{100 * purity(x, protocol):.1f} %")
+#     print(count, f"{100 * found_by(x, protocol):.1f} %")
 # ```
 #
 # - *full*: the curve, both reasons, and a test of one of them (such as stripes cut after undoing `box_dy`);
@@ -786,10 +786,10 @@ pd.Series(PROFILES["paper"].folders, name="folder").to_frame()
 #
 # <details><summary>Solution 3</summary>
 #
-# Exclude the image alone, `purity(whole[0], torch.eye(len(person), dtype=torch.bool))`, and purity jumps: the nearest
-# image is now mostly another frame of the same passage, with the same street, light and pose. What has been measured is
-# whether a camera can find again what it saw a moment ago. That is tracking, and plain colours are good at it. The task
-# was to find the person in *another* camera.
+# Exclude the image alone, `found_by(whole[0], torch.eye(len(person), dtype=torch.bool))`, and the share jumps: the
+# nearest image is now mostly another frame of the same passage, with the same street, light and pose. What has been
+# measured is whether a camera can find again what it saw a moment ago. That is tracking, and plain colours are good at
+# it. The task was to find the person in *another* camera.
 #
 # </details>
 #

@@ -94,12 +94,12 @@ print(f"{len(images)} images of {frame['person_id'].nunique()} people, "
 # $$
 #
 # $a$ and $d$ are width and height of the patch as shares of the map, $t_x$ and $t_y$ its centre, $b$ and $c$ tilt it.
-# $M$ equal horizontal stripes are the special case $a = 1$, $d = 1/M$, $t_y = -1 + (2m + 1)/M$ for $m = 0, \dots, M-1$.
+# $M$ equal horizontal stripes are the special case $a = 1$, $d = 1/M$, $t_y = -1 + (2m - 1)/M$ for $m = 1, \dots, M$.
 # These stripes matter, because the PGN starts from them.
 
 # %%
-equal = torch.tensor([[[1, 0, 0], [0, 1 / M, -1 + (2 * m + 1) / M]]
-                      for m in range(M)])
+equal = torch.tensor([[[1, 0, 0], [0, 1 / M, -1 + (2 * m - 1) / M]]
+                      for m in range(1, M + 1)])
 torch.testing.assert_close(equal, stripes(M))
 print("first stripe:\n", equal[0].numpy().round(3), "\nlast stripe:\n",
       equal[-1].numpy().round(3))

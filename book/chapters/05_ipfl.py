@@ -469,14 +469,15 @@ print("r with the candidate counted picks what r - 1 picks without")
 # %% [markdown]
 # ## The loss
 #
-# > **The paper (Sec. 3.3).** A triplet loss with margin $m = 2$: the positive must be nearer than the negative, by at
-# > least the margin.
+# > **The paper (Sec. 3.3).** A triplet loss with margin $\alpha = 2$: the positive must be nearer than the negative, by
+# > at least the margin.
 #
 # $$
-# L_v = \frac1A \sum_i \max\bigl(0,\; m + \|f_i - p_i\|_2 - \|f_i - n_i\|_2\bigr),
+# L_v = \frac1A \sum_i \max\bigl(0,\; \alpha + \|f_i - c_i\|_2 - \|f_i - c_{n(i)}\|_2\bigr),
 # $$
 #
-# with $p_i$ the anchor's own centre and $n_i$ the centre that cyclic ranking picked.
+# with $A$ anchors, $c_i$ the anchor's own centre and $c_{n(i)}$ the one that cyclic ranking picked. The paper
+# writes $m$ for the margin; in this book $m$ is the patch.
 
 # %%
 def ipfl(features, centers, owner, margin, r):
@@ -513,7 +514,7 @@ ends = np.array([0, 1.05 * float(positive.max())])
 margins = sorted({1.0, options.margin, paper.margin})
 for margin, style in zip(margins, ("--", "-", ":")):
     left.plot(ends, ends + margin, color="black", linewidth=1, linestyle=style)
-    left.text(ends[1], ends[1] + margin, f"m = {margin:g}", fontsize=8, ha="right",
+    left.text(ends[1], ends[1] + margin, f"$\\alpha$ = {margin:g}", fontsize=8, ha="right",
               va="bottom")
 left.set(xlabel="distance to the own centre", ylabel="distance to the negative",
          title="below a line: the hinge is open", xlim=(0, ends[1]),
@@ -526,14 +527,14 @@ right.plot(at, [(margin + positive - negative > 0).float().mean().item()
 for margin in margins:
     right.axvline(margin, color="0.6", linewidth=0.9,
                   linestyle="-" if margin == options.margin else ":")
-right.set(title="share of anchors with an open hinge", xlabel="margin $m$",
+right.set(title="share of anchors with an open hinge", xlabel="margin $\\alpha$",
           ylim=(0, 1.03))
 plt.show()
 
 # %% [markdown]
 # **You should see**, at `mini`, nearly all anchors nearer to their own centre than to their negative already: a
 # surrogate is not a hard positive. It is the margin that keeps the hinge open. On the right, the share of open hinges
-# rises from none to all within one to two units of $m$; beyond that a larger margin changes the loss but not its
+# rises from none to all within one to two units of $\alpha$; beyond that a larger margin changes the loss but not its
 # gradient, and every anchor is pushed for as long as training lasts.
 
 # %% [markdown]
@@ -646,9 +647,9 @@ assert by_root.isnan().all() and by_library.isfinite().all()
 # <details><summary>Solution 4</summary>
 #
 # Both spaces separate people about equally well, so the negatives should be about as good; the table says by how much
-# that holds here. A margin is a length and has to be translated. Hinges open where $\|f - n\| - \|f - p\| < m$. Take
-# the share of open hinges at the old margin, and as the new margin the quantile of the same difference in the new
-# space.
+# that holds here. A margin is a length and has to be translated. Hinges open where
+# $\|f_i - c_{n(i)}\| - \|f_i - c_i\| < \alpha$. Take the share of open hinges at the old margin, and as the new margin
+# the quantile of the same difference in the new space.
 #
 # ```python
 # def slack():
@@ -674,8 +675,8 @@ assert by_root.isnan().all() and by_library.isfinite().all()
 #
 # At $r = 1$ a candidate's list holds itself alone. Nobody is passed over: the naive rule, the nearest image of the
 # batch, with every mistake that it makes. At the other end every list holds everybody, nobody is trusted, and no
-# negative is found: with the released code's zero distance the hinge is $m + \|f - p\|$, always open, and only pulls.
-# So $L_v$ then makes an image and its surrogate alike and keeps nothing apart.
+# negative is found: with the released code's zero distance the hinge is $\alpha + \|f_i - c_i\|$, always open, and
+# only pulls. So $L_v$ then makes an image and its surrogate alike and keeps nothing apart.
 #
 # ```python
 # # runs alone

@@ -304,7 +304,7 @@ print(f"{sum(trusted)} of 40 points lie within {math.degrees(math.acos(0.85)):.0
 #
 # $$
 # L = -\log \frac{\exp(q^\top \phi_c / \tau)}{\sum_k \exp(q^\top \phi_k / \tau)}, \qquad
-# \phi_c \leftarrow m\, \phi_c + (1 - m)\, q, \qquad \tau = 0.05,\; m = 0.1 .
+# \phi_c \leftarrow \gamma\, \phi_c + (1 - \gamma)\, q, \qquad \tau = 0.05,\; \gamma = 0.1 .
 # $$
 #
 # That is PEDAL's bank of chapter 04 with clusters in it: the neighbours are found once an epoch, and by company.

@@ -289,7 +289,7 @@ gain_bars()
 # > same shoes are the same shoes.
 #
 # $L_c$ pulls a feature towards its $k$ nearest. The *purity* of its neighbourhood is the share of those $k$ that show
-# the same person. Labels of validation people measure it; no training ever sees them.
+# the same person, its own image left out. Labels of validation people measure it; no training ever sees them.
 
 # %%
 def purity(features, person_ids, k=10):

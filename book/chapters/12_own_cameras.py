@@ -158,7 +158,8 @@ print(f"{len(history)} epochs over {N} images, {history['seconds'].sum():.0f} s"
 # ## What can be seen without labels
 #
 # A falling loss says that the network does what the loss asks. It doesn't say that two images of one person met. That
-# would be *purity*: the share of an image's nearest images that show its person, and it takes labels. Four signs don't.
+# would be *purity*: the share of an image's nearest that show its person (chapter 09). It takes labels. Four signs
+# don't.
 #
 # ### Sign 1: how far the bank drifts
 #
@@ -297,7 +298,8 @@ picture(ranking)
 #
 # ## The envelope
 #
-# Now the labels, which a reader with real cameras doesn't have. Purity over the same neighbours, from other cameras:
+# Now the labels, which a reader with real cameras doesn't have. *Purity across cameras* takes the same neighbours as
+# the signs, those from other cameras, and is meant by "purity" in the rest of this chapter:
 
 # %%
 person_ids = np.array([envelope[name] for name in mine.frame["file"]])

@@ -31,7 +31,7 @@ class ClusterContrastOptions:
         epochs, steps: epochs, each with a clustering of its own, and training steps in each.
         clusters, instances: P and Z; a batch holds Z images of each of P clusters.
         temperature: of InfoNCE.
-        momentum: m, the share of a centroid that stays when an image's feature is averaged in; the feature has 1 - m.
+        momentum: gamma, the share of a centroid that stays when an image's feature is averaged in.
         lr, weight_decay: of Adam.
         decay_every: epochs after which the rate falls to a tenth, time and again.
         shift: random shift and scale, as a share of the image; ten pixels of 256 rows are the authors' padding.

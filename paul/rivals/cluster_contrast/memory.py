@@ -3,7 +3,7 @@
 Dai et al. 2022, Sec. 3: with q an image's feature, c its cluster and K clusters,
 
     L = -log exp(q . phi_c / tau) / sum_k exp(q . phi_k / tau)       InfoNCE
-    phi_c <- m phi_c + (1 - m) q                                     for each image in turn, back to unit length
+    phi_c <- gamma phi_c + (1 - gamma) q                             for each image in turn, back to unit length
 """
 
 from __future__ import annotations
