@@ -16,6 +16,7 @@ from .manifest import read_manifest
 from .pairs import read_chapter
 from .reference import MADE, linker, write_pages
 from .toc import ROOT, Book, BookError, Chapter
+from .widgets import with_widgets
 
 SITE = Path(__file__).resolve().parent / "site"
 PAGES = Path(__file__).resolve().parent / "pages"
@@ -40,7 +41,7 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     said = page.read_text(encoding="utf-8").replace(FUZZED, _fuzzed(Path(results) / "fuzz.json"))
     page.write_text(said, encoding="utf-8")
     for page in (source / "pages").iterdir():
-        page.write_text(linker()(page.read_text(encoding="utf-8")), encoding="utf-8")
+        page.write_text(with_widgets(linker()(page.read_text(encoding="utf-8"))), encoding="utf-8")
     write_pages(book, source / "pages")
     pages = [chapter for chapter in book.chapters if _write_page(chapter, executed, entries.get(chapter.slug), source)]
     picture = Path(results) / "figures" / "contact.png"
@@ -80,7 +81,7 @@ def _write_page(chapter: Chapter, executed: Path, entry: dict | None, source: Pa
     linked = linker()
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = linked(cell.source)
+            cell.source = with_widgets(linked(cell.source))
     title, _, rest = notebook.cells[0].source.partition("\n")
     notebook.cells[0].source = f"{title}\n\n{_run_line(chapter, entry)}\n{rest}"
     nbformat.write(notebook, source / "chapters" / f"{chapter.slug}.ipynb")

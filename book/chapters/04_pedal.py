@@ -359,6 +359,14 @@ print("the formula, autograd through the loops and the library's "
       "hand-written backward agree")
 
 # %% [markdown]
+# ### Play with it
+#
+# One patch with two numbers lives on a circle, as the entries of its bank do. The page
+# [PEDAL's circle](../pages/pedals_circle.md) has sliders for $s$ and $k$ and boxes for the questions to come: what if
+# its own entry took part, and what if nothing pushed?
+#
+# <!-- widget: pedal -->
+#
 # ## What the scale does
 #
 # For every patch of every image, at scales from 1 to 100: how much probability lies on the $k$ nearest, how many
