@@ -12,16 +12,16 @@ from pathlib import Path
 
 import nbformat
 
+from .front import badge, claims_page, front_page, read_claims, verdicts_part
 from .manifest import read_manifest
 from .pairs import read_chapter
-from .reference import MADE, linker, write_pages
+from .reference import linker, write_pages
 from .toc import ROOT, Book, BookError, Chapter
 from .widgets import with_widgets
 
 SITE = Path(__file__).resolve().parent / "site"
 PAGES = Path(__file__).resolve().parent / "pages"
 FUZZED = "<!-- fuzz.json -->"  # where a page shows what fuzzing came to
-STRIPES = ("#f2b134", "#e8743b", "#c8445b", "#8a3a7c", "#4b4a93", "#2a6f97")
 
 
 def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "results") -> Path:
@@ -47,14 +47,19 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     picture = Path(results) / "figures" / "contact.png"
     if picture.is_file():
         shutil.copyfile(picture, source / "contact.png")
-    verdicts = _verdicts(entries, Path(results) / "claims.json")
-    front = _front_page(book, pages, entries, picture.is_file(), verdicts)
+    profile, judged = read_claims(entries, Path(results) / "claims.json")
+    if judged:
+        (source / "pages" / "claims.md").write_text(claims_page(judged, profile, book), encoding="utf-8")
+    beside = sorted(page.stem for page in (source / "pages").glob("*.md"))
+    front = front_page(book, pages, beside, entries, picture.is_file(), verdicts_part(judged, profile))
     (source / "index.md").write_text(front, encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-c", str(SITE), "-d", str(source / ".doctrees")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     if subprocess.run([*command, str(source), str(out)], cwd=ROOT, env=environment, check=False).returncode:
         raise BookError(f"Sphinx couldn't make the pages from {source}; what it said is above")
+    if picture.is_file():
+        shutil.copyfile(picture, out / "card.png")
     return out / "index.html"
 
 
@@ -77,20 +82,20 @@ def _write_page(chapter: Chapter, executed: Path, entry: dict | None, source: Pa
             cell.outputs = [output for output in cell.outputs if output.get("text", "shown").strip()]
     first = notebook.cells[0]
     if first.cell_type != "markdown" or not first.source.startswith("# "):
-        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"# {chapter.title}"))
+        notebook.cells.insert(0, nbformat.v4.new_markdown_cell("# "))
     linked = linker()
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = with_widgets(linked(cell.source))
-    title, _, rest = notebook.cells[0].source.partition("\n")
-    notebook.cells[0].source = f"{title}\n\n{_run_line(chapter, entry)}\n{rest}"
+    _, _, rest = notebook.cells[0].source.partition("\n")  # one title on the page, in the sidebar and on the front page
+    notebook.cells[0].source = f"# {chapter.number} {chapter.title}\n\n{_run_line(chapter, entry)}\n{rest}"
     nbformat.write(notebook, source / "chapters" / f"{chapter.slug}.ipynb")
     return True
 
 
 def _run_line(chapter: Chapter, entry: dict | None) -> str:
     """One line of HTML: what happened to the chapter, when, how long it took, on what, and how to do it again."""
-    words = [_badge(entry)]
+    words = [badge(entry["status"] if entry else "unknown")]
     if entry and entry["status"] in ("ran", "failed"):
         commit = f"commit <code>{entry['commit'][:8]}</code>" if entry.get("commit") else ""
         if commit and entry.get("changed_since_commit"):
@@ -102,46 +107,6 @@ def _run_line(chapter: Chapter, entry: dict | None) -> str:
     if entry and (entry.get("error") or entry.get("why")):
         words.append(escape(entry.get("error") or entry["why"]))
     return f'<div class="run-line">{" · ".join(word for word in words if word)}</div>\n'
-
-
-def _badge(entry: dict | None) -> str:
-    status = entry["status"] if entry else "unknown"
-    words = {"unknown": "not run", "waiting": "not run", "running": "not finished"}.get(status, status)
-    return f'<span class="badge-status status-{status}">{words}</span>'
-
-
-def _verdicts(entries: dict, path: Path) -> str:
-    """The verdicts on the paper's claims at the profile of the last chapter that ran, as HTML; "" if there are none."""
-    profiles = [entry["profile"] for entry in entries.values() if entry["status"] == "ran"]
-    if not profiles or not path.is_file():
-        return ""
-    try:
-        judged = json.loads(path.read_text(encoding="utf-8")).get(profiles[-1], [])
-        rows = "\n".join(
-            f"<tr><td>{escape(claim['id'])}</td><td>{escape(claim['text'])}<br>"
-            f'<span class="teaches">{escape(claim["where"])}</span></td><td>'
-            f'<span class="badge-status verdict-{escape(claim["verdict"].replace(" ", "-"))}">'
-            f"{escape(claim['verdict'])}</span></td></tr>"
-            for claim in judged
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BookError(
-            f"{path}: no verdicts ({type(error).__name__}: {error}); write it with 'paul report'"
-        ) from error
-    return (
-        f"""
-## What came out
-
-The paper's claims, judged at the profile `{profiles[-1]}` by rules written down before the runs. The chapters on
-Tables 1 to 4 show the evidence for each.
-
-<table class="verdicts">
-{rows}
-</table>
-"""
-        if rows
-        else ""
-    )
 
 
 def _fuzzed(path: Path) -> str:
@@ -157,58 +122,3 @@ def _fuzzed(path: Path) -> str:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BookError(f"{path}: no outcome of fuzzing ({error}); 'python -m tests.fuzz' makes it") from error
     return "\n".join(["| Reader | Contents tried | Minutes | Found | By | On |", "|---|---|---|---|---|---|", *rows])
-
-
-def _front_page(book: Book, pages: list[Chapter], entries: dict, picture: bool, verdicts: str) -> str:
-    cards = []
-    for number, chapter in enumerate(pages):
-        entry = entries.get(chapter.slug)
-        when = _badge(entry)
-        if entry and entry["status"] in ("ran", "failed"):
-            when += f"<br>{entry['seconds']:.0f} s · {escape(entry['profile'])}<br>{entry['at'][:10]}"
-        elif entry and entry.get("why"):
-            when += f"<br>{escape(entry['why'])}"
-        stripe = STRIPES[number % len(STRIPES)]
-        cards.append(
-            f'<a class="chapter" style="--stripe: {stripe}" href="chapters/{chapter.slug}.html">'
-            f'<span class="number">{chapter.number}</span><span><span class="name">{escape(chapter.title)}</span><br>'
-            f'<span class="teaches">{escape(chapter.teaches)}</span></span><span class="when">{when}</span></a>'
-        )
-    machines = sorted({entry["machine"] for entry in entries.values() if "seconds" in entry})
-    toc = "\n".join(f"{chapter.number} {chapter.title} <chapters/{chapter.slug}>" for chapter in pages)
-    more = "\n".join(f"pages/{name}" for name in [*MADE, *sorted(page.stem for page in PAGES.glob("*.md"))])
-    shown = "\n![Rendered people, each in two cameras](contact.png)\n" if picture else ""
-    return f"""---
-html_theme.sidebar_secondary.remove: true
----
-# {book.title}
-
-<style>.bd-article h1 {{ position: absolute; left: -10000px; }}</style>
-<div class="hero"><img src="_static/logo.svg" alt=""><div>
-<div class="hero-title">{escape(book.title)}</div>
-<div class="hero-subtitle">{escape(book.subtitle)}</div></div></div>
-
-One person walks past two cameras that share no view. Are the two pictures of the same person? Yang, Yu, Wu and Zheng
-(CVPR 2019) answer without labels for the new cameras, by learning from *patches* of people instead of whole images.
-These chapters take their method apart, rebuild every loss in a few lines, check those lines against the library, and
-rerun the paper's four tables on people who don't exist.
-{shown}
-<div class="chapter-list">
-{chr(10).join(cards)}
-</div>
-{verdicts}
-Ran on: {escape("; ".join(machines)) or "nothing yet"}. Each chapter's page names its profile, its commit and the
-command that runs it again. Figures measured at one profile stand beside the paper's only where the page says so.
-
-```{{toctree}}
-:hidden:
-
-{toc}
-```
-
-```{{toctree}}
-:caption: Beside the chapters
-
-{more}
-```
-"""

@@ -13,6 +13,7 @@ from .toc import Book, BookError, tomllib
 
 HERE = Path(__file__).resolve().parent
 MADE = ("the_paper_found_here", "ledger", "notation")  # in the order of the sidebar
+WIDGETS = ("pedals_circle", "cyclic_ranking")  # pages to play with
 STAGES = {"network": PatchNetOptions, "pretrain": PretrainOptions, "adapt": AdaptOptions}
 # What a link may not stand in: code, headings, mathematics, links and images, HTML, roles.
 CLOSED = re.compile(
@@ -185,7 +186,7 @@ def place(book: Book, listed: dict) -> str:
     if not listed["chapter"]:
         return ""
     chapter = chapter_link(book, listed["chapter"])
-    if not listed["heading"]:
+    if not listed["heading"] or not chapter.startswith("["):
         return chapter
     return f"{chapter}, [{listed['heading']}](../chapters/{listed['chapter']}.ipynb#{slug(listed['heading'])})"
 

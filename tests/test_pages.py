@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from book.build import build_site
+from book.front import ROUNDS
 from book.run import run_book
 from book.toc import ROOT, BookError, load_book
 
@@ -63,6 +64,18 @@ def check_offline(site):
     for sheet in site.rglob("*.css"):
         elsewhere = re.findall(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//[^)\s]*", sheet.read_text(encoding="utf-8"))
         assert not elsewhere, f"{sheet.name} loads {elsewhere}"
+
+
+def check_inner_links(site):
+    """Every link to ledger, glossary or another of the site's pages leads somewhere, its anchor included."""
+    pages = {page: page.read_text(encoding="utf-8") for page in site.rglob("*.html") if "_static" not in page.parts}
+    anchors = {page.resolve(): set(re.findall(r'\bid="([^"]+)"', text)) for page, text in pages.items()}
+    for page, text in pages.items():
+        for link in Fetched(text).links:
+            file, _, anchor = link.partition("#")
+            target = (page.parent / file).resolve() if file else page.resolve()
+            if not re.match(r"\w+:", link) and target in anchors:
+                assert not anchor or anchor in anchors[target], f"{page.name}: {link}"
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +142,22 @@ def test_the_front_page_lists_every_chapter_with_its_lesson_and_status(site):
 
 def test_the_front_page_shows_the_verdicts_of_the_profile_that_ran(site):
     page = read(site, "index.html")
-    assert "<td>C3</td>" in page and "Patches &lt; images." in page and "verdict-not-run" in page
-    assert "<td>C4</td>" not in page
+    assert '<a href="pages/claims.html#claim-c3">C3</a>' in page and "Patches &lt; images." in page
+    assert "verdict-not-run" in page and "claim-c4" not in page
+    assert 'id="claim-c3"' in read(site, "pages/claims.html")
+
+
+def test_page_sidebar_and_tab_agree_on_a_chapters_title(site):
+    page = read(site, "chapters/00_whole.html")
+    assert re.search(r"<h1>00 Title of 00_whole<", page) and "<title>00 Title of 00_whole " in page
+    assert re.search(
+        r'<a class="[^"]*" href="chapters/00_whole.html">\s*00 Title of 00_whole', read(site, "index.html")
+    )
+
+
+def test_a_link_to_a_page_can_be_shown_as_a_card(site):
+    tags = dict(re.findall(r'<meta property="og:(\w+)" content="([^"]*)">', read(site, "index.html")))
+    assert tags["title"] and tags["description"] and "image" not in tags  # these results have no picture
 
 
 def test_pages_link_to_the_previous_and_the_next_and_can_be_searched(site):
@@ -173,6 +200,8 @@ def test_the_whole_book_makes_tables_verdicts_and_pages(smoke):
     assert {f"table{number}.{kind}" for number in (1, 2, 3, 4) for kind in ("csv", "md")} <= tables
     index = build_site(load_book(), folder / "out", folder / "site", folder / "results")
     check_offline(index.parent)
-    assert "<td>C10</td>" in read(index.parent, "index.html")
+    front = read(index.parent, "index.html")
+    assert "claims.html#claim-c10" in front and front.count("data-right") == ROUNDS
+    check_inner_links(index.parent)
     for chapter in load_book().chapters:
         assert "status-ran" in read(index.parent, f"chapters/{chapter.slug}.html")

@@ -333,8 +333,8 @@ plt.show()
 # **You should see** the first candidates point back to the star, and the last one, red, point to points on its other
 # side. It is not the nearest point, but the nearest that has better company.
 #
-# On the page [*Cyclic ranking with points to move*](../pages/cyclic_ranking.md) the points are yours to move: from which
-# place is the nearest image the negative, and from which is there none at all?
+# On the page [*Cyclic ranking with points to move*](../pages/cyclic_ranking.md) the points are yours to move: from
+# which place is the nearest image the negative, and from which is there none at all?
 #
 # <!-- widget: cyclic -->
 #

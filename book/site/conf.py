@@ -1,8 +1,12 @@
 """Sphinx's configuration. Nothing here, nor in the pages made with it, is fetched from a network."""
 
+import os
+from html import escape
+
 from book.toc import load_book
 
-project = load_book().title
+book = load_book()
+project = book.title
 author = "the PAUL book authors"
 copyright = author
 html_title = project
@@ -35,3 +39,21 @@ html_theme_options = {
     "primary_sidebar_end": [],
     "toc_title": "In this chapter",
 }
+
+# What a messenger shows of a link: title, a sentence and the picture. Its address has to be a whole one, so it needs to
+# know where the pages will stand.
+html_baseurl = os.environ.get("BOOK_URL", "")
+LESSONS = {f"chapters/{chapter.slug}": chapter.teaches for chapter in book.chapters}
+
+
+def preview(app, page, template, context, doctree):
+    title = project if page == "index" else context.get("title", project)
+    card = {"title": title, "description": LESSONS.get(page, book.subtitle), "type": "article", "site_name": project}
+    if (app.srcdir / "contact.png").is_file():
+        card["image"] = (html_baseurl.rstrip("/") + "/" if html_baseurl else context["content_root"]) + "card.png"
+    tags = [f'<meta property="og:{name}" content="{escape(said)}">' for name, said in card.items()]
+    context["metatags"] = "\n".join([context.get("metatags", ""), *tags])
+
+
+def setup(app):
+    app.connect("html-page-context", preview)

@@ -1,0 +1,103 @@
+"""The front page: the headline is counted, the game has one right answer and no real people, links lead to evidence."""
+
+import pandas as pd
+import pytest
+
+from book.front import PATHS, choose, claims_page, game, headline, read_claims
+from book.toc import BookError, load_book
+
+
+def claims(*verdicts):
+    return [
+        {"id": f"C{number}", "text": "T.", "where": "Table 3", "verdict": verdict}
+        for number, verdict in enumerate(verdicts, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    "verdicts, profile, said",
+    [
+        (
+            ["supported"] * 3 + ["contradicted"] * 2 + ["inconclusive", "not run"],
+            "mini",
+            "Of 6 claims we could test, 2 are contradicted, on rendered people; 3 are supported, 1 is inconclusive. "
+            "1 more could not be tested.",
+        ),
+        (
+            ["supported"],
+            "paper",
+            "Of 1 claim we could test, none is contradicted, on the paper's own sets; 1 is supported, none is "
+            "inconclusive.",
+        ),
+        (["not run"], "mini", ""),
+    ],
+)
+def test_the_headline_is_counted(verdicts, profile, said):
+    assert headline(claims(*verdicts), profile) == said
+
+
+def test_each_claim_has_its_evidence_and_the_chapter_of_its_table():
+    line = {"a": "paul", "b": "equal", "target": "duke", "metric": "rank1", "n": 3, "outcome": "holds"}
+    line |= {"mean": 1.25, "low": -0.5, "high": 3.0}
+    alone = line | {"b": None, "mean": None}
+    claim = claims("supported")[0] | {"sentence": "It holds.", "evidence": [line, alone]}
+    page = claims_page([claim], "mini", load_book())
+    assert "(claim-C1)=" in page and "## C1: supported" in page and "It holds. In [09]" in page
+    assert "| `paul` - `equal` | duke | rank1 | +1.2 [-0.5, +3.0] | 3 | holds |" in page
+    assert "| `paul` | duke | rank1 |  | 3 | holds |" in page
+
+
+def test_what_holds_no_verdicts_is_named(tmp_path):
+    entries = {"a": {"status": "ran", "profile": "mini"}}
+    path = tmp_path / "claims.json"
+    assert read_claims(entries, path) == ("", []) == read_claims({}, path)
+    for content in ("[]", '{"mini": 3}', '{"mini": [{"id": "C1"}]}', '{"mini": [{"id": 1, "text": 2}]}', "{"):
+        path.write_text(content)
+        with pytest.raises(BookError, match="claims.json: no verdicts"):
+            read_claims(entries, path)
+
+
+def people():
+    """Nine people with a query in camera 1 and gallery images in cameras 1 and 2; the first eight dress alike."""
+    rows = [
+        {
+            "file": f"{split}/{person}_c{camera}.jpg",
+            "split": split,
+            "person_id": person,
+            "camera_id": camera,
+            "occluder": "none",
+            "clothes": "own",
+            "top": "red" if person < 9 else "blue",
+        }
+        for person in range(1, 10)
+        for split, camera in (("query", 1), ("gallery", 1), ("gallery", 2))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_round_has_one_right_answer_and_six_others_who_look_alike():
+    frame = people()
+    rounds = choose(frame)
+    assert len(rounds) == 3
+    person = frame.set_index("file")["person_id"]
+    for query, right, seven in rounds:
+        assert len(set(person[seven])) == 7 and [file for file in seven if person[file] == person[query]] == [right]
+        assert all(file.endswith("c2.jpg") for file in seven) and 9 not in set(person[seven])
+    assert rounds == choose(frame.sample(frac=1, random_state=0))
+
+
+def test_people_who_cannot_be_told_apart_or_seen_are_in_no_round():
+    frame = people()
+    assert not choose(frame[frame["person_id"] < 7])
+    assert not choose(frame.assign(clothes="uniform")) and not choose(frame.assign(occluder="bicycle"))
+
+
+def test_no_picture_of_a_real_set_is_shown(tmp_path):
+    entry = {"status": "ran", "profile": "paper", "parameters": {"data_dir": str(tmp_path)}}
+    assert game({"a": entry}) == game({}) == game({"a": entry | {"profile": "mini"}}) == ""
+
+
+def test_the_ways_through_the_book_name_chapters_that_are_there():
+    chapters = {chapter.slug for chapter in load_book().chapters}
+    steps = [step for _, steps in PATHS.values() for step in steps if not step.startswith("pages/")]
+    assert steps and set(steps) <= chapters
