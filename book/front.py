@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from paul.experiments.profiles import PROFILES
+from paul.report.frames import METRICS, target_name
 
 from .reference import MADE, WIDGETS, place, read_list
 from .run import RENDERED
@@ -28,7 +29,7 @@ PATHS = {
         ("00_setup", "02_evaluation", "03_patchnet", "04_pedal", "05_ipfl", "06_training", "09_table3"),
     ),
     "A course": (
-        "Everything, in order, with exercises: `python -m book student --out course` writes notebooks with the functions "
+        "Everything, in order, with exercises: `python -m book student --out course` writes notebooks with functions "
         "left to write, and `python -m book grade` gives points for them.",
         (),
     ),
@@ -129,29 +130,31 @@ def claims_page(judged: list[dict], profile: str, book: Book) -> str:
     return f"""# The claims and their evidence
 
 What the paper claims, and what the runs of profile `{profile}` say of it: for each comparison the mean difference in
-points over source seeds, with its 95 % interval. The rules stand in `book/claims.toml`, and were written before the runs.
+points over source seeds, with its 95 % interval. The rules stand in `book/claims.toml` and were written before the
+runs. A row's name is the one that `paul run --rows` takes.
 
 {headline(judged, profile)}
-{"".join(_claim(claim, book) for claim in judged)}"""
+{"".join(_claim(claim, profile, book) for claim in judged)}"""
 
 
-def _claim(claim: dict, book: Book) -> str:
+def _claim(claim: dict, profile: str, book: Book) -> str:
     paper = read_list(HERE / "paper.toml", "figure", "table")
     named = re.findall(r"(Table|Figure) (\d+)", claim["where"])
     found = [one for kind, number in named for one in paper[kind.lower()] if one["number"] == int(number)]
     places = "; ".join(filter(None, (place(book, one) for one in found)))
     lines = [
-        f"| {_compared(line)} | {line['target']} | {line['metric']} | {_points(line)} | {line['n']} | {line['outcome']} |"
+        f"| {_compared(line)} | {target_name(line['target'], profile)} | {METRICS.get(line['metric'], line['metric'])} "
+        f"| {_points(line)} | {line['n']} | {line['outcome']} |"
         for line in claim.get("evidence", [])
     ]
-    table = ["| Compared | Target | Measure | Points | Seeds | Test |", "|---|---|---|---|---|---|", *lines]
+    table = ["| Rows | Target | Measure | Points | Seeds | Test |", "|---|---|---|---|---|---|", *lines]
     return f"""
 (claim-{claim["id"]})=
 ## {claim["id"]}: {claim["verdict"]}
 
 {claim["text"]} ({claim["where"]})
 
-{claim.get("sentence", "")}{f" In {places}." if places else ""}
+{claim.get("sentence", "")}{f" More in chapter {places}." if places else ""}
 
 {chr(10).join(table) if lines else ""}
 """
@@ -172,10 +175,8 @@ def _points(line: dict) -> str:
 
 
 def game(entries: dict) -> str:
-    """Which of these seven is the same person? From the rendered people the book was run on; "" where there are none."""
-    ran = [
-        entry for entry in entries.values() if entry["status"] == "ran" and "data_dir" in entry.get("parameters", {})
-    ]
+    """Which of seven is the same person? With the rendered people the book was run on; "" where there are none."""
+    ran = [one for one in entries.values() if one["status"] == "ran" and "data_dir" in one.get("parameters", {})]
     if not ran or ran[-1]["profile"] not in RENDERED:  # pictures of real people are shown nowhere
         return ""
     folder = ROOT / ran[-1]["parameters"]["data_dir"] / PROFILES[ran[-1]["profile"]].folders["market"]

@@ -42,9 +42,9 @@ def test_each_claim_has_its_evidence_and_the_chapter_of_its_table():
     alone = line | {"b": None, "mean": None}
     claim = claims("supported")[0] | {"sentence": "It holds.", "evidence": [line, alone]}
     page = claims_page([claim], "mini", load_book())
-    assert "(claim-C1)=" in page and "## C1: supported" in page and "It holds. In [09]" in page
-    assert "| `paul` - `equal` | duke | rank1 | +1.2 [-0.5, +3.0] | 3 | holds |" in page
-    assert "| `paul` | duke | rank1 |  | 3 | holds |" in page
+    assert "(claim-C1)=" in page and "## C1: supported" in page and "It holds. More in chapter [09]" in page
+    assert "| `paul` - `equal` | DukeMTMC-reID-like | Rank-1 | +1.2 [-0.5, +3.0] | 3 | holds |" in page
+    assert "| `paul` | DukeMTMC-reID-like | Rank-1 |  | 3 | holds |" in page
 
 
 def test_what_holds_no_verdicts_is_named(tmp_path):

@@ -150,9 +150,7 @@ def test_the_front_page_shows_the_verdicts_of_the_profile_that_ran(site):
 def test_page_sidebar_and_tab_agree_on_a_chapters_title(site):
     page = read(site, "chapters/00_whole.html")
     assert re.search(r"<h1>00 Title of 00_whole<", page) and "<title>00 Title of 00_whole " in page
-    assert re.search(
-        r'<a class="[^"]*" href="chapters/00_whole.html">\s*00 Title of 00_whole', read(site, "index.html")
-    )
+    assert re.search(r'href="chapters/00_whole.html">\s*00 Title of 00_whole', read(site, "index.html"))
 
 
 def test_a_link_to_a_page_can_be_shown_as_a_card(site):
