@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from paul.data.datasets import ReidDataset
 from paul.experiments.profiles import PROFILES
 from paul.report.frames import METRICS, target_name
 
@@ -182,7 +183,11 @@ def game(entries: dict) -> str:
     folder = ROOT / ran[-1]["parameters"]["data_dir"] / PROFILES[ran[-1]["profile"]].folders["market"]
     if not (folder / "index.csv").is_file():
         return ""
-    rounds = "\n".join(_round(folder, *one) for one in choose(pd.read_csv(folder / "index.csv", keep_default_na=False)))
+    try:
+        frame = ReidDataset.load(folder).frame
+    except (OSError, ValueError) as error:
+        raise BookError(f"{folder}: no people for the front page's game ({error})") from error
+    rounds = "\n".join(_round(folder, *one) for one in choose(frame))
     return f"""
 ## Which of these seven is the same person?
 

@@ -5,6 +5,7 @@ import pytest
 
 from book.front import PATHS, choose, claims_page, game, headline, read_claims
 from book.toc import BookError, load_book
+from paul.experiments.profiles import PROFILES
 
 
 def claims(*verdicts):
@@ -95,6 +96,15 @@ def test_people_who_cannot_be_told_apart_or_seen_are_in_no_round():
 def test_no_picture_of_a_real_set_is_shown(tmp_path):
     entry = {"status": "ran", "profile": "paper", "parameters": {"data_dir": str(tmp_path)}}
     assert game({"a": entry}) == game({}) == game({"a": entry | {"profile": "mini"}}) == ""
+
+
+def test_a_set_that_cannot_be_read_is_named(tmp_path):
+    entry = {"status": "ran", "profile": "mini", "parameters": {"data_dir": str(tmp_path)}}
+    index = tmp_path / PROFILES["mini"].folders["market"] / "index.csv"
+    index.parent.mkdir(parents=True)
+    index.write_text("file,split\n")
+    with pytest.raises(BookError, match=f"{index.parent}: no people for the front page's game"):
+        game({"a": entry})
 
 
 def test_the_ways_through_the_book_name_chapters_that_are_there():

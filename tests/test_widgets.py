@@ -64,3 +64,13 @@ def test_a_widget_loads_nothing_and_markdown_leaves_it_whole(name):
     assert "\n\n" not in box.removeprefix("before\n\n") and "<svg" in box and 'class="said"' in box
     assert not re.search(r"(src|href|import|fetch)\s*[=(]|https?:", fragment(name))
     assert script.count("</script>") == 1 and script.endswith("\n\nafter")
+
+
+@pytest.mark.parametrize(
+    "name, chapter, page", [("pedal", "04_pedal", "pedals_circle"), ("cyclic", "05_ipfl", "cyclic_ranking")]
+)
+def test_a_widget_stands_in_its_chapter_and_on_a_page_that_the_chapter_links_to(name, chapter, page):
+    book = WIDGETS.parent
+    text = (book / "chapters" / f"{chapter}.py").read_text(encoding="utf-8")
+    assert text.count(f"# <!-- widget: {name} -->") == 1 and f"(../pages/{page}.md)" in text
+    assert (book / "pages" / f"{page}.md").read_text(encoding="utf-8").count(f"<!-- widget: {name} -->") == 1

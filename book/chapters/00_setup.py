@@ -171,7 +171,7 @@ plt.show()
 from paul.report.ledger import load_ledger
 
 ledger = pd.DataFrame(load_ledger("book/ledger.toml")).set_index("number")
-ledger.loc[6, ["item", "paper", "code", "ours", "knobs"]].to_frame()
+ledger.loc[6, ["item", "paper", "code", "ours", "knobs"]].to_frame("ledger 6").style
 
 # %% [markdown]
 # The symbols mean the same in every chapter. They, and the terms of the field, have a page too: *Notation and
