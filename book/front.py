@@ -12,7 +12,7 @@ import pandas as pd
 
 from paul.data.datasets import ReidDataset
 from paul.experiments.profiles import PROFILES
-from paul.report.frames import METRICS, target_name
+from paul.report.frames import METRICS, TARGETS, target_name
 
 from .reference import MADE, WIDGETS, place, read_list
 from .run import RENDERED
@@ -37,6 +37,10 @@ PATHS = {
 }
 LOOKS = ("top", "top_colour", "bottom", "bottom_colour", "shoes", "hair", "hair_colour", "hat", "backpack", "bag")
 ROUNDS = 3
+CLAIM = {**dict.fromkeys(("id", "text", "where", "verdict", "sentence"), str), "evidence": list}
+NUMBER = (int, float, type(None))
+LINE = {**dict.fromkeys(("a", "target", "metric", "outcome"), str), **dict.fromkeys(("mean", "low", "high"), NUMBER)}
+LINE |= {"b": (str, type(None)), "n": int}
 PLAYED = """<script>
 for (const game of document.querySelectorAll(".game")) {
   const rounds = [...game.querySelectorAll(".round")];
@@ -77,14 +81,17 @@ def read_claims(entries: dict, path: Path) -> tuple[str, list[dict]]:
         return "", []
     try:
         judged = json.loads(path.read_text(encoding="utf-8")).get(profiles[-1], [])
-        whole = all(isinstance(claim[name], str) for claim in judged for name in ("id", "text", "where", "verdict"))
-        if not whole:
-            raise ValueError("an id, text, where or verdict is no text")
+        if not all(_fits(claim, CLAIM) and all(_fits(line, LINE) for line in claim["evidence"]) for claim in judged):
+            raise ValueError("a claim or a line of its evidence lacks a part")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BookError(
             f"{path}: no verdicts ({type(error).__name__}: {error}); write it with 'paul report'"
         ) from error
     return profiles[-1], judged
+
+
+def _fits(part: dict, kinds: dict) -> bool:
+    return all(isinstance(part.get(name), kind) for name, kind in kinds.items())
 
 
 def headline(judged: list[dict], profile: str) -> str:
@@ -131,7 +138,7 @@ def claims_page(judged: list[dict], profile: str, book: Book) -> str:
     return f"""# The claims and their evidence
 
 What the paper claims, and what the runs of profile `{profile}` say of it: for each comparison the mean difference in
-points over source seeds, with its 95 % interval. The rules stand in `book/claims.toml` and were written before the
+points and its interval, over *n* source seeds, or over *n* worlds where a claim is registered. The rules stand in `book/claims.toml` and were written before the
 runs. A row's name is the one that `paul run --rows` takes.
 
 {headline(judged, profile)}
@@ -141,35 +148,39 @@ runs. A row's name is the one that `paul run --rows` takes.
 def _claim(claim: dict, profile: str, book: Book) -> str:
     paper = read_list(HERE / "paper.toml", "figure", "table")
     named = re.findall(r"(Table|Figure) (\d+)", claim["where"])
-    found = [one for kind, number in named for one in paper[kind.lower()] if one["number"] == int(number)]
+    found = [one for kind, number in named for one in paper[kind.lower()] if str(one["number"]) == number]
     places = "; ".join(filter(None, (place(book, one) for one in found)))
     lines = [
-        f"| {_compared(line)} | {target_name(line['target'], profile)} | {METRICS.get(line['metric'], line['metric'])} "
+        f"| {_compared(line)} | {_target(line['target'], profile)} | {METRICS.get(line['metric'], line['metric'])} "
         f"| {_points(line)} | {line['n']} | {line['outcome']} |"
-        for line in claim.get("evidence", [])
+        for line in claim["evidence"]
     ]
-    table = ["| Rows | Target | Measure | Points | Seeds | Test |", "|---|---|---|---|---|---|", *lines]
+    table = ["| Rows | Target | Measure | Points | n | Test |", "|---|---|---|---|---|---|", *lines]
     return f"""
 (claim-{claim["id"]})=
 ## {claim["id"]}: {claim["verdict"]}
 
 {claim["text"]} ({claim["where"]})
 
-{claim.get("sentence", "")}{f" More in chapter {places}." if places else ""}
+{claim["sentence"]}{f" More in chapter {places}." if places else ""}
 
 {chr(10).join(table) if lines else ""}
 """
 
 
+def _target(name: str, profile: str) -> str:
+    return target_name(name, profile) if name in TARGETS else name  # a registered contrast has its targets in words
+
+
 def _compared(line: dict) -> str:
-    return f"`{line['a']}`" + (f" - `{line['b']}`" if line.get("b") else "")
+    return f"`{line['a']}`" + (f" - `{line['b']}`" if line["b"] else "")
 
 
 def _points(line: dict) -> str:
-    if line.get("mean") is None:
+    """Mean and interval; nothing where runs are missing."""
+    if None in (line["mean"], line["low"], line["high"]):
         return ""
-    interval = f" [{line['low']:+.1f}, {line['high']:+.1f}]" if line.get("low") is not None else ""
-    return f"{line['mean']:+.1f}{interval}"
+    return f"{line['mean']:+.1f} [{line['low']:+.1f}, {line['high']:+.1f}]"
 
 
 # --- the game ------------------------------------------------------------------------------------------------------

@@ -52,6 +52,9 @@ def _is_whole(entry) -> bool:
     if not isinstance(entry, dict) or entry.get("status") not in STATUSES:
         return False
     told = TOLD if entry["status"] in ("ran", "failed") else {}
+    given = entry.get("parameters", {})
+    if not isinstance(given, dict) or not isinstance(given.get("data_dir", ""), str):
+        return False
     return all(isinstance(entry.get(key), kind) for key, kind in told.items()) and all(
         isinstance(entry.get(key) or "", str) for key in ("commit", "error", "why")
     )

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from book import build
+from book import build, front
 from book.course.grade import submitted
 from book.manifest import read_manifest
 from book.toc import BookError, load_book
@@ -46,7 +46,8 @@ from tests import raw_sets
 
 ROOT = Path(__file__).parents[1]
 CLAIMS = ROOT / "book/claims.toml"
-CHAPTER = load_book().chapters[0]
+WHOLE_BOOK = load_book()
+CHAPTER = WHOLE_BOOK.chapters[0]
 INDEX = b"""file,split,person_id,camera_id,sequence,frame
 bounding_box_train/0002_c1s1_000151_01.jpg,train,2,1,1,151
 query/0003_c2s1_000151_01.jpg,query,3,2,1,151
@@ -469,6 +470,7 @@ def read_the_manifest(content: bytes, folder: Path) -> None:
     (folder / "manifest.json").write_bytes(content)
     for entry in read_manifest(folder / "manifest.json")["chapters"].values():
         assert isinstance(build._run_line(CHAPTER, entry), str)
+        assert isinstance(front.game({"00_setup": entry}), str)
 
 
 MANIFEST = b"""{"status": "complete", "chapters": {"00_setup": {"status": "ran", "seconds": 3.5, "profile": "mini",
@@ -481,8 +483,10 @@ def read_verdicts(content: bytes, folder: Path) -> None:
     path = folder / "claims.json"
     path.write_bytes(content)
     ran = {"00_setup": {"status": "ran", "profile": "mini"}}
-    said = expect(path, BookError, lambda: build._verdicts(ran, path))
-    assert said is None or isinstance(said, str)
+    read = expect(path, BookError, lambda: front.read_claims(ran, path))
+    if read is not None:
+        profile, judged = read
+        assert isinstance(front.verdicts_part(judged, profile) + front.claims_page(judged, profile, WHOLE_BOOK), str)
 
 
 def read_fuzzed(content: bytes, folder: Path) -> None:
@@ -493,7 +497,9 @@ def read_fuzzed(content: bytes, folder: Path) -> None:
 
 
 OUTCOME = b'{"book": {"minutes": 1.5, "contents": 900, "found": 0, "by": "atheris 3.0.0", "date": "2026-01-01"}}'
-VERDICTS = b'{"mini": [{"id": "C1", "text": "More.", "where": "Table 1", "verdict": "not run", "evidence": []}]}'
+VERDICTS = b"""{"mini": [{"id": "C1", "text": "More.", "where": "Table 1", "verdict": "supported",
+"sentence": "It holds.", "evidence": [{"a": "paul", "b": "equal", "target": "duke", "metric": "rank1", "n": 3,
+"outcome": "holds", "mean": 1.5, "low": 0.5, "high": 2.5}]}]}"""
 
 
 def read_seal(content: bytes, folder: Path) -> None:

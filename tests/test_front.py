@@ -10,7 +10,7 @@ from paul.experiments.profiles import PROFILES
 
 def claims(*verdicts):
     return [
-        {"id": f"C{number}", "text": "T.", "where": "Table 3", "verdict": verdict}
+        {"id": f"C{number}", "text": "T.", "where": "Table 3", "verdict": verdict, "sentence": "", "evidence": []}
         for number, verdict in enumerate(verdicts, 1)
     ]
 
@@ -40,7 +40,7 @@ def test_the_headline_is_counted(verdicts, profile, said):
 def test_each_claim_has_its_evidence_and_the_chapter_of_its_table():
     line = {"a": "paul", "b": "equal", "target": "duke", "metric": "rank1", "n": 3, "outcome": "holds"}
     line |= {"mean": 1.25, "low": -0.5, "high": 3.0}
-    alone = line | {"b": None, "mean": None}
+    alone = line | {"b": None, "mean": None, "low": None}
     claim = claims("supported")[0] | {"sentence": "It holds.", "evidence": [line, alone]}
     page = claims_page([claim], "mini", load_book())
     assert "(claim-C1)=" in page and "## C1: supported" in page and "It holds. More in chapter [09]" in page

@@ -142,6 +142,8 @@ TRUSTED = {
     "book/course/sandbox.py main": "the grader's own request",
     "book/build.py build_site": "the book's own pages",
     "book/build.py _write_page": "a notebook that this book has executed",
+    "book/front.py _inline": "a picture of the rendered people, shown as it is",
+    "book/widgets/__init__.py fragment": "the book's own scripts",
     "book/costs.py write_costs": "book.toml, which has been read as the book by then",
     "book/manifest.py _processor": SYSTEM,
     "book/pairs.py read_chapter": CHAPTERS,

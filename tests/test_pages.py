@@ -90,6 +90,7 @@ def site(tmp_path_factory):
     book = load_book(folder / "book.toml")
     run_book(book, results=folder / "results", out=folder / "out", keep_going=True, say=lambda *_, **__: None)
     claim = {"id": "C3", "text": "Patches < images.", "where": "Table 3", "verdict": "not run"}
+    claim |= {"sentence": "Nothing measures it.", "evidence": []}
     (folder / "results" / "claims.json").write_text(json.dumps({"mini": [claim], "gpu": [claim | {"id": "C4"}]}))
     build_site(book, folder / "out", folder / "build" / "site", folder / "results")
     return folder / "build" / "site"

@@ -519,8 +519,8 @@ ends = np.array([0, 1.05 * float(positive.max())])
 margins = sorted({1.0, options.margin, paper.margin})
 for margin, style in zip(margins, ("--", "-", ":")):
     left.plot(ends, ends + margin, color="black", linewidth=1, linestyle=style)
-    left.text(ends[1], ends[1] + margin, f"$\\alpha$ = {margin:g}", fontsize=8, ha="right",
-              va="bottom")
+    left.text(ends[1], ends[1] + margin, f"$\\alpha$ = {margin:g}", fontsize=8,
+              ha="right", va="bottom")
 left.set(xlabel="distance to the own centre", ylabel="distance to the negative",
          title="below a line: the hinge is open", xlim=(0, ends[1]),
          ylim=(0, 1.12 * (ends[1] + margins[-1])))
