@@ -138,8 +138,8 @@ def claims_page(judged: list[dict], profile: str, book: Book) -> str:
     return f"""# The claims and their evidence
 
 What the paper claims, and what the runs of profile `{profile}` say of it: for each comparison the mean difference in
-points and its interval, over *n* source seeds, or over *n* worlds where a claim is registered. The rules stand in `book/claims.toml` and were written before the
-runs. A row's name is the one that `paul run --rows` takes.
+points and its interval, over *n* source seeds, or over *n* worlds where a claim is registered. The rules stand in
+`book/claims.toml` and were written before the runs. A row's name is the one that `paul run --rows` takes.
 
 {headline(judged, profile)}
 {"".join(_claim(claim, profile, book) for claim in judged)}"""
