@@ -1,4 +1,4 @@
-"""The book's command line: python -m book run | build | pair | costs | verify | student | grade."""
+"""The book's command line: python -m book run | build | pair | costs | verify | student | grade | slides."""
 
 from __future__ import annotations
 
@@ -90,6 +90,14 @@ def _grade(options, command: str) -> int:
     return 0
 
 
+def _slides(options, command: str) -> int:
+    from .course.slides import write_slides
+
+    paths = write_slides(load_book(), options.executed, options.out, options.chapters)
+    print(f"{len(paths)} decks in {options.out}; in a browser, S opens the speaker's notes")
+    return 0
+
+
 def _verify(options, command: str) -> int:
     from .verify import verify
 
@@ -144,6 +152,12 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("submission", type=Path, help="the student's notebook of one chapter, or of several")
     grade.add_argument("--seed", type=int, help="of the checks' inputs; another one each time when left out")
     grade.set_defaults(do=_grade)
+
+    slides = commands.add_parser("slides", help="make each executed chapter's slides, a file each")
+    slides.add_argument("--executed", type=Path, default=ROOT / "build" / "executed")
+    slides.add_argument("--out", type=Path, required=True, help="folder of the slides")
+    slides.add_argument("--chapters", help="numbers or slugs, such as 03,05; all when left out")
+    slides.set_defaults(do=_slides)
 
     check = commands.add_parser("verify", help="compute random committed records again and compare")
     check.add_argument("--profile", default="mini", choices=("smoke", "mini", "gpu", "paper"), help="default: mini")

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Setup, and how to read this book
 #
 # **What you will learn**
@@ -64,7 +64,7 @@ print("ready")
 # **You should see** the word *ready*. Two cores and no GPU are enough for everything up to and including the `mini`
 # profile.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Four profiles, one book
 #
 # A profile fixes the data, the network and the schedule. Whatever is measured is printed with its profile, because a
@@ -91,7 +91,7 @@ differences = pd.DataFrame(chosen.differences(),
                            columns=["option", "paper", "here", "reason"])
 differences.astype(str).style.hide(axis="index")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## How a chapter takes an idea apart
 #
 # Every idea goes through the same five steps. Here is the smallest idea of the paper as an example; chapter 04 shows
@@ -113,7 +113,7 @@ differences.astype(str).style.hide(axis="index")
 #
 # **3. The same from scratch**, in a few lines that can be read next to the equation:
 
-# %%
+# %% tags=["slide"]
 def remember(visits, rate=0.1):
     """visits [T, D], one image's features in order -> its memory [T, D]."""
     memory = [visits[0]]
@@ -125,7 +125,7 @@ def remember(visits, rate=0.1):
 # %% [markdown]
 # **4. The check.** The library computes the same for all patches of a whole batch at once. The two must agree:
 
-# %%
+# %% tags=["slide"]
 from paul.memory import PatchMemory
 
 torch.manual_seed(0)
@@ -139,7 +139,7 @@ print("the library agrees with the equation, visit by visit")
 # %% [markdown]
 # **5. A picture.** How fast does the memory forget? Start it at 1 and show it nothing but 0 from then on.
 
-# %%
+# %% tags=["slide"]
 import matplotlib.pyplot as plt
 
 figure, axes = plt.subplots(figsize=(7, 3.2))
@@ -183,7 +183,7 @@ ledger.loc[6, ["item", "paper", "code", "ours", "knobs"]].to_frame("ledger 6").s
 # Measured, never estimated: `python -m book costs` writes into `book/book.toml` what the last run took on its
 # machine.
 
-# %%
+# %% tags=["slide"]
 from book.toc import load_book
 
 book = load_book()
@@ -202,7 +202,7 @@ costs.style.format(precision=0, na_rep="not measured")
 # compute only those that are missing. On a fresh copy the committed records are there, so `make book` adds one seed
 # of its own and sets it beside them.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Where things are
 #
 # | folder | what is in it | deleted, it comes back by |
@@ -224,14 +224,15 @@ costs.style.format(precision=0, na_rep="not measured")
 # of this book are rendered: no camera recorded them and nobody is in them. Chapter 01 shows how, and what a reader
 # who has the right to use a real set has to do.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Summary
 #
 # - The machine was checked; the profile fixes data, network and schedule, and is printed with every figure.
 # - An idea is a statement, an equation, a few lines from scratch, a check against the library and a picture with a
 #   range.
 # - Times are measured, results are recorded as runs, and everything derived can be made again by a command.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. *Predict.* You are about to run this chapter with another profile: `python -m book run --chapters 00 --profile

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # The problem and the data
 #
 # **What you will learn**
@@ -42,7 +42,7 @@ titles = {name: "source" if name == "source" else target_name(name, profile)
 of_set = dict(zip(sets, (GREY, BLUE, ORANGE)))  # one colour per set in every figure
 pd.Series(titles, name=f"the sets of profile {profile}").to_frame()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Finding a person again
 #
 # > **The paper (Sec. 1).** Given one picture of a person, find that person's pictures among those that *other* cameras
@@ -60,7 +60,7 @@ pd.Series(titles, name=f"the sets of profile {profile}").to_frame()
 # on the left?
 
 
-# %%
+# %% tags=["slide"]
 def rows_of(frame, count, seed=0):
     """`count` rows drawn without replacement, the same for the same seed."""
     return frame.sample(min(count, len(frame)), random_state=seed)
@@ -98,7 +98,7 @@ display(Markdown(f"The index says: number **{place}**. "
                  f"Camera {camera} took the query, "
                  f"camera {right['camera_id'].item()} took that picture."))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **You should see** that you looked at clothes, at bags, at hair, and at one part after the other. That is what the
 # paper builds on.
 #
@@ -163,7 +163,7 @@ if profile != "paper":  # a real set's index may list files of any name
                                 dataset.frame["camera_id"]))
     print("the index of each set says what its files' names say")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **The paper (Sec. 4)** follows the protocol of its data sets. Each query is ranked alone against the whole gallery,
 # > and the query person's pictures *by the same camera* are left out: to find those again proves nothing.
 #
@@ -181,7 +181,7 @@ if profile != "paper":  # a real set's index may list files of any name
 # it right or wrong. A **distractor** ($p' = 0$) is nobody whom a query asks for: it stays in the gallery, and whoever
 # ranks it first is wrong.
 
-# %% tags=["implement"]
+# %% tags=["implement", "slide"]
 RIGHT, WRONG, LEFT_OUT = 1, 0, -1
 
 
@@ -246,7 +246,7 @@ what_the_gallery_is()
 # hair, a street around them, and a camera with a light, colours, blur and noise of its own. The index says more about
 # them than a real one could. These truth columns serve for looking; no training ever reads them.
 
-# %%
+# %% tags=["slide"]
 @drawn
 def contact(images, columns, title):
     """Images [n, 3, H, W] in lines of `columns`, on white."""
@@ -348,7 +348,7 @@ views_and_boxes() if has_truth else print("a real set has no such columns")
 # A share of the people resemble somebody else of their set in all but one or two details. Each column below is such a
 # pair, pictured in the same camera where there is one.
 
-# %%
+# %% tags=["slide"]
 def nearest_views(frame, a, b):
     """One image of each of two people: from one camera if they share one, and in
     directions as like as can be."""
@@ -439,7 +439,7 @@ distance["source: odd to even cameras"] = total_variation(
 pd.Series(distance, name="total variation").to_frame().style.format(precision=3)
 
 
-# %%
+# %% tags=["slide"]
 @drawn
 def gap():
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4),
@@ -544,7 +544,7 @@ for x in (whole[0], beside):
     torch.testing.assert_close(found_by(x, protocol), library.rank(1),
                                atol=2 / len(person), rtol=0)
 
-# %%
+# %% tags=["slide"]
 named = {"whole image": whole[0], "6 stripes side by side": beside}
 named |= {f"stripe {m + 1} alone": stripes[m] for m in range(6)}
 rules = {"by the protocol": protocol, "in other cameras only": same_camera}
@@ -590,7 +590,7 @@ if has_truth:
     display(found.style.format("{:.0f} %"))
 
 
-# %%
+# %% tags=["slide"]
 @drawn
 def what_stripes_know():
     figure, axes = plt.subplots(1, 4, figsize=(10, 3.4),
@@ -636,7 +636,7 @@ what_stripes_know() if has_truth else print("a real set has no such columns")
 # An anchor, the same person in another camera, and a stranger who is nearer to the anchor as a whole image. Stripe by
 # stripe the matter looks different.
 
-# %%
+# %% tags=["slide"]
 def clearest_case():
     """(anchor, same person, stranger): whole images prefer the stranger, stripes
     the person, both clearly.
@@ -688,7 +688,7 @@ def close_up():
 
 close_up()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **You should see** (at `mini`) a shorter green bar for the six stripes together and a shorter red one for the whole
 # image. What the whole image adds up, the stripes keep apart. It is the clearest case of its kind among the validation
 # people, picked for show; the tables above say how much such cases weigh.
@@ -729,7 +729,7 @@ pd.Series({key: str(card[key]) for key in keys}, name="card.json").to_frame()
 # %%
 pd.Series(PROFILES["paper"].folders, name="folder").to_frame()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Summary
 #
 # - Re-identification ranks a gallery by distance to a query. Own person in own camera and junk are left out;
@@ -739,7 +739,8 @@ pd.Series(PROFILES["paper"].folders, name="folder").to_frame()
 #   of their own.
 # - The same colours tell people apart better in six stripes than in one image, and a patch's nearest patch usually
 #   shows the same kind of garment even when it shows the wrong person.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. *Predict.* Without the middle-half crop in `colour_patches`, what happens to the two columns of the table of images

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Evaluation
 #
 # **What you will learn**
@@ -34,7 +34,7 @@ from paul.plots import BLUE, GREEN, GREY, ORANGE, drawn, per_query_ap, ranked_li
 from paul.report.frames import target_name
 from paul.report.statistics import mean_interval
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## One ranked list
 #
 # > **The paper (Sec. 4).** Results are given as Rank-1, Rank-5, Rank-10 (the cumulative matching characteristic, CMC)
@@ -67,7 +67,7 @@ def ask_library(order):
 
 {name: ranks_of(order) for name, order in LISTS.items()}
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Rank-k and the CMC
 #
 # Rank-$k$ asks for one thing only: is there a right image among the first $k$? Over $Q$ queries,
@@ -88,7 +88,7 @@ for order in LISTS.values():
         torch.testing.assert_close(cmc([order], k), ask_library(order).rank(k))
 print({f"Rank-{k}": cmc(LISTS.values(), k) for k in (1, 2, 5)})
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Lists A, B and C all have Rank-1 = 1, although nobody would call them equally good. D finds the same three images as
 # B, one place later each, and gets 0.
 #
@@ -143,7 +143,7 @@ def step_ap(ranks):
     return sum(i / r for i, r in enumerate(ranks, start=1)) / len(ranks)
 
 
-# %% tags=["implement"]
+# %% tags=["implement", "slide"]
 def trapezoid_ap(ranks):
     """AP of a list by trapezoids; ranks: where its right images stand, in order."""
     before = [1.0 if r == 1 else (i - 1) / (r - 1)
@@ -163,7 +163,7 @@ for ranks in combinations(range(1, 11), 3):
 print("walk, closed form and library agree on all 120 lists")
 
 
-# %%
+# %% tags=["slide"]
 @drawn
 def two_areas(name):
     order = LISTS[name]
@@ -211,7 +211,7 @@ two_areas("A")
 # and mINP is its mean over queries. It isn't in the paper; it is reported because it fails where AP looks fine.
 
 
-# %%
+# %% tags=["slide"]
 def inp(ranks):
     return len(ranks) / ranks[-1]
 
@@ -345,7 +345,7 @@ def score(describe):
                     describe(gallery_images), gallery_ids, gallery_cams)
 
 
-# %%
+# %% tags=["slide"]
 torch.manual_seed(0)
 descriptors = {
     "nothing: one point for all": lambda images: torch.zeros(len(images), 1),
@@ -367,7 +367,7 @@ table.style.format("{:.1f} %").set_caption(name_here)
 #
 # Four queries from good to hopeless, by average precision. Grey and dotted: left out.
 
-# %%
+# %% tags=["slide"]
 stripes = scores["colours of 6 stripes"]
 by_ap = stripes.per_query.sort_values("ap_step", ascending=False)
 by_ap = by_ap["query"].to_numpy()
@@ -390,7 +390,7 @@ ranked_list(query_images[picked], gallery_images[order], same & ~skipped, skippe
 #
 # The same descriptor and the same images, under rules that somebody might have chosen by mistake:
 
-# %%
+# %% tags=["slide"]
 def score_under(query_cameras=query_cams, ids=gallery_ids, rows=slice(None)):
     return evaluate(colour_stripes(query_images), query_ids, query_cameras,
                     colour_stripes(gallery_images)[rows], ids[rows],
@@ -469,7 +469,7 @@ display(Markdown(f"Of the {right_first.sum()} queries with a right first image, 
 # **The size of the gallery.** The first place is won against everybody in the gallery. Keep only a share of the wrong
 # people and the same descriptor gets better without having learned anything.
 
-# %%
+# %% tags=["slide"]
 def thinned(share, seed):
     """Scores when only a share of the people, drawn at random, takes part in
     queries and gallery."""
@@ -507,7 +507,7 @@ def by_size():
 
 by_size()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **You should see** both fall as people come in, and not level off. So a Rank-1 says little without the set it was
 # measured on; values of different sets aren't comparable, not even between the real Market-1501 and another real set.
 # This book compares rows on one set.
@@ -575,7 +575,7 @@ intervals.style.format("{:.1f}").set_caption(
     f"step mAP in points, 95 % intervals; {name_here}")
 
 
-# %%
+# %% tags=["slide"]
 @drawn
 def how_sure():
     figure, axis = plt.subplots(figsize=(8, 0.5 * len(intervals) + 1))
@@ -593,7 +593,7 @@ def how_sure():
 
 how_sure()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **You should see** an interval over people at least about as wide as that over queries, and wider for a descriptor
 # that depends more on whom it meets. Taken query by query on the same people, the difference of two descriptors is
 # known better than from two separate tests: what makes a person hard is hard for both, and cancels. For the same reason
@@ -606,7 +606,8 @@ how_sure()
 # - Step AP is never below trapezoid AP, and the paper's figures are trapezoid.
 # - Left-out images go before ranks are counted; at equal distance the wrong image comes first.
 # - A number belongs to a gallery and a training: intervals over people and over seeds are two different things.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. *Predict.* Ten images, two of them right. Which list has the largest difference between the two APs? (*Hint:* the

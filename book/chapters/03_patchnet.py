@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # PatchNet and the patch generation network
 #
 # **What you will learn**
@@ -79,7 +79,7 @@ truth_known = "box_dy" in frame  # a real set doesn't come with it
 print(f"{len(images)} images of {frame['person_id'].nunique()} people, "
       f"{images.shape[2]} x {images.shape[3]} pixels")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A patch is six numbers
 #
 # > **The paper (Sec. 3.1).** Take the feature map of a backbone and cut $M$ patches out of it, each described by an
@@ -108,7 +108,7 @@ print("first stripe:\n", equal[0].numpy().round(3), "\nlast stripe:\n",
 # What else six numbers can say is easiest seen on an image. Above, where each matrix looks; below, what it cuts out,
 # stretched to the size of the whole map, as every patch is.
 
-# %%
+# %% tags=["slide"]
 person = 0
 if truth_known:  # somebody who stands in the middle
     off = frame[["box_dx", "box_dy"]].abs().sum(axis=1)
@@ -134,7 +134,7 @@ plt.show()
 # last one, $\theta = \begin{pmatrix} 1 & 0 & 0 \\ 0 & 1 & 0 \end{pmatrix}$, changes nothing: that is how the
 # image-level network of Table 3 fits into the same code, as one patch that is the whole map.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Reading between the pixels
 #
 # > **The paper (Sec. 3.1).** The sampling points don't fall on pixels, so the value at a point is put together from
@@ -208,7 +208,7 @@ plt.show()
 # at each place between the first and the last column the tents add up to one as well. Outside of them they don't:
 # there the sampler reads zeros. That is where the next section comes from.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What is a corner? (ledger 20)
 #
 # > **The paper** is silent. The released code was written for a version of PyTorch in which $\pm 1$ meant the *centres*
@@ -224,7 +224,7 @@ plt.show()
 # The first keeps every point of a stripe between the first and the last pixel. The second puts points of the first
 # stripe above the first row of pixels, where one of the two tents is missing.
 
-# %%
+# %% tags=["slide"]
 H, W = 12, 6
 ones = torch.ones(M, 1, H, W)
 shares = {}
@@ -268,7 +268,7 @@ plt.show()
 # only these, are dimmed towards their outer end. Weights trained under one convention and tested under the other see
 # heads and feet darken. So the library says `align_corners=True` wherever it samples patches.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The mean of a patch, without the patch
 #
 # > **The paper (Sec. 3.1).** Each patch goes through a branch of its own, which pools it to one vector.
@@ -284,7 +284,7 @@ plt.show()
 #
 # and $A$ is the product of two matrices of tents: one small weight map for each patch, the same for all channels.
 
-# %% tags=["implement"]
+# %% tags=["implement", "slide"]
 def weight_map(theta, H, W):
     """A [H, W]: how much each pixel of the map counts in the mean of the patch
     theta [2, 3], read at H x W points."""
@@ -349,7 +349,7 @@ megabytes = {name: 4 * count / 1e6 for name, count in held.items()}
 held = pd.DataFrame({"numbers": held, "MB in float32": megabytes})
 held.style.format({"numbers": "{:,}", "MB in float32": "{:,.1f}"})
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The localisation network
 #
 # > **The paper (Sec. 3.1).** A localisation network predicts the $M$ matrices from the feature map itself: one
@@ -436,7 +436,7 @@ print("in the paper's network the PGN has "
 # **You should see** the PGN take the larger part of the paper's network, two to four times what the backbone has. It
 # exists to produce $6M$ numbers. The convolution that does it is twice as wide as the widest layer of ResNet-50.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Branches, and the two stages
 #
 # > **The paper (Sec. 3.1).** $M$ branches with weights of their own turn the patches into features of 256 numbers. On
@@ -550,7 +550,7 @@ titles = ([f"{100 * dy:+.0f} %" for dy in frame.loc[shown, "box_dy"]]
 random_theta = RandomPatches(M).eval()(images)
 patches_on_people(images[shown], start_theta[shown], titles)
 
-# %%
+# %% tags=["slide"]
 patches_on_people(images[shown], trained_theta[shown], titles)
 
 # %%
@@ -625,7 +625,7 @@ plt.show()
 # coordinates, from $-1$ to $1$, that is twice as much. So compare it with the mean centre of the image's $M$ patches; a
 # PGN that follows the person fully would lie on the diagonal.
 
-# %%
+# %% tags=["slide"]
 # the same patches, not allowed to move
 held_still = trained_theta.mean(0).expand_as(trained_theta)
 schemes = {"PGN, trained": trained_theta, "PGN, held at its mean": held_still,
@@ -685,7 +685,7 @@ if truth_known:
 # from image to image, one image's knees are compared with another's shins. Measured in body heights from the middle of
 # the body, downwards, for an image whose person is `box_scale` times the size that fits.
 
-# %%
+# %% tags=["slide"]
 if truth_known:
     dy, size = (frame["box_dy"].to_numpy()[:, None],
                 frame["box_scale"].to_numpy()[:, None])
@@ -719,7 +719,7 @@ if truth_known:
 # where they lie. The random ones on the right cover half of the body each. That is the order of Table 4: random, equal,
 # PGN. Chapter 10 finds out whether retrieval follows it.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Summary
 #
 # - A patch is an affine matrix; the sampler reads the map between its pixels with tents, and $\pm 1$ means the centres
@@ -730,7 +730,8 @@ if truth_known:
 # - Source stage: ReLU, embeddings, logits. Target stage: unit vectors, and cosines to the frozen embedding layer. The
 #   descriptor of an image is its $M$ patch features side by side.
 # - Trained for nothing but telling people apart, the PGN learns to follow a person up and down in the box.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. *Predict.* Which $\theta$ mirrors the image left to right, and what happens to its weight map $A$? (Change one

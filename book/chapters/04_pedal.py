@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # PEDAL and the patch memory bank
 #
 # **What you will learn**
@@ -94,7 +94,7 @@ M, N, D = features.shape
 print(f"{target_name(target, profile)}: {N} images of "
       f"{len(set(person_ids.tolist()))} people, M = {M}, D = {D}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A memory for every patch
 #
 # > **The paper (Sec. 3.2).** To compare a patch with all patches of the training set, keep one feature for each image
@@ -247,7 +247,7 @@ print(f"the two directions hold {explained:.0%} of the variance")
 # right clothes change gradually over the plane. The two directions hold a fifth to a half of the variance; lines that
 # look long here can be short in full. At `smoke` people are mixed: the network is hardly trained.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The loss
 #
 # > **The paper (Sec. 3.2).** For each patch of an image, find its $k$ nearest entries in the bank of that patch
@@ -262,7 +262,7 @@ print(f"the two directions hold {explained:.0%} of the variance")
 #
 # and $L_c$ is the mean over the $M$ patches and the batch.
 
-# %% tags=["implement"]
+# %% tags=["implement", "slide"]
 def pedal(features, bank, index, s, k):
     """L_c in loops: features [M, B, D], bank [M, N, D], index [B]."""
     losses = []
@@ -292,7 +292,7 @@ print(f"L_c of {len(batch)} images: {ours.item():.6f} from scratch, "
 # q_j$: a classification in which every image is a class and each of the $k$ nearest classes counts as right. No label
 # says which ones: the features do.
 
-# %%
+# %% tags=["slide"]
 def softmax_over_bank(x, bank, index, s):
     """q [M, B, N], zero at the own entry."""
     scores = -s / 2 * torch.cdist(x, bank).square()
@@ -332,7 +332,7 @@ plt.show()
 # dashed line are the $k$ nearest; the loss asks for all of the probability to be there. At the largest scale nearly all
 # of it already is: such a patch has nothing to learn any more.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The gradient in one line
 #
 # Let $p$ be the same softmax over the $k$ nearest only. Then $L_c = \log \sum_{j \neq i} e^{a_j} - \log \sum_{j \in K}
@@ -372,7 +372,7 @@ print("the formula, autograd through the loops and the library's "
 # For every patch of every image, at scales from 1 to 100: how much probability lies on the $k$ nearest, how many
 # entries share the probability ($e$ to the entropy of $q$), and how strong the gradient is.
 
-# %%
+# %% tags=["slide"]
 sweep = np.geomspace(1, 100, 13)
 rows = torch.randperm(N, generator=generator)[:200]
 measured = []
@@ -419,7 +419,7 @@ print(f"the gradient is strongest near s = {strongest:.1f}; "
 # paper leaves it out of the denominator; the released code leaves it out of both sums. What if it stayed? Views that
 # are mirrored, as in training, against a bank of plain views:
 
-# %%
+# %% tags=["slide"]
 mirrored = features_of(unit_range(images[rows]).flip(3))
 own = (1 - options.rate) * bank[:, rows] + options.rate * mirrored
 taken = {}
@@ -455,7 +455,7 @@ plt.show()
 # six images each, one patch with two numbers, so that each feature is a point on a circle. No network in between: the
 # points themselves move along the gradient, with a bank that follows.
 
-# %%
+# %% tags=["slide"]
 def on_circle(angle):
     return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
@@ -513,7 +513,7 @@ for name, path in paths.items():
 # the nearest, mates included. Table 3 of this book has the pull-only loss as a row of its own, which the paper doesn't
 # have.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Pulling images, or pulling patches?
 #
 # > **The paper (Fig. 3).** Similar images may show different people; pulling them together makes one person of them.
@@ -524,7 +524,7 @@ for name, path in paths.items():
 # circle of its garment, an image all three side by side. Each is pulled to its eight nearest, more than a person has
 # images.
 
-# %%
+# %% tags=["slide"]
 generator = torch.Generator().manual_seed(1)
 outfits = torch.cartesian_prod(*[torch.arange(3)] * 3)
 outfits = outfits[torch.randperm(27, generator=generator)[:9]]
@@ -588,7 +588,7 @@ plt.show()
 #
 # The same here, before any adaptation. The frame is the patch that was compared, and a tick marks the same person.
 
-# %%
+# %% tags=["slide"]
 three = per_person.index[[0, len(per_person) // 3, -1]]
 several = [int(np.flatnonzero(frame["person_id"] == person)[0]) for person in three]
 nearest_patches(images, theta, features, several, patch=1, count=8,
@@ -606,7 +606,7 @@ nearest_patches(images, theta, features, several, patch=M - 1, count=8,
 # How often is a neighbour the same person, and if it isn't, does it at least wear the same? The $k$ nearest over all
 # images, without those of the same person from the same camera, which would be too easy:
 
-# %%
+# %% tags=["slide"]
 def labels(*columns):
     return torch.tensor(np.unique(frame[list(columns)].agg(" ".join, axis=1),
                                   return_inverse=True)[1])
@@ -672,7 +672,7 @@ agreement.style.format("{:.1%}")
 # Patches that overlap as much as the trained PGN's are a weaker case of this than the toy's three garments. Whether it
 # works out is a question for chapters 06 and 09; this is only why it may.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Summary
 #
 # - The bank keeps $M$ features per training image as moving averages; it grows linearly with the set.
@@ -682,7 +682,8 @@ agreement.style.format("{:.1%}")
 # - Without the denominator features fall together; without leaving out the own entry they look only at themselves.
 # - Wrong neighbours tend to wear the same garments. Pulling a patch towards them makes one part alike, pulling the
 #   image makes the people alike.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. *Predict.* What is $L_c$ when $k \geq N - 1$? And for a patch at the same distance from all entries? (First put

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # IPFL and cyclic ranking
 #
 # **What you will learn**
@@ -81,7 +81,7 @@ N = len(images)
 print(f"{target_name(target, profile)}: {N} images of "
       f"{frame['person_id'].nunique()} people")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Surrogates
 #
 # > **The paper (Sec. 3.3).** There are no labels, but one thing is sure: an image that has been changed a little still
@@ -92,7 +92,7 @@ print(f"{target_name(target, profile)}: {N} images of "
 # second image (ledger 16). Both readings, for the same two people. In the first row of each the paper's `"one"`, in the
 # second the code's `"all"`, at the strengths of this profile:
 
-# %%
+# %% tags=["slide"]
 strengths = dict(jitter=options.jitter, hue_turn=options.hue_turn,
                  degrees=options.degrees, area=options.crop_area,
                  padding=options.padding)
@@ -158,7 +158,7 @@ plt.show()
 # **You should see** areas spread evenly over the range, and width against height fill the strip between two curves of
 # constant area: a crop may keep the full width and lose height, or the other way round, or some of both.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## In which space? (ledger 9)
 #
 # > **The paper (Sec. 3.3).** The loss compares images, described by all of their patch features together.
@@ -234,7 +234,7 @@ for name, space in spaces.items():
 # the *unit*: the margin of the loss is a length, so one and the same margin asks for more in the space whose distances
 # are smaller.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Compared with what? Image centres (ledger 11)
 #
 # > **The paper (Sec. 3.3).** Anchor: an image. Positive: its surrogate. Negative: another image of the batch.
@@ -265,7 +265,7 @@ for visit in ([0, 2, 5], [2, 4, 0], [5, 2, 2]):
 torch.testing.assert_close(library.centers, centers)
 print("centres agree after every batch")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Cyclic ranking
 #
 # > **The paper (Sec. 3.3, Fig. 4).** The best negative is a hard one: near the anchor, yet another person. But without
@@ -277,7 +277,7 @@ print("centres agree after every batch")
 # Two images of one person tend to be *mutually* near. Somebody else may be near to you and still have others who are
 # nearer.
 
-# %% tags=["implement"]
+# %% tags=["implement", "slide"]
 def ask_back(features, centers, owner, r=3, max_candidates=15):
     """For each anchor the position of its negative in centers, or -1.
 
@@ -301,7 +301,7 @@ def ask_back(features, centers, owner, r=3, max_candidates=15):
 # On a toy: twelve images in the plane, the anchor a star. A line goes from each candidate to its $r = 3$ nearest; as in
 # the released code, the candidate itself is the first of them (ledger 12).
 
-# %%
+# %% tags=["slide"]
 generator = torch.Generator().manual_seed(3)
 spots = torch.tensor([[0.0, 0.0], [0.45, 0.15], [0.2, 0.5], [1.05, 0.1],
                       [1.35, 0.35], [1.45, -0.1], [-1.0, 0.4], [-1.3, 0.1],
@@ -343,7 +343,7 @@ plt.show()
 # A batch as in training: as many images as the profile takes, drawn at random, and their surrogates. The library works
 # on all anchors at once and must pick the same negatives as the loop.
 
-# %%
+# %% tags=["slide"]
 def draw_batch(generator):
     """Positions of the images, then features of images and surrogates, their
     centres, and each anchor's own centre."""
@@ -383,7 +383,7 @@ cyclic_walk(images[rows], anchors, centers, owner, anchor=int(worth.argmax()),
 # the validation people's names; below, only anchors whose person is in the batch more than once, since nobody else can
 # be mistaken:
 
-# %%
+# %% tags=["slide"]
 def trust(pick, label=""):
     """Means over batches: how often the negative is the same person, and where in
     the anchor's list it stood."""
@@ -432,7 +432,7 @@ table.style.format(formats | {"place in the list": "{:.1f}"})
 # A longer list trusts less: more candidates are passed over. Each $r$ is a bargain between wrong negatives and easy
 # ones.
 
-# %%
+# %% tags=["slide"]
 lengths = [r for r in (1, 2, 3, 4, 5, 7, 10, 15, 20) if r < options.batch]
 swept = {counts: pd.DataFrame([trust(cyclic(r, counts)) for r in lengths], lengths)
          for counts in (True, False)}
@@ -471,7 +471,7 @@ assert (swept[True].loc[1] - naive).abs().max() < 1e-6
 np.testing.assert_allclose(swept[True].loc[[2, 3, 4]], swept[False].loc[[1, 2, 3]])
 print("r with the candidate counted picks what r - 1 picks without")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The loss
 #
 # > **The paper (Sec. 3.3).** A triplet loss with margin $\alpha = 2$: the positive must be nearer than the negative, by
@@ -505,7 +505,7 @@ torch.testing.assert_close(*(torch.autograd.grad(loss, a)[0]
 print(f"L_v of this batch: {by_hand.item():.6f} from scratch, "
       f"{by_library.item():.6f} from the library")
 
-# %%
+# %% tags=["slide"]
 found = picked >= 0
 positive = (anchors - centers[owner]).norm(dim=1)[found]
 negative = (anchors - centers[picked.clamp(min=0)]).norm(dim=1)[found]
@@ -580,7 +580,7 @@ print("sqrt of the sum of squares:", by_root.tolist(), " library: all finite",
       by_library.isfinite().all().item())
 assert by_root.isnan().all() and by_library.isfinite().all()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Summary
 #
 # - A surrogate is the same image seen differently: the only positive that needs no label.
@@ -588,7 +588,8 @@ assert by_root.isnan().all() and by_library.isfinite().all()
 # - Cyclic ranking asks a candidate back and distrusts mutual neighbours. On this batch size it makes far fewer wrong
 #   negatives than the naive rule, for negatives that are a little easier.
 # - The margin, not the negative, decides how many anchors take part.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Why do mutual neighbours tend to be one person, and when don't they? Draw six points for which cyclic ranking with

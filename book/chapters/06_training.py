@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Training PAUL
 #
 # **What you will learn**
@@ -81,7 +81,7 @@ M = chosen.network.num_patches
 print(f"source: {len(images['source'])} labelled images; {here}: "
       f"{len(images[target])} images without labels")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Two stages
 #
 # | | source stage | target stage |
@@ -188,7 +188,7 @@ for epoch in range(60):
 # The small profiles start from random weights, so they take one cycle instead: a linear rise, then a cosine down to
 # zero.
 
-# %%
+# %% tags=["slide"]
 def profile_rates(options, points=1200):
     """(epoch, rates by group) along a profile's source stage."""
     for step in range(points):
@@ -256,7 +256,7 @@ trained_source, source_history = source_model(spec, places)
 seconds = sum(line["seconds"] for line in source_history)
 print(f"{len(source_history)} epochs, {seconds:.0f} s of training")
 
-# %%
+# %% tags=["slide"]
 history = pd.DataFrame(source_history)
 smoothing = chosen.pretrain.label_smoothing
 people = len(np.unique(person_ids))
@@ -283,7 +283,7 @@ for axis in axes:
     axis.xaxis.get_major_locator().set_params(integer=True)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **You should see** (at `mini`) the cross-entropy fall from near the upper line towards the lower one without reaching
 # it, and the triplet loss drop below one, the value at which nearest friend and nearest stranger are equally far. At
 # `smoke`, two epochs only show that it runs.
@@ -340,7 +340,7 @@ torch.testing.assert_close(by_hand, library, rtol=close, atol=close)
 # %% [markdown]
 # Three models from one source model, then: direct, AdaBN, and PAUL. The last one is trained now if it isn't there.
 
-# %%
+# %% tags=["slide"]
 trio = {"direct": "patch_direct", "AdaBN": "patch_adabn", "PAUL": "paul"}
 outcomes = {name: trained(row, target, seed, profile, data_dir, models_dir)
             for name, row in trio.items()}
@@ -370,7 +370,7 @@ if gain["PAUL"] > 0:
 # Which layers does the target move? The next figure sets the statistics of each batch norm against the source's, in
 # units of the source's deviation.
 
-# %%
+# %% tags=["slide"]
 def shift(model):
     """Per batch norm: how far the channel means moved, root mean square over
     channels, in source deviations."""
@@ -397,7 +397,7 @@ else:
 axis.legend()
 plt.show()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **You should see** (at `mini`) AdaBN's largest step at the first batch norm, which meets the new light first, a second
 # one at the last, and little in between: once the first layer is set right, those behind it are fed what they are used
 # to. PAUL lies above AdaBN because its weights have moved, too.
@@ -471,7 +471,7 @@ print({name: round(value.item(), 3) for name, value in library.items()},
 #
 # ## Loss curves
 
-# %%
+# %% tags=["slide"]
 adapted = pd.DataFrame(outcomes["PAUL"].history)
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.6))
 panels = (("loss_c", "$L_c$", GREEN), ("loss_v", "$L_v$", ORANGE),
@@ -495,7 +495,7 @@ print(f"{len(adapted)} epochs, {adapted['seconds'].sum():.0f} s of training, "
 #
 # ### Ranked lists
 
-# %%
+# %% tags=["slide"]
 splits = {name: sets[target].split(name) for name in ("query", "gallery")}
 test_images = {name: load_images(split, chosen.image_size)
                for name, split in splits.items()}
@@ -538,7 +538,7 @@ ranked_list(test_images["query"][[query for _, query in lines]],
 #
 # ### Query by query
 
-# %%
+# %% tags=["slide"]
 figure, axis = plt.subplots(figsize=(4.6, 4.4))
 better = ap["PAUL"] > ap["direct"]
 for chosen_ones, colour, marker, name in ((better, GREEN, "o", "better"),
@@ -686,7 +686,7 @@ print(f"resumed: all {len(weights)} tensors are the same, bit for bit")
 # Another seed gives another network, and another score. Source seeds matter more than one would like: the target stage
 # starts from what they left. That is why each table of this book runs several and pairs its rows by seed.
 
-# %%
+# %% tags=["slide"]
 recorded = pd.DataFrame(
     [{"row": name, "seed": run["seed"], "rank1": run["metrics"]["rank1"]}
      for name, row in trio.items() for run in read_records(results_dir, profile)
@@ -703,7 +703,7 @@ if len(recorded):
 else:
     print("no runs are recorded yet: chapter 09 makes them")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **You should see**, where runs are recorded, lines that start at different heights and mostly climb together.
 #
 # ## Summary
@@ -712,7 +712,8 @@ else:
 # - The target's own batch-norm statistics come first in the account of what adaptation brings; then the two losses.
 # - Within a step the memories are updated before the losses are taken.
 # - A checkpoint without memories and random state isn't one: a resumed run would be another run.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. *Predict.* The first point of the cross-entropy curve lies below, or above, the guessing line. Why can an untrained

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Table 1: Market-1501 against other methods
 #
 # **What you will learn**
@@ -61,7 +61,7 @@ target = "market"
 paper = "book/paper"  # the published tables
 here = target_name(target, profile)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What the paper reports
 #
 # > **The paper (Section 4, Table 1).** PAUL learns on MSMT17 with labels, adapts to Market-1501 without any, and is
@@ -95,7 +95,7 @@ table.style.format(precision=1, na_rep="").hide(axis="index")
 # Most of the field's effort went into making *images* of the two sets alike. PAUL's bet is another one: parts of people
 # repeat across sets although whole people do not.
 
-# %%
+# %% tags=["slide"]
 @drawn
 def published_methods():
     ranked = table.sort_values(["year", "rank1"], ignore_index=True)
@@ -121,7 +121,7 @@ published_methods()
 # **You should see** Rank-1 double within five years, and mAP trail far behind it: finding one right image is easier
 # than finding all of them. PAUL leads by little at Rank-1 and by more at mAP.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Three of them, run here
 #
 # Figures from different papers can be set beside each other only when data and protocol are the same. So three of the
@@ -172,7 +172,7 @@ length = lomo.describe(load_images(people, LomoOptions().size)).shape[1]
 print(f"{counts.shape[1]} strips at the first of three scales; "
       f"{length:,} numbers describe an image of 128x48")
 
-# %%
+# %% tags=["slide"]
 @drawn
 def from_picture_to_strips():
     figure, axes = plt.subplots(1, 7, figsize=(9, 2.9),
@@ -221,7 +221,7 @@ from_picture_to_strips()
 # > they come from eleven points in CIELAB, where the people of a public survey put each name, and a Gaussian around
 # > each. The numbers of this row are those of BoW *with this table*.
 
-# %%
+# %% tags=["slide"]
 options = BowOptions()
 small = load_images(people, options.size)
 names = bow.patch_names(small, options)
@@ -256,7 +256,7 @@ def words_of_colour():
 
 words_of_colour()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **You should see** each image reduced to the likeliest name of every patch, cut into 16 strips, and on the right how
 # much a patch counts: the middle most, the corners least. What is left is what a witness might say, and as unsure:
 # cloth in the shade is often called black or brown, whatever it is in the sun.
@@ -400,7 +400,7 @@ epochs = epochs.groupby("epoch")[["clusters", "kept"]].mean()
 epochs["kept"] *= 100
 epochs.round().astype(int).rename(columns={"kept": "images in a cluster, %"}).T
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **You should see** clusters come and go, and outliers become fewer. How many people the training images really show
 # stands in the set's `card.json`; the method never learns that number.
 #
@@ -420,7 +420,7 @@ epochs.round().astype(int).rename(columns={"kept": "images in a cluster, %"}).T
 # P(|T| < t) = \frac{t}{\sqrt{2 + t^2}} = 0.95 \quad\Rightarrow\quad t = 0.95 \sqrt{\frac{2}{1 - 0.95^2}} .
 # $$
 
-# %% tags=["implement"]
+# %% tags=["implement", "slide"]
 def interval_from_scratch(values):
     """(low, high): the 95 % interval of a mean of three values."""
     mean = sum(values) / 3
@@ -443,7 +443,7 @@ pd.Series(quantiles, name="t for n seeds").round(2)
 #
 # ## The table, ours beside the published rows
 
-# %%
+# %% tags=["slide"]
 ours = comparison_table("table1", runs, profile, paper)
 readable(ours, profile).style.hide(axis="index")
 
@@ -509,7 +509,7 @@ print(f"step - trapezoid, profile {profile}: {gap.mean:+.2f} points, {interval}"
 #
 # ## Seed by seed
 
-# %%
+# %% tags=["slide"]
 @drawn
 def seed_by_seed(metrics=("rank1", "rank5", "rank10",
                           "map_trapezoid", "map_step", "minp")):
@@ -533,7 +533,7 @@ seed_by_seed()
 # %% [markdown]
 # ## The verdict on C1
 
-# %%
+# %% tags=["slide"]
 claim = next(claim for claim in load_claims("book/claims.toml") if claim.id == "C1")
 verdict = judge(claim, current_runs(results_dir, profile), profile, paper)
 display(Markdown(verdict_text(verdict)))
@@ -560,7 +560,7 @@ display(Markdown(text))
 if on_their_sets is not None:
     display(on_their_sets.style.hide(axis="index"))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Summary
 #
 # - The compared methods look for a signal in clusters, repainted images, attributes or rendered people; PAUL looks for
@@ -571,7 +571,8 @@ if on_their_sets is not None:
 # - One run is an anecdote. Every figure of ours is a mean over source seeds with an interval, and three seeds make it
 #   wide.
 # - Ours and the published figures stand in one table only with the profile's name beside them.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. *Predict.* Leave out one seed: `seeds = "0-1"`. How much wider does the interval get, and how much of that is $t$

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Table 2: DukeMTMC-reID against other methods
 #
 # **What you will learn**
@@ -44,7 +44,7 @@ target = "duke"
 paper = "book/paper"  # the published tables
 here = target_name(target, profile)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What the paper reports
 #
 # > **The paper (Section 4, Table 2).** On DukeMTMC-reID as on Market-1501, PAUL is better at Rank-1 and at mAP than
@@ -54,7 +54,7 @@ here = target_name(target, profile)
 table = published("table2", paper)
 table.style.format(precision=1, na_rep="").hide(axis="index")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### A set that was withdrawn
 #
 # DukeMTMC-reID was cut out of videos of a university campus. The people in them had not agreed to be in a research set,
@@ -74,7 +74,7 @@ table.style.format(precision=1, na_rep="").hide(axis="index")
 #
 # which is 1 for the same order, -1 for the reverse, and about 0 for orders that have nothing to do with each other.
 
-# %%
+# %% tags=["slide"]
 def tau_from_scratch(a, b):
     """Kendall's tau of two lists without ties."""
     pairs = list(itertools.combinations(range(len(a)), 2))
@@ -89,7 +89,7 @@ torch.testing.assert_close(tau_from_scratch(a, b), kendall_tau(a, b))
 print(f"{len(both)} methods are in both tables; tau of their Rank-1: "
       f"{kendall_tau(a, b):.2f}")
 
-# %%
+# %% tags=["slide"]
 @drawn
 def set_against_set():
     places = both[["rank1_market", "rank1_duke"]].rank(ascending=False)
@@ -156,7 +156,7 @@ display(Markdown(places_text("table2", runs, paper)))
 # Does the order of these four, and of Cluster-Contrast with them, survive a change of the target *here*, as the paper's
 # order does there? The same measure, on the means of our own runs:
 
-# %%
+# %% tags=["slide"]
 rivals = ["lomo", "bow", "pul", "cluster_contrast", "paul"]
 every = current_runs(results_dir, profile)
 ours_by_target = every[every["row"].isin(rivals)].pivot_table(
@@ -207,7 +207,7 @@ pairs = pd.DataFrame({
 }).dropna()
 pairs.assign(difference=pairs.iloc[:, 0] - pairs.iloc[:, 1]).round(1)
 
-# %%
+# %% tags=["slide"]
 @drawn
 def target_against_target():
     figure, axis = plt.subplots(figsize=(5.4, 3))
@@ -227,7 +227,7 @@ target_against_target()
 #
 # ## The verdict on C2
 
-# %%
+# %% tags=["slide"]
 claim = next(claim for claim in load_claims("book/claims.toml") if claim.id == "C2")
 verdict = judge(claim, everything, profile, paper)
 display(Markdown(verdict_text(verdict)))
@@ -246,13 +246,14 @@ display(Markdown(text))
 if on_their_sets is not None:
     display(on_their_sets.style.hide(axis="index"))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Summary
 #
 # - The two sets order the published methods almost alike; a single number, Kendall's tau, says how much so.
 # - Values across sets mean little, orderings more. The next chapters compare orderings.
 # - The set behind Table 2 was withdrawn; its figures remain as figures.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Compute tau for the mAP of the methods that have one in both tables. Does any pair change its order?

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Table 3: PAUL taken apart
 #
 # **What you will learn**
@@ -80,7 +80,7 @@ targets = chosen.targets
 paper = "book/paper"  # the published tables
 labels = {name: row.label for name, row in ROWS.items()}
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What the paper reports
 #
 # > **The paper (Section 4, Table 3).** A plain ResNet-50 that compares whole images carries over to a new set less well
@@ -90,7 +90,7 @@ labels = {name: row.label for name, row in ROWS.items()}
 # %%
 published("table3", paper).style.format(precision=1).hide(axis="index")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Rows that the paper doesn't have
 #
 # Two kinds of controls are added, marked as *not in the paper* wherever they appear.
@@ -122,7 +122,7 @@ for target in targets:
 # command computes the line again. The paper's values stand beside ours for their **order** alone, unless the profile is
 # `paper`.
 
-# %%
+# %% tags=["slide"]
 bars = table_bars(table, profile)
 save(bars, Path(results_dir) / "figures" / profile / "table3.svg")
 bars
@@ -139,7 +139,7 @@ bars
 # t_{0.975,\,n-1}\, s_d / \sqrt n$ instead of $\bar a$ against $\bar b$. A row on patches and a row on whole images
 # start from two networks that share a seed and nothing else: pairing them is allowed, and gains nothing.
 
-# %%
+# %% tags=["slide"]
 def paired_from_scratch(a, b, target, metric="rank1"):
     """Differences of two rows at the seeds that both have, as a list."""
     value = {(r["row"], r["seed"]): r["metrics"][metric]
@@ -153,7 +153,7 @@ library = paired_differences(runs, "paul", "patch_direct", targets[0], "rank1")
 library = torch.tensor(library.to_numpy())
 torch.testing.assert_close(ours, library, check_dtype=False)
 
-# %%
+# %% tags=["slide"]
 @drawn
 def seeds_across_rows(rows=("image_direct", "image_lc", "patch_direct",
                             "patch_adabn", "patch_lc", "patch_lv", "paul")):
@@ -191,7 +191,7 @@ order["target"] = [target_name(target, profile) for target in order["target"]]
 order["metric"] = order["metric"].map(METRICS)
 order.style.format({"kendall_tau": "{:.2f}"}).hide(axis="index")
 
-# %%
+# %% tags=["slide"]
 ordering_lines(table, profile)
 
 # %%
@@ -209,7 +209,7 @@ pairs[pairs["outcome"] != "agrees"].style.format(precision=1).hide(axis="index")
 #
 # Each test stood in `book/claims.toml` before the runs were made.
 
-# %%
+# %% tags=["slide"]
 claims = [claim for claim in load_claims("book/claims.toml")
           if claim.id in ("C3", "C4", "C5", "C6", "C7")]
 verdicts = judge_all(claims, runs, profile, paper)
@@ -253,7 +253,7 @@ split = pd.DataFrame(gain_split(row, target) for target in targets
 styled = split.style.format({"AdaBN's share": "{:.0%}"}, precision=1, na_rep="-")
 styled.hide(axis="index")
 
-# %%
+# %% tags=["slide"]
 @drawn
 def gain_bars():
     size = (4.6 * len(targets), 2.6)
@@ -336,7 +336,7 @@ print(f"source seed {model_seed}, profile {profile}; "
       f"of neighbours drawn at random {chance:.1%} would be right")
 pd.DataFrame(pure).T.style.format("{:.0%}", na_rep="")
 
-# %%
+# %% tags=["slide"]
 @drawn
 def purity_by_k():
     figure, axis = plt.subplots(figsize=(7, 3.2))
@@ -455,7 +455,7 @@ print(f"N = {length}, k = {here.k}, s = {here.s:g}: "
 by_row = saturation.groupby("row", sort=False)[["first epoch", "last epoch"]]
 by_row.mean().style.format("{:.0%} of it")
 
-# %%
+# %% tags=["slide"]
 curves(shown, labels=labels)
 
 # %% [markdown]
@@ -467,7 +467,7 @@ curves(shown, labels=labels)
 #
 # ## Measurement 4: which queries gain?
 
-# %%
+# %% tags=["slide"]
 folder = Path(data_dir) / chosen.folders[target]
 scores = {row: evaluate_model(models[row], folder,
                               chosen.image_size).per_query.set_index("query")
@@ -549,7 +549,7 @@ means = pd.DataFrame({row: frame.mean() for row, frame in agreement.items()}).T
 means.style.format("{:.2f}").set_caption(
     f"means over batches, source seed {model_seed}, profile {profile}")
 
-# %%
+# %% tags=["slide"]
 @drawn
 def cosines():
     figure, axis = plt.subplots(figsize=(5.5, 2.2))
@@ -597,7 +597,7 @@ display(Markdown(text))
 if on_their_sets is not None:
     display(on_their_sets.style.hide(axis="index"))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Summary
 #
 # - Seeds differ by more than rows do. Paired differences see through that, overlapping intervals don't.
@@ -605,7 +605,8 @@ if on_their_sets is not None:
 # - Each claim has a verdict from a test fixed beforehand, for this profile, with the intervals that decide it.
 # - Purity, scale, saturation, queries and gradients are measured, so that a verdict against the paper comes with more
 #   than a shrug.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Judge C5 and C6 against `patch_adabn` instead of `patch_direct`: copy `book/claims.toml`, change one word in each,

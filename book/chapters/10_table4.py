@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Table 4: where patches are cut, and how many
 #
 # **What you will learn**
@@ -71,7 +71,7 @@ targets = chosen.targets
 paper = "book/paper"  # the published tables
 labels = {name: row.label for name, row in ROWS.items()}
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What the paper reports
 #
 # > **The paper (Section 4, Table 4).** Patches that a network places are better than equal horizontal stripes, and
@@ -81,7 +81,7 @@ labels = {name: row.label for name, row in ROWS.items()}
 # %%
 published("table4", paper).style.format(precision=1).hide(axis="index")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The three schemes
 #
 # A patch is an affine matrix $\theta \in \mathbb R^{2 \times 3}$ on the feature map. The schemes differ in nothing but
@@ -109,7 +109,7 @@ for count in (1, 4, 6, 8):
 # A random patch is an upright rectangle: as wide and as high as chance has it, between one $M$-th of the map and all of
 # it, and at a place where it fits inside. Four numbers a patch, uniform between 0 and 1, decide it:
 
-# %% tags=["implement"]
+# %% tags=["implement", "slide"]
 def random_from_scratch(draw):
     """Random patches as affine matrices [M, 2, 3] from draw [M, 4] in [0, 1).
 
@@ -147,7 +147,7 @@ for target in targets:
     part = table[table["target"] == target]
     display(readable(part, profile).style.hide(axis="index"))
 
-# %%
+# %% tags=["slide"]
 table_bars(table, profile)
 
 # %% [markdown]
@@ -162,7 +162,7 @@ order["target"] = [target_name(target, profile) for target in order["target"]]
 order["metric"] = order["metric"].map(METRICS)
 order.style.format({"kendall_tau": "{:.2f}"}).hide(axis="index")
 
-# %%
+# %% tags=["slide"]
 ordering_lines(table, profile)
 
 # %%
@@ -182,7 +182,7 @@ pairs[pairs["outcome"] != "agrees"].style.format(precision=1).hide(axis="index")
 # questions, and an interval that holds zero answers neither. To show that two rows are as good as equal, state
 # beforehand how much would matter, $\pm m$ points, and ask for the whole interval to lie inside.
 
-# %%
+# %% tags=["slide"]
 def outcome_from_scratch(differences, margin):
     """'equal' if the whole 95 % interval lies within +-margin, 'different' if
     wholly outside, else 'open'."""
@@ -206,7 +206,7 @@ for example in ([0.1, 0.4, -0.2], [6.0, 6.5, 5.8], [-3.0, 2.0, 5.0]):
 # %% [markdown]
 # ## Verdicts
 
-# %%
+# %% tags=["slide"]
 everything = current_runs(results_dir, profile)
 claims = [claim for claim in load_claims("book/claims.toml")
           if claim.id in ("C8", "C9", "C10")]
@@ -248,7 +248,7 @@ def where_patches_lie(model, images):
 
 theta = {row: where_patches_lie(model, images) for row, model in models.items()}
 
-# %%
+# %% tags=["slide"]
 _, first = np.unique(people, return_index=True)
 shown = [place for start in first[:4] for place in (start, start + 1)]
 for row in schemes:
@@ -290,7 +290,7 @@ else:
     display(Markdown("This set's index doesn't say where people stand in their "
                      "boxes: photographs don't."))
 
-# %%
+# %% tags=["slide"]
 @drawn
 def follow(row="patch_direct"):
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
@@ -328,7 +328,7 @@ if {"box_dx", "box_dy"} <= set(validation.frame):
 #
 # Purity, as in chapter 09: the share of the ten nearest that show the same person, patch by patch, before adaptation.
 
-# %%
+# %% tags=["slide"]
 def purity(features, person_ids, k=10):
     """Share of the k nearest that show the same person: [M, N, D] -> [M]."""
     ids = torch.tensor(person_ids)
@@ -410,14 +410,15 @@ display(Markdown(text))
 if on_their_sets is not None:
     display(on_their_sets.style.hide(axis="index"))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Summary
 #
 # - The schemes differ only in where $\theta$ comes from; the rest of the network and the two losses are the same.
 # - That a difference wasn't found and that there is none are separate findings, and the second needs a margin stated
 #   beforehand.
 # - On rendered people, alignment can be measured against the truth instead of being admired in pictures.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Raise the margin of C10 until its second test holds. Would you have been content with that margin beforehand?

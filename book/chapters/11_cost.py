@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # What it costs
 #
 # **What you will learn**
@@ -37,7 +37,7 @@ from torch.nn import functional as F
 cpu = torch.device("cpu")
 figures = Path(results_dir) / "figures" / "benchmarks"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A bound for any work
 #
 # A device does at most $P$ floating-point operations a second, and moves at most $\beta$ bytes a second between its
@@ -61,7 +61,7 @@ print(f"copy {peaks.bytes_per_second / 1e9:.0f} GB/s "
 # $D$, and back, $4 M B N D$ operations in all. The bank has to be read, $4 M N D$ bytes. The formula, an independent
 # count by torch, and `paul.experiments.costs` must agree:
 
-# %%
+# %% tags=["slide"]
 M, B, N, D = 6, 40, 5_000, 48
 bank, features = (F.normalize(torch.randn(M, n, D), dim=2) for n in (N, B))
 index = torch.arange(B)
@@ -208,7 +208,7 @@ for record in records.values():
 # Every case whose operations are counted, under the roof of its device. Left of the bend time goes into moving bytes,
 # right of it into operations.
 
-# %%
+# %% tags=["slide"]
 SHOWN = ("ops", "step", "epoch", "eval")
 for name, record in cpus.items():
     picture = roofline(all_rows(record, SHOWN), record["peaks"],
@@ -234,7 +234,7 @@ slope = np.polyfit(np.log(sizes[3:]), np.log(law[3:]), 1)[0]
 assert (abs(slope - 1.3) < 1e-9
         and abs(exponent(list(sizes), list(law)) - slope) < 1e-9)
 
-# %%
+# %% tags=["slide"]
 for name, record in cpus.items():
     if "scale" in record:
         picture = growth(record["scale"], record["peaks"]["machine"])
@@ -268,7 +268,7 @@ for entries in (12_936, 100_000, 1_000_000, 10_000_000):
 formats = {"N": "{:,}", "of the backbone's": "{:.2%}"}
 pd.DataFrame(lines).style.format(formats, precision=2).hide(axis="index")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # In *time* they are equal earlier, in the ratio of the rates that both reach (the roofline above); and the bank may be
 # too large for one device before that. Then it can be spread over several, each with its own part (*From a laptop to a
 # cluster* beside the chapters), or be looked at in part.
@@ -293,7 +293,7 @@ for near, drawn in ((None, everything), (found, None)):
     approximate = candidate_loss(features, bank, index, near, drawn)
     torch.testing.assert_close(approximate, exact)
 
-# %%
+# %% tags=["slide"]
 for name, record in cpus.items():
     row = record.get("scale", {}).get("approximation")
     if row:
@@ -331,7 +331,7 @@ for name, record in gpus.items():
 if not gpus:
     not_measured("a GPU", "python -m paul bench --device cuda")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # On a GPU the network runs in bf16 with channels last, the literal step in float32 with its bank on the host and its
 # images from 8 worker processes. The goals there: a step within 1.10 times backbone and PGN alone, three times as fast
 # as the literal one, and less than 2 % of the time waiting for data.
@@ -344,7 +344,8 @@ if not gpus:
 #   doesn't grow.
 # - In operations, $L_c$ overtakes the backbone at millions of images. Before that, an index gives its gradient from a
 #   small part of the bank.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. *Predict.* A gallery of a million images, 1,536 wide, against 1,000 queries. How many operations are the distances,

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Adapt it to your own cameras
 #
 # **What you will learn**
@@ -154,7 +154,7 @@ model.eval()
 history = pd.DataFrame(history)
 print(f"{len(history)} epochs over {N} images, {history['seconds'].sum():.0f} s")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What can be seen without labels
 #
 # A falling loss says that the network does what the loss asks. It doesn't say that two images of one person met. That
@@ -183,7 +183,7 @@ torch.testing.assert_close(drift_by_hand(before, after).item(),
                            bank_drift(before, after), rtol=1e-4, atol=1e-6)
 drift = [bank_drift(before, after) for before, after in zip(banks, banks[1:])]
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### Sign 2: whether patches agree
 #
 # The six patches of an image look at different parts of one person. If head and legs independently point to the same
@@ -240,7 +240,7 @@ def own_camera(features):
 # The source network as it is; with the statistics of our cameras (AdaBN, chapter 06); and after each epoch. Beside them
 # a network that never learned anything, with our cameras' statistics too. A sign that likes that one is worth little.
 
-# %%
+# %% tags=["slide"]
 def state(number):
     network = copy.deepcopy(model)
     network.load_state_dict(weights[number])
@@ -282,7 +282,7 @@ signs.style.format("{:.3f}").set_caption(
 # query and a gallery is asked and searched by these alone, unless `--splits` names others. `--other-cameras` leaves out
 # gallery images whose camera is not known, and says how many: an unknown camera may be the query's.
 
-# %%
+# %% tags=["slide"]
 frame = listed([work / "data/mine"])
 # as the images above
 assert frame["file"].tolist() == [str(file) for file in mine.files]
@@ -301,7 +301,7 @@ picture(ranking)
 # Now the labels, which a reader with real cameras doesn't have. *Purity across cameras* takes the same neighbours as
 # the signs, those from other cameras, and is meant by "purity" in the rest of this chapter:
 
-# %%
+# %% tags=["slide"]
 person_ids = np.array([envelope[name] for name in mine.frame["file"]])
 signs["purity"] = {name: purity(neighbours(f, k, cameras), person_ids).mean().item()
                    for name, f in described.items()}
@@ -352,7 +352,7 @@ display(Markdown("\n".join(f"- {line}" for line in lines)))
 # each of their images. The sample is of *people*. So take each person's mean first, then the mean over people and its
 # interval (chapter 07), with $t$ for as many people:
 
-# %% tags=["implement"]
+# %% tags=["implement", "slide"]
 def interval_over_people(values, people, t):
     """(low, high) of the mean over people: values [N] and people [N], one of each
     an image; t, the quantile for the number of people."""
@@ -426,7 +426,7 @@ print(f"the same six queries as a page: {len(document) / 1e3:.0f} kB, "
 # inverted lists: the gallery is clustered, and a query looks into a few of the clusters only. That is fast and may miss
 # some, so `recall` measures how many it finds. Here, on copies of our descriptors with noise added:
 
-# %%
+# %% tags=["slide"]
 generator = torch.Generator().manual_seed(seed)
 copies = torch.randint(N, (min(gallery_size, 100 * N),), generator=generator)
 gallery = described["adapted"][copies]
@@ -487,7 +487,7 @@ card = model_card(model, "mine",
                   trained_on="Rendered people, labels hidden: a chapter's example.")
 Markdown(re.sub(r"(?m)^(#+ )", r"###\1", card))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Before you trust it
 #
 # - Look at a contact sheet from other cameras, drawn at random, and count the wrong ones in a hundred by hand.
@@ -502,7 +502,8 @@ Markdown(re.sub(r"(?m)^(#+ )", r"###\1", card))
 # - Drift, agreement, own-camera share and contact sheets need no labels. How far they go with the truth was measured
 #   above, on rendered people and one seed; on yours it is unknown.
 # - Descriptors live in a file, search is exact by default, and a model leaves with a card.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. *Predict.* What does agreement become when all patches are one and the same? Why is high agreement alone no merit?
