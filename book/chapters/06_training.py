@@ -570,7 +570,7 @@ per_query_ap({name: score.per_query["ap_step"] for name, score in scores.items()
 # $$
 
 
-# %%
+# %% tags=["slide"]
 def separation(same, different):
     """A in O(n log n): the mean share of `different` that lies above a `same`."""
     # strictly nearer than this pair of the same person
@@ -686,7 +686,7 @@ print(f"resumed: all {len(weights)} tensors are the same, bit for bit")
 # Another seed gives another network, and another score. Source seeds matter more than one would like: the target stage
 # starts from what they left. That is why each table of this book runs several and pairs its rows by seed.
 
-# %% tags=["slide"]
+# %%
 recorded = pd.DataFrame(
     [{"row": name, "seed": run["seed"], "rank1": run["metrics"]["rank1"]}
      for name, row in trio.items() for run in read_records(results_dir, profile)

@@ -443,7 +443,7 @@ pd.Series(quantiles, name="t for n seeds").round(2)
 #
 # ## The table, ours beside the published rows
 
-# %% tags=["slide"]
+# %%
 ours = comparison_table("table1", runs, profile, paper)
 readable(ours, profile).style.hide(axis="index")
 

@@ -209,7 +209,7 @@ pairs[pairs["outcome"] != "agrees"].style.format(precision=1).hide(axis="index")
 #
 # Each test stood in `book/claims.toml` before the runs were made.
 
-# %% tags=["slide"]
+# %%
 claims = [claim for claim in load_claims("book/claims.toml")
           if claim.id in ("C3", "C4", "C5", "C6", "C7")]
 verdicts = judge_all(claims, runs, profile, paper)

@@ -206,7 +206,7 @@ for example in ([0.1, 0.4, -0.2], [6.0, 6.5, 5.8], [-3.0, 2.0, 5.0]):
 # %% [markdown]
 # ## Verdicts
 
-# %% tags=["slide"]
+# %%
 everything = current_runs(results_dir, profile)
 claims = [claim for claim in load_claims("book/claims.toml")
           if claim.id in ("C8", "C9", "C10")]
@@ -248,7 +248,7 @@ def where_patches_lie(model, images):
 
 theta = {row: where_patches_lie(model, images) for row, model in models.items()}
 
-# %% tags=["slide"]
+# %%
 _, first = np.unique(people, return_index=True)
 shown = [place for start in first[:4] for place in (start, start + 1)]
 for row in schemes:

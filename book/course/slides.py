@@ -1,8 +1,8 @@
 """Slides: of an executed chapter, the cells with the tag `slide`; what stands around them is what the lecturer says.
 
-A slide has a title, its own heading or the one that it stands under, and what is to be looked at: equations, quotations,
-lists, tables, pictures. Longer paragraphs go to the speaker's notes, and so does the prose up to the next slide. Of a
-code cell its pictures are shown, else its tables, and where it has neither it is about its code.
+A slide has a title, its own heading or the one that it stands under, and what is to be looked at: equations,
+quotations, lists, tables, pictures. Longer paragraphs go to the speaker's notes, and so does the prose up to the next
+slide. Of a code cell its pictures are shown, else its tables, and where it has neither it is about its code.
 """
 
 from __future__ import annotations
