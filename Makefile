@@ -19,10 +19,11 @@ PROFILE ?= mini
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab lock clean
+.PHONY: help book course test lab lock clean
 
 help:
 	@echo "make book    run every chapter, write results/ and the pages in build/site/  (PROFILE=mini WORKERS=2)"
+	@echo "make course  put what a course needs into build/course.zip: pages, slides, notebooks  (after make book)"
 	@echo "make test    check the form of the code, run the tests, a smoke run of the whole book included"
 	@echo "make lab     open the chapters in JupyterLab"
 	@echo "make lock    write $(LOCK): the newest versions that fit together, with hashes; LOCKED=1 installs them"
@@ -39,6 +40,9 @@ book: $(STAMP)
 	$(RUN) -m data_prep contact --data data/$(PROFILE) --out results/figures/contact.png || status=$$?; \
 	$(RUN) -m book build || status=$$?; \
 	exit $$status
+
+course: $(STAMP)
+	$(RUN) -m book course --out build/course.zip
 
 # two processes, a test file after the other in each; the whole book at smoke, the longest, begins first
 test: $(STAMP)

@@ -1,4 +1,4 @@
-"""The book's command line: python -m book run | build | pair | costs | verify | student | grade | slides."""
+"""The book's command line: python -m book run | build | pair | costs | verify | student | grade | slides | course."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.do(options, "python -m book " + shlex.join(arguments))
-    except BookError as error:
+    except (BookError, OSError) as error:  # the system's own words name the file
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -98,6 +98,14 @@ def _slides(options, command: str) -> int:
     return 0
 
 
+def _course(options, command: str) -> int:
+    from .course.archive import write_archive
+
+    write_archive(load_book(), options.executed, options.site, options.out)
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
 def _verify(options, command: str) -> int:
     from .verify import verify
 
@@ -158,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
     slides.add_argument("--out", type=Path, required=True, help="folder of the slides")
     slides.add_argument("--chapters", help="numbers or slugs, such as 03,05; all when left out")
     slides.set_defaults(do=_slides)
+
+    course = commands.add_parser("course", help="put pages, slides and notebooks into one archive")
+    course.add_argument("--executed", type=Path, default=ROOT / "build" / "executed")
+    course.add_argument("--site", type=Path, default=ROOT / "build" / "site", help="the pages that 'build' made")
+    course.add_argument("--out", type=Path, required=True, help="the archive, a .zip")
+    course.set_defaults(do=_course)
 
     check = commands.add_parser("verify", help="compute random committed records again and compare")
     check.add_argument("--profile", default="mini", choices=("smoke", "mini", "gpu", "paper"), help="default: mini")

@@ -21,6 +21,8 @@ from .widgets import with_widgets
 
 SITE = Path(__file__).resolve().parent / "site"
 PAGES = Path(__file__).resolve().parent / "pages"
+COURSE = Path(__file__).resolve().parent / "course"  # its pages, in the order of their use
+COURSE_PAGES = ("plan", "misconceptions", "ethics", "exam", "grading")
 FUZZED = "<!-- fuzz.json -->"  # where a page shows what fuzzing came to
 
 
@@ -37,6 +39,9 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     shutil.rmtree(source, ignore_errors=True)
     (source / "chapters").mkdir(parents=True)
     shutil.copytree(PAGES, source / "pages")
+    (source / "course").mkdir()
+    for name in COURSE_PAGES:
+        shutil.copyfile(COURSE / f"{name}.md", source / "course" / f"{name}.md")
     page = source / "pages" / "when_things_break.md"
     said = page.read_text(encoding="utf-8").replace(FUZZED, _fuzzed(Path(results) / "fuzz.json"))
     page.write_text(said, encoding="utf-8")
@@ -51,7 +56,7 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     if judged:
         (source / "pages" / "claims.md").write_text(claims_page(judged, profile, book), encoding="utf-8")
     beside = sorted(page.stem for page in (source / "pages").glob("*.md"))
-    front = front_page(book, pages, beside, entries, picture.is_file(), verdicts_part(judged, profile))
+    front = front_page(book, pages, beside, COURSE_PAGES, entries, picture.is_file(), verdicts_part(judged, profile))
     (source / "index.md").write_text(front, encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-c", str(SITE), "-d", str(source / ".doctrees")]

@@ -30,9 +30,8 @@ PATHS = {
         ("00_setup", "02_evaluation", "03_patchnet", "04_pedal", "05_ipfl", "06_training", "09_table3"),
     ),
     "A course": (
-        "Everything, in order, with exercises: `python -m book student --out course` writes notebooks with functions "
-        "left to write, and `python -m book grade` gives points for them.",
-        (),
+        "Everything, in order, with slides, exercises that grade themselves, and an exam; `make course` packs it.",
+        ("course/plan", "course/misconceptions", "course/exam"),
     ),
 }
 LOOKS = ("top", "top_colour", "bottom", "bottom_colour", "shoes", "hair", "hair_colour", "hat", "backpack", "bag")
@@ -258,8 +257,16 @@ def _inline(path: Path) -> str:
 # --- the page ------------------------------------------------------------------------------------------------------
 
 
-def front_page(book: Book, pages: list[Chapter], beside: list[str], entries: dict, picture: bool, verdicts: str) -> str:
-    """The front page as MyST; `beside` are the other pages' names."""
+def front_page(
+    book: Book,
+    pages: list[Chapter],
+    beside: list[str],
+    course: tuple[str, ...],
+    entries: dict,
+    picture: bool,
+    verdicts: str,
+) -> str:
+    """The front page as MyST; `beside` and `course` are the names of the other pages and of the course's."""
     machines = sorted({entry["machine"] for entry in entries.values() if "seconds" in entry})
     shown = "\n![Rendered people, each in two cameras](contact.png)\n" if picture else ""
     chapters = "\n".join(f"chapters/{chapter.slug}" for chapter in pages)
@@ -282,7 +289,7 @@ rerun the paper's four tables on people who don't exist.
 {shown}{game(entries)}{verdicts}
 ## Ways through the book
 
-{_paths(pages, beside)}
+{_paths(pages, [*(f"pages/{name}" for name in beside), *(f"course/{name}" for name in course)])}
 
 ## The chapters
 
@@ -319,12 +326,19 @@ command that runs it again. Figures measured at one profile stand beside the pap
 
 {more}
 ```
+
+```{{toctree}}
+:hidden:
+:caption: Giving a course
+
+{chr(10).join(f"course/{name}" for name in course)}
+```
 """
 
 
-def _paths(pages: list[Chapter], beside: list[str]) -> str:
+def _paths(pages: list[Chapter], others: list[str]) -> str:
     links_to = {chapter.slug: f"[chapter {chapter.number}](chapters/{chapter.slug}.ipynb)" for chapter in pages}
-    links_to |= {f"pages/{name}": f"[](pages/{name}.md)" for name in beside}
+    links_to |= {name: f"[]({name}.md)" for name in others}
     lines = []
     for name, (about, steps) in PATHS.items():
         links = ", ".join(links_to[step] for step in steps if step in links_to)
