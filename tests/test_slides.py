@@ -15,7 +15,7 @@ from book.toc import BookError, load_book
 
 BOOK = load_book()
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-LONG = "This is a long paragraph, which a lecturer says and nobody reads off a wall." * 4
+LONG = ("This is a long paragraph, which a lecturer says and nobody reads off a wall. " * 4).strip()
 SLIDE = {"tags": ["slide"]}
 
 
@@ -29,7 +29,8 @@ def toy():
             new_markdown_cell("# Toy\n\n- one thing\n- another", metadata=SLIDE),
             new_code_cell("import everything"),
             new_markdown_cell(
-                "**You should see** a cat.\n\n## Pulling\n\n" + LONG + "\n\n$$\nx^2 < 1\n$$", metadata=SLIDE
+                "**You should see** a cat.\n\n## Pulling\n\n" + LONG + "\n\n> Quoted.\n\n$$\nx^2 < 1\n$$",
+                metadata=SLIDE,
             ),
             new_markdown_cell("Between slides."),
             new_code_cell(
@@ -56,7 +57,7 @@ class TestWhatIsShownAndWhatIsSaid:
     def test_equations_and_lists_are_shown_long_paragraphs_said(self):
         first, second = slides_of(toy())[:2]
         assert first.cells[1].source == "- one thing\n- another"
-        assert [cell.source for cell in second.cells[1:]] == ["$$\nx^2 < 1\n$$"]
+        assert [cell.source for cell in second.cells[1:]] == ["> Quoted.", "$$\nx^2 < 1\n$$"]
         assert LONG.strip() in second.notes and "Between slides." in second.notes
 
     def test_what_stands_before_a_cells_heading_is_said_with_the_slide_before(self):
@@ -77,6 +78,12 @@ class TestWhatIsShownAndWhatIsSaid:
         cells = [new_markdown_cell(f"# Toy\n\n- one\n\n## Said only\n\n{LONG}\n\n## Seen\n\n- two", metadata=SLIDE)]
         first, second = slides_of(nbformat.v4.new_notebook(cells=cells))
         assert first.notes == [LONG] and second.cells[1].source == "- two"
+
+    def test_of_a_long_paragraph_the_sentence_next_to_an_equation_is_shown(self):
+        text = f"# Toy\n\n{LONG} {LONG} With $x$ a number,\n\n$$\nx^2\n$$\n\nwhich is no $y$. {LONG} {LONG}"
+        (slide,) = slides_of(nbformat.v4.new_notebook(cells=[new_markdown_cell(text, metadata=SLIDE)]))
+        assert [cell.source for cell in slide.cells[1:]] == ["With $x$ a number,", "$$\nx^2\n$$", "which is no $y$."]
+        assert slide.notes == [f"{LONG} {LONG} With $x$ a number,", f"which is no $y$. {LONG} {LONG}"]
 
     def test_exercises_and_solutions_are_neither(self):
         text = str([(slide.cells, slide.notes) for slide in slides_of(toy())])

@@ -1,8 +1,9 @@
 """Slides: of an executed chapter, the cells with the tag `slide`; what stands around them is what the lecturer says.
 
 A slide has a title, its own heading or the one that it stands under, and what is to be looked at: equations,
-quotations, lists, tables, pictures. Longer paragraphs go to the speaker's notes, and so does the prose up to the next
-slide. Of a code cell its pictures are shown, else its tables, and where it has neither it is about its code.
+quotations, lists, tables, pictures. Longer paragraphs go to the speaker's notes, but for the sentence next to an
+equation, which says what its symbols are; and so does the prose up to the next slide. Of a code cell its pictures are
+shown, else its tables, and where it has neither it is about its code.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..manifest import read_manifest, write_text
 from ..toc import Book, BookError, Chapter
 
 DECK = Path(__file__).with_name("deck")
-SAID = 170  # characters of a paragraph that is said and no longer shown
+SAID = 170  # characters; a longer paragraph is said and not shown, next to an equation one twice as long
 PICTURES = ("image/png", "image/svg+xml")
 TABLES = ("text/html", "text/markdown")
 HEADING = re.compile(r"#{1,3} (.*)")
@@ -40,12 +41,17 @@ def blocks(markdown: str) -> list[str]:
     return ["\n".join(lines) for lines in found if lines]
 
 
-def shown_of(block: str) -> str:
-    """What a slide shows of a block: all, the bold words that open a long paragraph, or nothing."""
-    if block.startswith("**You should see**"):
+def shown_of(block: str, before: str = "", after: str = "") -> str:
+    """What a slide shows of a block that stands between two others: all, a part of a long paragraph, or nothing."""
+    if block.startswith("**You should see**") or (not after and block.endswith(":")):  # leads on to the cell below
         return ""
-    if block.startswith(("#", ">", "$$", "|", "- ", "1. ", "```", "    ")) or len(block) <= SAID:
+    leads, follows = after.startswith("$$"), before.startswith("$$")
+    length = 2 * SAID if leads or follows else SAID
+    if block.startswith(("#", ">", "$$", "|", "- ", "1. ", "```", "    ")) or len(block) <= length:
         return block
+    if leads or follows:
+        sentences = re.split(r"(?<=[.?!])\s+(?=[A-Z$*`])", block)
+        return sentences[-1] if leads else sentences[0]
     opening = re.match(r"\*\*[^*]+\*\*", block)
     return opening[0] if opening else ""
 
@@ -75,7 +81,7 @@ class Slide:
 
     def finished(self) -> list[nbformat.NotebookNode]:
         """Its cells, with nbconvert's marks; the notes come last."""
-        cells = [*self.cells, nbformat.v4.new_markdown_cell("\n\n".join(self.notes) or "(nothing to add)")]
+        cells = [*self.cells, nbformat.v4.new_markdown_cell("\n\n".join(self.notes) or "All of it is on the slide.")]
         for cell in cells:
             cell.metadata.slideshow = {"slide_type": "-"}
         cells[0].metadata.slideshow.slide_type, cells[-1].metadata.slideshow.slide_type = "slide", "notes"
@@ -106,7 +112,7 @@ def slides_of(notebook: nbformat.NotebookNode) -> list[Slide]:
             continue
         begun = False  # whether this cell has begun a slide
         parts = blocks(cell.source)
-        for number, block in enumerate(parts, 1):
+        for before, block, after in zip(["", *parts], parts, [*parts[1:], ""]):
             heading = HEADING.match(block)
             if heading:
                 title = ("# " if block.startswith("# ") else "## ") + heading[1]
@@ -122,8 +128,7 @@ def slides_of(notebook: nbformat.NotebookNode) -> list[Slide]:
             if "slide" in tags and not begun and not any(map(HEADING.match, parts)):
                 slides.append(Slide(title))
                 begun = True
-            leads_on = number == len(parts) and block.endswith(":")  # to the cell below, which this slide hasn't
-            shown = shown_of(block) if begun and not leads_on else ""
+            shown = shown_of(block, before, after) if begun else ""
             if shown:
                 slides[-1].show(shown)
             if shown != block:
