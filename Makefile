@@ -51,7 +51,7 @@ test: $(STAMP)
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: $(STAMP)
-	$(RUN) -m jupyterlab --config=book/lab.py book/notebooks/00_setup.ipynb
+	$(RUN) -m jupyterlab book/notebooks/00_setup.ipynb
 
 # one file for Python 3.10 to 3.13 and every system; setuptools builds the package itself
 lock:

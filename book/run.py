@@ -23,9 +23,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from .manifest import committed_seeds, now, provenance, read_manifest, write_manifest
 from .pairs import read_chapter
+from .start import RENDERED, rendering
 from .toc import ROOT, Book, BookError, Chapter
 
-RENDERED = ("smoke", "mini", "gpu")  # profiles whose people data_prep can make
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -134,7 +134,7 @@ def make_data(data: Path, profile: str) -> str | None:
     """
     if profile not in RENDERED:
         return None
-    command = [sys.executable, "-m", "data_prep", "synthetic", "--profile", profile, "--out", str(data)]
+    command = rendering(data, profile)
     if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode:
         return f"no data: 'python -m {' '.join(command[2:])}' failed, see above"
     return None

@@ -1,11 +1,14 @@
 """The driver on small throw-away chapters, and the pairs."""
 
+import ast
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -15,7 +18,9 @@ from book.__main__ import main
 from book.costs import write_costs
 from book.manifest import committed_seeds, read_manifest, write_text
 from book.run import locked, run_book, seed_range
+from book.start import rendering, start
 from book.toc import ROOT, BookError, load_book
+from paul.experiments.profiles import PROFILES
 
 TOML = """
 [book]
@@ -323,6 +328,46 @@ def test_the_chapters_parameters_cell_is_there_and_typed():
             chapter.slug
         )
         assert all(parameter["inferred_type_name"] != "None" for parameter in taken.values()), chapter.slug
+
+
+def code_cells(slug):
+    """A chapter's code: parameters, imports, and on."""
+    (chapter,) = load_book().select(slug)
+    return [cell.source for cell in pairs.read_chapter(chapter).cells if cell.cell_type == "code"]
+
+
+def test_a_chapter_begins_in_the_root_wherever_its_kernel_stands(tmp_path, monkeypatch):
+    """Its published table has a path that counts from there; the people's folder was given as papermill gives it."""
+    for folder in PROFILES["smoke"].folders.values():
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "index.csv").touch()
+    parameters, imports, table = code_cells("08_table2")[:3]
+    for folder in (ROOT, ROOT / "book" / "notebooks", tmp_path):
+        monkeypatch.chdir(folder)
+        names = {}
+        exec(f"{parameters}\nprofile, data_dir = 'smoke', {str(tmp_path)!r}\n{imports}", names)
+        exec(table, names)
+        assert len(names["table"]) > 5 and Path.cwd() == ROOT
+
+
+def test_missing_people_are_named_with_the_line_that_renders_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as stopped:
+        start(str(tmp_path / "no people"), "smoke")
+    said = str(stopped.value)
+    (line,) = [line for line in said.splitlines() if line.startswith("!")]
+    assert shlex.split(line[1:]) == rendering(tmp_path / "no people", "smoke")
+    assert all(str(tmp_path / "no people" / folder) in said for folder in PROFILES["smoke"].folders.values())
+    assert "--data" not in said
+
+
+def test_every_chapter_starts_before_it_opens_anything():
+    """With its people, where it needs them: in the first cell after the parameters, behind the imports."""
+    for chapter in load_book().chapters:
+        second = ast.parse(code_cells(chapter.slug)[1]).body
+        code = [node for node in second if not isinstance(node, ast.Import | ast.ImportFrom)]
+        wanted = "start(data_dir, profile)" if "data" in chapter.needs else "start()"
+        assert ast.unparse(code[0]) == wanted, chapter.slug
 
 
 def test_code_of_chapters_fits_the_column_of_a_page():

@@ -17,7 +17,8 @@
 # ## Parameters
 #
 # Every chapter has a cell like the next one. `python -m book run --chapters 00 --profile smoke` puts other values in
-# a cell below it, and so does `-p name=value` for any single parameter. A name that no chapter has is refused.
+# a cell below it, and so does `-p name=value` for any single parameter. A name that no chapter has is refused. Paths
+# count from the repository's root, in whichever folder the kernel was started.
 
 # %% tags=["parameters"]
 profile: str = "mini"
@@ -36,7 +37,9 @@ import numpy as np
 import pandas as pd
 import torch
 import torchvision
+from book.start import start
 
+start()
 # cores this process may use, where known
 has_affinity = hasattr(os, "sched_getaffinity")
 cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()

@@ -25,6 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.data.datasets import ReidDataset, Split
 from paul.data.pixels import load_images
@@ -34,6 +35,7 @@ from paul.plots import BLUE, GREEN, GREY, ORANGE, RED, draw_on, drawn, image_gri
 from paul.report.frames import target_name
 from torchvision.utils import make_grid
 
+start(data_dir, profile)
 folders = PROFILES[profile].folders
 sets = {name: ReidDataset.load(Path(data_dir) / folder)
         for name, folder in folders.items()}

@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.data.datasets import ReidDataset
 from paul.data.pixels import load_images
@@ -33,6 +34,8 @@ from paul.metrics import evaluate, evaluate_distances
 from paul.plots import BLUE, GREEN, GREY, ORANGE, drawn, per_query_ap, ranked_list
 from paul.report.frames import target_name
 from paul.report.statistics import mean_interval
+
+start(data_dir, profile)
 
 # %% [markdown] tags=["slide"]
 # ## One ranked list

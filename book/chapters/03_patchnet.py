@@ -27,6 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import display
 from paul.data.datasets import ReidDataset
 from paul.data.pixels import load_images
@@ -56,6 +57,7 @@ from paul.plots import (
 )
 from torch.nn import functional as F
 
+start(data_dir, profile)
 plt.rcParams.update(STYLE)
 torch.manual_seed(seed)
 chosen = PROFILES[profile]

@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from matplotlib.patches import Polygon
 from paul.data.datasets import ReidDataset
 from paul.data.pixels import load_images
@@ -57,6 +58,7 @@ from paul.plots import (
 from paul.report.frames import target_name
 from torch.nn import functional as F
 
+start(data_dir, profile)
 plt.rcParams.update(STYLE)
 torch.manual_seed(seed)
 chosen, paper = PROFILES[profile], PROFILES["paper"].adapt

@@ -32,6 +32,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.data.datasets import ReidDataset
 from paul.data.passes import extract, refresh_statistics
@@ -69,6 +70,7 @@ from paul.schedules import (
 from torch import nn
 from torch.nn import functional as F
 
+start(data_dir, profile)
 plt.rcParams.update(STYLE)
 chosen, paper = PROFILES[profile], PROFILES["paper"]
 options = chosen.adapt_options(target)

@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.data.datasets import ReidDataset
 from paul.data.pixels import load_images
@@ -57,6 +58,7 @@ from paul.rivals.lomo import descriptor as lomo
 from paul.rivals.pul.training import reliable_labels
 from scipy import stats
 
+start(data_dir, profile)
 target = "market"
 paper = "book/paper"  # the published tables
 here = target_name(target, profile)

@@ -23,6 +23,7 @@ import itertools
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.experiments.rows import ROWS
 from paul.experiments.runner import run_table
@@ -40,6 +41,7 @@ from paul.report.tables import (
     readable,
 )
 
+start(data_dir, profile)
 target = "duke"
 paper = "book/paper"  # the published tables
 here = target_name(target, profile)

@@ -30,6 +30,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.adapt import adapt, fill_bank
 from paul.data.datasets import ReidDataset
@@ -75,6 +76,7 @@ from paul.report.tables import (
     readable,
 )
 
+start(data_dir, profile)
 chosen = PROFILES[profile]
 targets = chosen.targets
 paper = "book/paper"  # the published tables

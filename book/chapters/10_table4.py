@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.data.datasets import ReidDataset
 from paul.data.passes import extract
@@ -66,6 +67,7 @@ from paul.report.tables import (
     write_tables,
 )
 
+start(data_dir, profile)
 chosen = PROFILES[profile]
 targets = chosen.targets
 paper = "book/paper"  # the published tables

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from book.start import start
 from IPython.display import Markdown, display
 from paul.bench import SUITES
 from paul.bench.approximation import candidate_loss
@@ -34,6 +35,7 @@ from paul.losses import pedal_loss
 from paul.plots import save
 from torch.nn import functional as F
 
+start()
 cpu = torch.device("cpu")
 figures = Path(results_dir) / "figures" / "benchmarks"
 

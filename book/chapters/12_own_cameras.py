@@ -40,6 +40,7 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import torch
+from book.start import start
 from data_prep.real import plan_folder, prepare
 from IPython.display import Markdown, display
 from paul import Extractor
@@ -72,6 +73,7 @@ from scipy.stats import spearmanr
 from scipy.stats import t as student_t
 from torch.nn import functional as F
 
+start(data_dir, profile)
 plt.rcParams.update(STYLE)
 chosen = PROFILES[profile]
 work = Path(tempfile.mkdtemp(prefix="own-cameras-"))

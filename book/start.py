@@ -1,0 +1,38 @@
+"""Where a chapter begins: in the repository's root, whichever folder its kernel was started in, and with its people."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from .toc import ROOT
+
+RENDERED = ("smoke", "mini", "gpu")  # profiles whose people data_prep can make
+
+
+def rendering(data: Path | str, profile: str) -> list[str]:
+    """The command that renders what is missing of a profile's people into the folder `data`."""
+    return [sys.executable, "-m", "data_prep", "synthetic", "--profile", profile, "--out", str(data)]
+
+
+def start(data_dir: str | None = None, profile: str | None = None) -> None:
+    """Go to the repository's root, from which relative paths of a chapter count, and see that its people are there.
+
+    Only rendered people are looked for: what of the real sets is needed depends on what is recorded.
+
+    Raises FileNotFoundError, with the line to run, where a set of the profile is missing in `data_dir`.
+    """
+    os.chdir(ROOT)
+    if data_dir is None or profile not in RENDERED:
+        return
+    from paul.experiments.profiles import PROFILES
+
+    folders = [Path(data_dir) / folder for folder in PROFILES[profile].folders.values()]
+    missing = [str(folder) for folder in folders if not (folder / "index.csv").is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"no people in {', '.join(missing)}. To render them, run this in a cell, then this cell again:\n\n"
+            f"!{shlex.join(rendering(data_dir, profile))}\n"
+        )
