@@ -19,9 +19,10 @@ PROFILE ?= mini
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help book course test lab lock clean
+.PHONY: help quickstart book site-zip course test lab lock clean
 
 help:
+	@echo "make quickstart  train, adapt and search in three minutes, on few rendered people"
 	@echo "make book    run every chapter, write results/ and the pages in build/site/  (PROFILE=mini WORKERS=2)"
 	@echo "make course  put what a course needs into build/course.zip: pages, slides, notebooks  (after make book)"
 	@echo "make test    check the form of the code, run the tests, a smoke run of the whole book included"
@@ -49,6 +50,9 @@ test: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+quickstart: $(STAMP)
+	$(RUN) -m book quickstart
 
 lab: $(STAMP)
 	$(RUN) -m jupyterlab book/notebooks/00_setup.ipynb

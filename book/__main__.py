@@ -1,4 +1,5 @@
-"""The book's command line: python -m book run | build | pair | costs | verify | student | grade | slides | course."""
+"""The book's command line: python -m book run | build | zip | quickstart | pair | costs | verify, and for courses
+student | grade | slides | course."""
 
 from __future__ import annotations
 
@@ -18,6 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (BookError, OSError) as error:  # the system's own words name the file
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
 
 
 def _run(options, command: str) -> int:
@@ -53,12 +57,19 @@ def _build(options, command: str) -> int:
     return 0
 
 
+def _quickstart(options, command: str) -> int:
+    from .quickstart import quickstart
+
+    print(f"Open this page: {quickstart(load_book(), options.data, options.out)}")
+    return 0
+
+
 def _pair(options, command: str) -> int:
     from .pairs import differing, write_pair
 
     book = load_book()
     if not options.check:
-        for chapter in sorted(book.chapters, key=lambda chapter: not chapter.source.is_file()):
+        for chapter in sorted(book.paired, key=lambda chapter: not chapter.source.is_file()):
             print(write_pair(chapter))  # the first missing chapter stops this, after all the others
         return 0
     lines = differing(book)
@@ -142,6 +153,13 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--executed", type=Path, default=ROOT / "build" / "executed")
     build.add_argument("--out", type=Path, default=ROOT / "build" / "site")
     build.set_defaults(do=_build)
+
+    quick = commands.add_parser("quickstart", help="train, adapt and search in three minutes, at the profile smoke")
+    quick.add_argument(
+        "--data", type=Path, default=ROOT / "data", help="folder of the data sets, rendered when missing"
+    )
+    quick.add_argument("--out", type=Path, default=ROOT / "build" / "quickstart", help="folder of notebook and page")
+    quick.set_defaults(do=_quickstart)
 
     pair = commands.add_parser("pair", help="write the notebooks that belong to the chapters")
     pair.add_argument("--check", action="store_true", help="only say which differ; exit 1 if any does")

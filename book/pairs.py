@@ -53,7 +53,7 @@ def write_pair(chapter: Chapter) -> Path:
 def differing(book: Book) -> list[str]:
     """A line for each chapter whose notebook is missing, says something else, or carries outputs."""
     lines = []
-    for chapter in book.chapters:
+    for chapter in book.paired:
         if not chapter.pair.is_file():
             lines.append(f"{chapter.slug}: no notebook")
             continue

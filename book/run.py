@@ -202,7 +202,7 @@ def run_book(
     data, results, out = (Path(path).resolve() for path in (data, results, out))
     selected = book.select(chapters)
     notebooks = {chapter.slug: read_chapter(chapter) for chapter in selected}
-    common = {"profile": profile, "data_dir": _from_root(data), "results_dir": _from_root(results)}
+    common = {"profile": profile, "data_dir": from_root(data), "results_dir": from_root(results)}
     parameters = choose_parameters(notebooks, book, common, asked or {})
     if "target" in (asked or {}):
         _check_target(asked["target"], profile)
@@ -308,6 +308,6 @@ class Recorder:
         write_manifest(self.out / "manifest.json", self._whole())
 
 
-def _from_root(path: Path) -> str:
+def from_root(path: Path) -> str:
     """As a chapter would write it: relative to the repository where it can be."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

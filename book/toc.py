@@ -43,6 +43,12 @@ class Book:
     subtitle: str
     chapters: tuple[Chapter, ...]
     measured: dict  # profile -> {"machine": ..., "seconds": {slug: seconds}}
+    quickstart: Chapter | None = None  # a chapter in form, which no run of the book executes
+
+    @property
+    def paired(self) -> tuple[Chapter, ...]:
+        """All that has a notebook."""
+        return self.chapters + ((self.quickstart,) if self.quickstart else ())
 
     def select(self, names: str | None) -> list[Chapter]:
         """The chapters named by '03,05' or '03_patchnet', in the book's order; all of them for None.
@@ -87,18 +93,22 @@ def _book(path: Path, table: dict) -> Book:
             if name not in NEEDS:
                 raise BookError(f"{path}: {slug} needs {name!r}; what can be needed is {', '.join(NEEDS)}")
         seen.add(slug)
-        chapters.append(
-            Chapter(
-                slug=slug,
-                title=entry["title"],
-                teaches=entry.get("teaches", ""),
-                source=path.parent / "chapters" / f"{slug}.py",
-                pair=path.parent / "notebooks" / f"{slug}.ipynb",
-                cell_seconds=entry.get("cell_seconds", table["book"]["cell_seconds"]),
-                needs=tuple(entry.get("needs", [])),
-                after=tuple(entry.get("after", [])),
-                parameters=entry.get("parameters", {}),
-            )
-        )
+        chapters.append(_chapter(path, entry, table["book"]["cell_seconds"]))
     book = table["book"]
-    return Book(path, book["title"], book.get("subtitle", ""), tuple(chapters), table.get("measured", {}))
+    quick = _chapter(path, table["quickstart"], book["cell_seconds"]) if "quickstart" in table else None
+    return Book(path, book["title"], book.get("subtitle", ""), tuple(chapters), table.get("measured", {}), quick)
+
+
+def _chapter(path: Path, entry: dict, cell_seconds: float) -> Chapter:
+    slug = entry["slug"]
+    return Chapter(
+        slug=slug,
+        title=entry["title"],
+        teaches=entry.get("teaches", ""),
+        source=path.parent / "chapters" / f"{slug}.py",
+        pair=path.parent / "notebooks" / f"{slug}.ipynb",
+        cell_seconds=entry.get("cell_seconds", cell_seconds),
+        needs=tuple(entry.get("needs", [])),
+        after=tuple(entry.get("after", [])),
+        parameters=entry.get("parameters", {}),
+    )

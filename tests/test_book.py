@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from book import pairs
 from book.__main__ import main
 from book.costs import write_costs
 from book.manifest import committed_seeds, read_manifest, write_text
+from book.quickstart import quickstart
 from book.run import locked, run_book, seed_range
 from book.start import rendering, start
 from book.toc import ROOT, BookError, load_book
@@ -284,6 +286,42 @@ def test_the_command_line_says_what_is_wrong_and_exits_with_2(capsys):
     assert main(["run", "--chapters", "77"]) == 2
     assert main(["run", "-p", "k"]) == 2
     assert "no chapter 77" in (said := capsys.readouterr().err) and "write it as name=value" in said
+
+
+# --- the quick start ---
+
+
+def quick(tmp_path, monkeypatch, code):
+    """A book with a quick start that consists of this code, and nothing to render."""
+    (tmp_path / "chapters").mkdir(exist_ok=True)
+    quick, chapter = ('slug = "quick"\ntitle = "Quick"\n', 'slug = "00_a"\ntitle = "A"\n')
+    (tmp_path / "book.toml").write_text(f"{TOML}\n[quickstart]\n{quick}\n[[chapter]]\n{chapter}")
+    parameters = '# %% tags=["parameters"]\ndata_dir: str = "data"\n'
+    (tmp_path / "chapters" / "quick.py").write_text(f"# %% [markdown]\n# # Quick $x$\n\n{parameters}\n# %%\n{code}\n")
+    monkeypatch.setattr("book.quickstart.make_data", lambda data, profile: None)
+    return load_book(tmp_path / "book.toml")
+
+
+def test_the_quick_start_makes_a_page_that_loads_nothing(tmp_path, monkeypatch):
+    book = quick(tmp_path, monkeypatch, "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nprint(data_dir)")
+    page = quickstart(book, tmp_path / "people", tmp_path / "out", say=lambda *_, **__: None).read_text(
+        encoding="utf-8"
+    )
+    assert str(tmp_path / "people") in page and 'src="data:image/png;base64,' in page and "MathJax" in page
+    assert not re.findall(r"<(?:script|img|link|iframe)[^>]*(?:src|href)=[\"'](?!data:)", page)
+
+
+def test_a_quick_start_that_fails_says_where_and_leaves_no_page(tmp_path, monkeypatch):
+    book = quick(tmp_path, monkeypatch, "raise ValueError('no such people')")
+    with pytest.raises(BookError, match="ValueError: no such people; .*quick.ipynb"):
+        quickstart(book, tmp_path / "people", tmp_path / "out", say=lambda *_, **__: None)
+    assert not (tmp_path / "out" / "quick.html").exists()
+
+
+def test_the_quick_start_is_paired_and_no_chapter_of_a_run(tmp_path, monkeypatch):
+    book = quick(tmp_path, monkeypatch, "1")
+    assert [chapter.slug for chapter in book.paired] == ["00_a", "quick"]
+    assert [chapter.slug for chapter in book.select(None)] == ["00_a"]
 
 
 # --- pairs ---------------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_ci_runs_what_the_readme_tells_a_reader_to_run():
     assert "make test" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("target", ["help", "book", "course", "test", "lab", "lock", "clean"])
+@pytest.mark.parametrize("target", ["help", "quickstart", "book", "site-zip", "course", "test", "lab", "lock", "clean"])
 def test_make_help_names_every_target(target):
     makefile = (ROOT / "Makefile").read_text()
     shown = subprocess.check_output(["make", "--no-print-directory", "help"], cwd=ROOT, text=True)

@@ -10,6 +10,7 @@ import pytest
 
 from book.build import build_site
 from book.front import ROUNDS
+from book.quickstart import quickstart
 from book.run import run_book
 from book.toc import ROOT, BookError, load_book
 
@@ -189,6 +190,12 @@ def test_the_whole_book_runs_at_smoke(smoke):
     told = {slug: entry.get("error") or entry.get("why") for slug, entry in manifest["chapters"].items()}
     assert done.returncode == 0, (told, done.stderr[-2000:])
     assert [entry["status"] for entry in manifest["chapters"].values()] == ["ran"] * len(load_book().chapters)
+
+
+def test_the_quick_start_runs_on_the_same_people(smoke):
+    folder, _ = smoke
+    page = quickstart(load_book(), folder / "data", folder / "quick", say=lambda *_, **__: None)
+    assert page.read_text(encoding="utf-8").count('src="data:image/png;base64,') == 2
 
 
 def test_the_whole_book_makes_tables_verdicts_and_pages(smoke):

@@ -1,0 +1,43 @@
+"""A notebook as one HTML file: style, pictures and the typesetting of formulas inside, nothing beside it."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+
+# JupyterLab's look without what its template loads from a network: require.js, widgets, Mermaid and MathJax
+TEMPLATE = """{% extends "lab/index.html.j2" %}
+{% block html_head_js_requirejs %}{% endblock %}
+{% block jupyter_widgets %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+{% block html_head_js_mathjax %}
+<style>
+main { max-width: 60rem; margin: auto }
+.jp-OutputArea-output img { max-width: 100%; height: auto }
+@media print { pre { white-space: pre-wrap !important } }
+</style>
+{% if resources.mathjax %}
+<script>MathJax = {tex: {inlineMath: [["$", "$"], ["\\\\(", "\\\\)"]], tags: "ams"}}</script>
+<script>{{ resources.mathjax }}</script>
+{% endif %}
+{% endblock %}
+"""
+
+
+@cache
+def _mathjax() -> str:
+    """The script that needs no fonts: formulas become SVG."""
+    folder = Path(find_spec("sphinx-mathjax-offline").submodule_search_locations[0])
+    return (folder / "static" / "mathjax" / "tex-svg.js").read_text(encoding="utf-8").replace("</script", "<\\/script")
+
+
+def alone(notebook: NotebookNode, title: str) -> str:
+    """The page of an executed notebook, its code and outputs, to be read or printed without network."""
+    formulas = any("$" in cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    exporter = HTMLExporter(raw_template=TEMPLATE, embed_images=True)
+    resources = {"metadata": {"name": title}, "mathjax": _mathjax() if formulas else ""}
+    return exporter.from_notebook_node(notebook, resources=resources)[0]
