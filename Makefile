@@ -25,6 +25,7 @@ help:
 	@echo "make quickstart  train, adapt and search in three minutes, on few rendered people"
 	@echo "make book    run every chapter, write results/ and the pages in build/site/  (PROFILE=mini WORKERS=2)"
 	@echo "make course  put what a course needs into build/course.zip: pages, slides, notebooks  (after make book)"
+	@echo "make site-zip  the pages that make book made, as one file that needs no network: build/site.zip"
 	@echo "make test    check the form of the code, run the tests, a smoke run of the whole book included"
 	@echo "make lab     open the chapters in JupyterLab"
 	@echo "make lock    write $(LOCK): the newest versions that fit together, with hashes; LOCKED=1 installs them"
@@ -45,6 +46,9 @@ book: $(STAMP)
 course: $(STAMP)
 	$(RUN) -m book course --out build/course.zip
 
+site-zip: $(STAMP)
+	$(RUN) -m book zip
+
 # two processes, a test file after the other in each; the whole book at smoke, the longest, begins first
 test: $(STAMP)
 	$(RUN) -m ruff check .
@@ -55,7 +59,7 @@ quickstart: $(STAMP)
 	$(RUN) -m book quickstart
 
 lab: $(STAMP)
-	$(RUN) -m jupyterlab book/notebooks/00_setup.ipynb
+	$(RUN) -m jupyter lab book/notebooks/00_setup.ipynb
 
 # one file for Python 3.10 to 3.13 and every system; setuptools builds the package itself
 lock:

@@ -57,6 +57,14 @@ def _build(options, command: str) -> int:
     return 0
 
 
+def _zip(options, command: str) -> int:
+    from .pack import pack
+
+    out = pack(options.site, options.out)
+    print(f"{out}, {out.stat().st_size / 1e6:.0f} MB: unpack it and open paul-book/index.html")
+    return 0
+
+
 def _quickstart(options, command: str) -> int:
     from .quickstart import quickstart
 
@@ -153,6 +161,11 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--executed", type=Path, default=ROOT / "build" / "executed")
     build.add_argument("--out", type=Path, default=ROOT / "build" / "site")
     build.set_defaults(do=_build)
+
+    packed = commands.add_parser("zip", help="put the pages that were made into one file, to be read without network")
+    packed.add_argument("--site", type=Path, default=ROOT / "build" / "site", help="folder of the pages")
+    packed.add_argument("--out", type=Path, default=ROOT / "build" / "site.zip", help="the file")
+    packed.set_defaults(do=_zip)
 
     quick = commands.add_parser("quickstart", help="train, adapt and search in three minutes, at the profile smoke")
     quick.add_argument(

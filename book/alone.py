@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from base64 import b64encode
 from functools import cache
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 
+import nbformat
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
@@ -18,6 +22,9 @@ TEMPLATE = """{% extends "lab/index.html.j2" %}
 <style>
 main { max-width: 60rem; margin: auto }
 .jp-OutputArea-output img { max-width: 100%; height: auto }
+figure { margin: 0.5rem 0 }
+figcaption { font-size: 0.9rem; color: #555; margin-top: 0.3rem }
+.celltag_remove-input .jp-Cell-inputWrapper { display: none }
 @media print { pre { white-space: pre-wrap !important } }
 </style>
 {% if resources.mathjax %}
@@ -35,8 +42,22 @@ def _mathjax() -> str:
     return (folder / "static" / "mathjax" / "tex-svg.js").read_text(encoding="utf-8").replace("</script", "<\\/script")
 
 
+def _with_caption(output: NotebookNode, told: dict) -> NotebookNode:
+    """A picture as a figure with its caption below."""
+    kind, data = next((kind, data) for kind, data in output.data.items() if kind.startswith("image/"))
+    caption = escape(told["figure"]["caption"]).replace("**", "<b>", 1).replace("**", "</b>", 1)
+    data = b64encode(data.encode()).decode() if kind == "image/svg+xml" else data.strip()
+    picture = f'<img src="data:{kind};base64,{data}" alt="{escape(told["image"]["alt"])}">'
+    html = f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+    return nbformat.v4.new_output("display_data", {"text/html": html})
+
+
 def alone(notebook: NotebookNode, title: str) -> str:
     """The page of an executed notebook, its code and outputs, to be read or printed without network."""
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        if "mystnb" in cell.metadata:
+            cell.outputs = [_with_caption(output, cell.metadata["mystnb"]) for output in cell.outputs]
     formulas = any("$" in cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     exporter = HTMLExporter(raw_template=TEMPLATE, embed_images=True)
     resources = {"metadata": {"name": title}, "mathjax": _mathjax() if formulas else ""}

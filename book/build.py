@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import nbformat
 
+from .alone import alone, as_webp
+from .dress import dressed
 from .front import badge, claims_page, front_page, read_claims, verdicts_part
-from .manifest import read_manifest
+from .manifest import read_manifest, write_text
 from .pairs import read_chapter
 from .reference import linker, write_pages
 from .toc import ROOT, Book, BookError, Chapter
@@ -24,6 +27,10 @@ PAGES = Path(__file__).resolve().parent / "pages"
 COURSE = Path(__file__).resolve().parent / "course"  # its pages, in the order of their use
 COURSE_PAGES = ("plan", "misconceptions", "ethics", "exam", "grading")
 FUZZED = "<!-- fuzz.json -->"  # where a page shows what fuzzing came to
+DOWNLOADS = """
+<div class="run-line downloads">To take along: <a href="../downloads/{slug}.html" download>this chapter as one page</a>
+that needs no network, and <a href="../downloads/{slug}.ipynb" download>the notebook as it ran</a></div>
+"""
 
 
 def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "results") -> Path:
@@ -38,6 +45,7 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     source = out.with_name(out.name + "-source")
     shutil.rmtree(source, ignore_errors=True)
     (source / "chapters").mkdir(parents=True)
+    (source / "downloads").mkdir()
     shutil.copytree(PAGES, source / "pages")
     (source / "course").mkdir()
     for name in COURSE_PAGES:
@@ -60,40 +68,56 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     (source / "index.md").write_text(front, encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-c", str(SITE), "-d", str(source / ".doctrees")]
+    command += ["-D", f"html_extra_path={source / 'downloads'}"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     if subprocess.run([*command, str(source), str(out)], cwd=ROOT, env=environment, check=False).returncode:
         raise BookError(f"Sphinx couldn't make the pages from {source}; what it said is above")
     if picture.is_file():
         shutil.copyfile(picture, out / "card.png")
+    _lighten(out)
     return out / "index.html"
+
+
+def _lighten(out: Path) -> None:
+    """Take out what no page loads, and give figures half their bytes: the pages are to be sent, too."""
+    static = out / "_static"
+    unread = [*static.rglob("*.map"), *(path for path in static.glob("mathjax/*.js") if path.name != "tex-chtml.js")]
+    for path in unread:
+        path.unlink()
+    for path in (out / "_images").glob("*.png"):
+        path.with_suffix(".webp").write_bytes(as_webp(path.read_bytes()))
+        path.unlink()
+    for page in [*out.glob("*.html"), *out.glob("[cp]*/*.html")]:  # chapters, course, pages
+        text = page.read_text(encoding="utf-8")
+        page.write_text(re.sub(r'(_images/[^"/]+)\.png"', r'\1.webp"', text), encoding="utf-8")
 
 
 def _write_page(chapter: Chapter, executed: Path, entry: dict | None, source: Path) -> bool:
     """Put the executed notebook, or failing that the plain chapter, where Sphinx looks; False when there is neither."""
     path = executed / f"{chapter.slug}.ipynb"
-    if path.is_file() and entry and entry["status"] in ("ran", "failed"):
+    ran = path.is_file() and entry and entry["status"] in ("ran", "failed")
+    if ran:
         notebook = nbformat.read(path, as_version=4)
     elif chapter.source.is_file():
         notebook = read_chapter(chapter)
     else:
         return False
-    notebook.metadata.pop("jupytext", None)
-    # papermill's note at the top about a failed cell; the run line says the same under the title
-    marks = "papermill-error-cell-tag"
-    notebook.cells = [cell for cell in notebook.cells if marks not in cell.metadata.get("tags", [])]
-    for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)  # times per cell, which change at each run
-        if "outputs" in cell:  # a progress bar that has cleared itself leaves an empty box
-            cell.outputs = [output for output in cell.outputs if output.get("text", "shown").strip()]
+    notebook = dressed(notebook, chapter.number.lstrip("0") or "0")
     first = notebook.cells[0]
     if first.cell_type != "markdown" or not first.source.startswith("# "):
         notebook.cells.insert(0, nbformat.v4.new_markdown_cell("# "))
+    downloads = ""
+    if ran:
+        folder = source / "downloads" / "downloads"  # Sphinx copies what is in the first
+        write_text(folder / f"{chapter.slug}.html", alone(notebook, chapter.title))
+        shutil.copyfile(path, folder / f"{chapter.slug}.ipynb")
+        downloads = DOWNLOADS.format(slug=chapter.slug)
     linked = linker()
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = with_widgets(linked(cell.source))
     _, _, rest = notebook.cells[0].source.partition("\n")  # one title on the page, in the sidebar and on the front page
-    notebook.cells[0].source = f"# {chapter.number} {chapter.title}\n\n{_run_line(chapter, entry)}\n{rest}"
+    notebook.cells[0].source = f"# {chapter.number} {chapter.title}\n\n{_run_line(chapter, entry)}{downloads}\n{rest}"
     nbformat.write(notebook, source / "chapters" / f"{chapter.slug}.ipynb")
     return True
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 
 from .alone import alone
+from .dress import dressed
 from .manifest import write_text
 from .pairs import read_chapter
 from .run import execute, from_root, locked, make_data
@@ -34,6 +35,6 @@ def quickstart(
             raise BookError(
                 f"{entry['error']}; the cell that failed is in {executed}. The same command goes on from here"
             )
-        write_text(page, alone(nbformat.read(executed, as_version=4), chapter.title))
+        write_text(page, alone(dressed(nbformat.read(executed, as_version=4), "0"), chapter.title))
     say(f"ran in {time.perf_counter() - clock:.0f} s")
     return page

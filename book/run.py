@@ -41,7 +41,8 @@ class ThisPython(AsyncKernelManager):
             env={
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",
                 "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-                "PYTHONWARNINGS": "ignore:IProgress",  # tqdm's remark that there are no widgets: a page has none
+                "PYTHONWARNINGS": "ignore:IProgress",  # tqdm's remark that there are no widgets
+                "TQDM_DISABLE": "1",  # a page has no progress
             },
         )
 

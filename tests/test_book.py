@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -18,6 +19,7 @@ from book import pairs
 from book.__main__ import main
 from book.costs import write_costs
 from book.manifest import committed_seeds, read_manifest, write_text
+from book.pack import pack
 from book.quickstart import quickstart
 from book.run import locked, run_book, seed_range
 from book.start import rendering, start
@@ -322,6 +324,38 @@ def test_the_quick_start_is_paired_and_no_chapter_of_a_run(tmp_path, monkeypatch
     book = quick(tmp_path, monkeypatch, "1")
     assert [chapter.slug for chapter in book.paired] == ["00_a", "quick"]
     assert [chapter.slug for chapter in book.select(None)] == ["00_a"]
+
+
+# --- the pages as one file ---
+
+
+def test_the_pages_as_one_file_unpack_to_themselves_and_are_the_same_bytes_each_time(tmp_path):
+    site, out = tmp_path / "site", tmp_path / "site.zip"
+    for name in ("index.html", "chapters/ä.html", "_static/a.js"):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(name)
+    once = pack(site, out).read_bytes()
+    os.utime(site / "index.html", (0, 0))
+    assert pack(site, out).read_bytes() == once
+    zipfile.ZipFile(out).extractall(tmp_path / "unpacked")
+    files = [path for path in (tmp_path / "unpacked" / "paul-book").rglob("*") if path.is_file()]
+    assert len(files) == 3
+    assert all(path.read_text() == str(path.relative_to(tmp_path / "unpacked" / "paul-book")) for path in files)
+
+
+def test_pages_that_are_not_there_are_not_packed_and_the_last_file_stays(tmp_path, monkeypatch, capsys):
+    (tmp_path / "site.zip").write_text("the last one")
+    assert main(["zip", "--site", str(tmp_path / "site"), "--out", str(tmp_path / "site.zip")]) == 2
+    assert "'make book' makes them" in capsys.readouterr().err
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").touch()
+    with pytest.raises(BookError, match="among the pages"):
+        pack(tmp_path / "site", tmp_path / "site" / "site.zip")
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", lambda *_, **__: os.write(-1, b""))
+    with pytest.raises(BookError, match="not written"):
+        pack(tmp_path / "site", tmp_path / "site.zip")
+    assert (tmp_path / "site.zip").read_text() == "the last one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["site", "site.zip"]
 
 
 # --- pairs ---------------------------------------------------------------------------------------------------------

@@ -178,6 +178,7 @@ def test_the_lock_holds_every_dependency_at_a_version_within_its_bounds():
 # the releases that closed them; pyproject.toml says what each was
 CLOSED = {
     **{"torch": "2.10.0", "pillow": "12.3.0", "tqdm": "4.66.3", "filelock": "3.20.3", "jupyterlab": "4.6.0"},
+    **{"nbconvert": "7.17.0"},
     **{"scikit-learn": "1.5.0", "pyarrow": "23.0.1", "onnx": "1.21.0", "pytest": "9.0.3", "h5py": "3.13.0"},
     **{"distributed": "2026.1.1", "setuptools": "78.1.1", "nbconvert": "7.17"},
 }

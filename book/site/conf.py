@@ -18,6 +18,7 @@ nb_execution_mode = "off"  # the driver ran the notebooks; a page shows what it 
 nb_merge_streams = True
 nb_ipywidgets_js = {}  # the default is fetched from a network
 nb_render_markdown_format = "myst"
+exclude_patterns = ["downloads"]
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
 html_theme = "sphinx_book_theme"
@@ -25,13 +26,13 @@ html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_logo = "_static/logo.svg"
 html_favicon = "_static/logo.svg"
-html_copy_source = True
+html_copy_source = False  # each chapter offers the notebook that ran
 html_show_sphinx = False
 html_use_index = False
 html_theme_options = {
     "home_page_in_toc": True,
     "show_toc_level": 2,
-    "use_download_button": True,
+    "use_download_button": False,
     "use_fullscreen_button": False,
     "use_repository_button": False,
     "logo": {"text": project},
