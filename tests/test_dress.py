@@ -1,11 +1,16 @@
 """What a page makes of an executed notebook: parameters once, set-up and plotting folded, figures with captions."""
 
+import ast
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from book.alone import alone
 from book.dress import captions, dressed, folds, with_values
+from book.pairs import read_chapter
+from book.toc import load_book
+from paul import plots
 
 PICTURE = {"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"}
 
@@ -87,6 +92,40 @@ def test_what_a_student_writes_is_never_folded():
     code = "figure, axis = plt.subplots()\naxis.plot(x)\naxis.set(a=1)\nplt.show()"
     (cell,) = notebook(new_code_cell(code, metadata={"tags": ["implement"]})).cells
     assert cell.metadata["tags"] == ["implement"]
+
+
+class Shown(ast.NodeTransformer):
+    """Code without what it writes into files and without the bodies of its functions."""
+
+    def visit_Call(self, node):
+        return ast.Constant(None) if getattr(node.func, "id", "") == "save" else self.generic_visit(node)
+
+    def visit_FunctionDef(self, node):
+        return None
+
+
+def names_in(tree):
+    return {node.id if isinstance(node, ast.Name) else getattr(node, "attr", "") for node in ast.walk(tree)}
+
+
+@pytest.mark.parametrize("chapter", load_book().paired, ids=lambda chapter: chapter.slug)
+def test_every_cell_of_a_chapter_that_makes_a_figure_says_what_it_shows(chapter):
+    """A function that is marked as drawn makes one where it is called; the other ways are few."""
+    ways = {"subplots", "image_grid", "roofline", "growth", "approximation", "picture"}
+    ways |= {name for name, value in vars(plots).items() if hasattr(value, "__wrapped__")}
+    made = 0
+    for cell in read_chapter(chapter).cells:
+        if cell.cell_type != "code" or cell.source.lstrip().startswith("%"):
+            continue
+        said, code = captions(cell.source)
+        tree = ast.parse(code)
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+        ways |= {node.name for node in functions if any("drawn" in names_in(one) for one in node.decorator_list)}
+        if names_in(Shown().visit(tree)) & ways:
+            assert said, f"{chapter.slug}: no caption for the figure of the cell that begins {code[:60]!r}"
+            assert all(len(one) > 30 and one.endswith((".", "?")) for one in said), said
+            made += 1
+    assert made
 
 
 def test_a_chapter_to_take_along_shows_figures_with_captions():

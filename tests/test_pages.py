@@ -209,5 +209,8 @@ def test_the_whole_book_makes_tables_verdicts_and_pages(smoke):
     front = read(index.parent, "index.html")
     assert "claims.html#claim-c10" in front and front.count("data-right") == ROUNDS
     check_inner_links(index.parent)
+    for page in (index.parent / "chapters").glob("*.html"):
+        alts = re.findall(r'<img alt="([^"]*)"[^>]* src="\.\./_images', page.read_text(encoding="utf-8"))
+        assert not [alt for alt in alts if len(alt) < 30 or alt.endswith(".png")], page.name
     for chapter in load_book().chapters:
         assert "status-ran" in read(index.parent, f"chapters/{chapter.slug}.html")

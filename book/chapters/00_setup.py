@@ -143,6 +143,8 @@ print("the library agrees with the equation, visit by visit")
 # **5. A picture.** How fast does the memory forget? Start it at 1 and show it nothing but 0 from then on.
 
 # %% tags=["slide"]
+#| caption: The share of the first feature that is left in a memory after each visit, for
+#|   three rates; the dashed line is one half.
 import matplotlib.pyplot as plt
 
 figure, axes = plt.subplots(figsize=(7, 3.2))

@@ -63,6 +63,7 @@ pd.Series(titles, name=f"the sets of profile {profile}").to_frame()
 
 
 # %% tags=["slide"]
+#| caption: One person on the left and seven candidates: who of them is it?
 def rows_of(frame, count, seed=0):
     """`count` rows drawn without replacement, the same for the same seed."""
     return frame.sample(min(count, len(frame)), random_state=seed)
@@ -219,6 +220,8 @@ print(f"{scores.queries} queries scored, {scores.left_out} left out for want "
       "of a right image")
 
 # %%
+#| caption: What an average query finds in the gallery, as one bar: images of the
+#|   same person, of others, and those that the evaluation leaves out.
 @drawn
 def what_the_gallery_is():
     figure, axis = plt.subplots(figsize=(8, 1.7))
@@ -249,6 +252,11 @@ what_the_gallery_is()
 # them than a real one could. These truth columns serve for looking; no training ever reads them.
 
 # %% tags=["slide"]
+#| caption: Eight people of the source, three pictures of each side by side.
+#| caption: Eight people of the Market-like target, three pictures of each side by
+#|   side.
+#| caption: Eight people of the Duke-like target, three pictures of each side by
+#|   side.
 @drawn
 def contact(images, columns, title):
     """Images [n, 3, H, W] in lines of `columns`, on white."""
@@ -285,6 +293,8 @@ for name in sets:
 # All people who pass one camera share its scene and its light. A line below is a camera.
 
 # %%
+#| caption: People of the target by camera: a line for each camera, twelve people
+#|   each.
 train = sets[target].split("train").frame
 once = train.drop_duplicates(["camera_id", "person_id"])
 by_camera = [rows_of(part, 12) for _, part in once.groupby("camera_id")
@@ -306,6 +316,9 @@ else:
 # The box is never quite right either: it is shifted and scaled against the person, as a detector's would be.
 
 # %%
+#| caption: What the renderer wrote down: the directions in which people are seen,
+#|   how far they stand off the middle of their box, and what stands in front of
+#|   them.
 has_truth = all("yaw" in dataset.frame for dataset in sets.values())
 
 
@@ -351,6 +364,8 @@ views_and_boxes() if has_truth else print("a real set has no such columns")
 # pair, pictured in the same camera where there is one.
 
 # %% tags=["slide"]
+#| caption: Each column shows two different people, of whom the lower was made after
+#|   the upper, in views as like as can be.
 def nearest_views(frame, a, b):
     """One image of each of two people: from one camera if they share one, and in
     directions as like as can be."""
@@ -442,6 +457,8 @@ pd.Series(distance, name="total variation").to_frame().style.format(precision=3)
 
 
 # %% tags=["slide"]
+#| caption: Brightness of all pixels of the three sets as curves; mean colour and
+#|   brightness of each image as dots, of each camera as circles.
 @drawn
 def gap():
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4),
@@ -593,6 +610,8 @@ if has_truth:
 
 
 # %% tags=["slide"]
+#| caption: A person cut into six stripes, and, stripe by stripe, how often the
+#|   nearest stranger wears the same garment; lines mark the whole image and chance.
 @drawn
 def what_stripes_know():
     figure, axes = plt.subplots(1, 4, figsize=(10, 3.4),
@@ -639,6 +658,8 @@ what_stripes_know() if has_truth else print("a real set has no such columns")
 # stripe the matter looks different.
 
 # %% tags=["slide"]
+#| caption: An anchor, the same person and a stranger, with the distances of both
+#|   from the anchor: whole images, stripe by stripe, and all stripes together.
 def clearest_case():
     """(anchor, same person, stranger): whole images prefer the stranger, stripes
     the person, both clearly.

@@ -167,6 +167,8 @@ print("walk, closed form and library agree on all 120 lists")
 
 
 # %% tags=["slide"]
+#| caption: Average precision of one list as the area under steps and under
+#|   trapezoids, over recall; right images are green.
 @drawn
 def two_areas(name):
     order = LISTS[name]
@@ -215,6 +217,8 @@ two_areas("A")
 
 
 # %% tags=["slide"]
+#| caption: The four lists as rows of right (filled) and wrong images, each with its
+#|   Rank-1, both average precisions and INP.
 def inp(ranks):
     return len(ranks) / ranks[-1]
 
@@ -371,6 +375,9 @@ table.style.format("{:.1f} %").set_caption(name_here)
 # Four queries from good to hopeless, by average precision. Grey and dotted: left out.
 
 # %% tags=["slide"]
+#| caption: Four queries, from a high average precision down to a low one, each
+#|   before its nearest gallery images. Green and ticked is right, red and crossed
+#|   wrong, grey and dotted left out.
 stripes = scores["colours of 6 stripes"]
 by_ap = stripes.per_query.sort_values("ap_step", ascending=False)
 by_ap = by_ap["query"].to_numpy()
@@ -419,6 +426,8 @@ under.style.format("{:.1f} %").set_caption(name_here)
 # ### Query by query
 
 # %%
+#| caption: Average precision of every query by two descriptors: sorted, with the
+#|   mean dashed, and counted.
 per_query_ap({name: scores[name].per_query["ap_step"] for name in list(scores)[2:]})
 
 # %% [markdown]
@@ -431,6 +440,8 @@ per_query_ap({name: scores[name].per_query["ap_step"] for name in list(scores)[2
 # lowest average precision among those with at least three right images. A mark is a right image, the axis its rank.
 
 # %%
+#| caption: Two queries whose first image is right: a mark at each rank where
+#|   another right image stands.
 def right_ranks(query_row):
     """Ranks of all right images of one query, left-out images not counted."""
     distances = torch.cdist(colour_stripes(query_images[[query_row]]),
@@ -473,6 +484,8 @@ display(Markdown(f"Of the {right_first.sum()} queries with a right first image, 
 # people and the same descriptor gets better without having learned anything.
 
 # %% tags=["slide"]
+#| caption: Rank-1 and mAP when only a share of the people takes part, the mean of
+#|   five draws each.
 def thinned(share, seed):
     """Scores when only a share of the people, drawn at random, takes part in
     queries and gallery."""
@@ -579,6 +592,8 @@ intervals.style.format("{:.1f}").set_caption(
 
 
 # %% tags=["slide"]
+#| caption: 95 % intervals of mAP, and of a difference of two descriptors, over
+#|   queries and over people; the line marks zero.
 @drawn
 def how_sure():
     figure, axis = plt.subplots(figsize=(8, 0.5 * len(intervals) + 1))

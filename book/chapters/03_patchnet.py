@@ -111,6 +111,8 @@ print("first stripe:\n", equal[0].numpy().round(3), "\nlast stripe:\n",
 # stretched to the size of the whole map, as every patch is.
 
 # %% tags=["slide"]
+#| caption: Five frames on one person, and below each what the sampler cuts out of
+#|   it.
 person = 0
 if truth_known:  # somebody who stands in the middle
     off = frame[["box_dx", "box_dy"]].abs().sum(axis=1)
@@ -178,6 +180,9 @@ torch.testing.assert_close(ours, library[:, 0, 0])
 print(f"{ours.numel()} points of {len(hand)} patches agree with the library")
 
 # %%
+#| caption: Left: a point between four pixels, each with a square as large as its
+#|   weight. Right: the weights of five columns as tents over the place of the
+#|   point.
 figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.2),
                                      width_ratios=[1, 1.2])
 x, y = 2.3, 1.6
@@ -227,6 +232,8 @@ plt.show()
 # stripe above the first row of pixels, where one of the two tents is missing.
 
 # %% tags=["slide"]
+#| caption: Where the first stripe reads with and without align_corners, and how
+#|   much of each stripe then lies on the map.
 H, W = 12, 6
 ones = torch.ones(M, 1, H, W)
 shares = {}
@@ -315,6 +322,8 @@ print("weighted sums, the means of real patches and the library's "
 # They agree in what they pass back as well, which is what $\theta$ learns from:
 
 # %%
+#| caption: The five frames on one person; bright is where a pixel of the map weighs
+#|   much in the mean of the patch.
 gradients = []
 for pool in (pool_patches, lambda x, theta: sample_patches(x, theta).mean((3, 4))):
     theta = matrices.clone().requires_grad_()
@@ -415,6 +424,8 @@ table.loc["all"] = counts.sum()
 table.style.format("{:,}")
 
 # %%
+#| caption: Parts of the network as shares of all its parameters, a bar for each
+#|   network.
 share = counts / counts.sum()
 figure, axis = plt.subplots(figsize=(8.4, 2.3))
 start = np.zeros(2)
@@ -542,6 +553,8 @@ torch.testing.assert_close(look(untrained.eval(), images[:8]), start_theta[:8])
 # looks after training, then random patches, the poorest competitor of Table 4.
 
 # %%
+#| caption: Six patches at the start, on people who stand ever lower in their box:
+#|   equal stripes.
 if truth_known:
     order = frame["box_dy"].argsort().to_numpy()
     shown = order[np.linspace(0.02 * len(order), 0.98 * len(order), 8).astype(int)]
@@ -553,9 +566,11 @@ random_theta = RandomPatches(M).eval()(images)
 patches_on_people(images[shown], start_theta[shown], titles)
 
 # %% tags=["slide"]
+#| caption: The patches of the trained PGN on the same people.
 patches_on_people(images[shown], trained_theta[shown], titles)
 
 # %%
+#| caption: Random patches on the same people.
 patches_on_people(images[shown], random_theta[shown], titles)
 
 # %% [markdown]
@@ -569,6 +584,8 @@ patches_on_people(images[shown], random_theta[shown], titles)
 # faded.
 
 # %%
+#| caption: One person as six patches: cut by equal stripes above, by the trained
+#|   PGN below.
 one = shown[len(shown) // 2]
 figure, axes = image_grid(2, M, images[0], scale=1.1)
 rows, columns = images.shape[2:]
@@ -594,6 +611,8 @@ plt.show()
 # images:
 
 # %%
+#| caption: The six numbers of every patch over all images as violins; a black mark
+#|   is where training began.
 pieces = {"height $d$": trained_theta[:, :, 1, 1],
           "width $a$": trained_theta[:, :, 0, 0],
           "tilt $b$": trained_theta[:, :, 0, 1],
@@ -628,6 +647,9 @@ plt.show()
 # PGN that follows the person fully would lie on the diagonal.
 
 # %% tags=["slide"]
+#| caption: The mean centre of a person's patches against the person's true place,
+#|   down and across, for each way of cutting; dashed is a patch that follows
+#|   exactly.
 # the same patches, not allowed to move
 held_still = trained_theta.mean(0).expand_as(trained_theta)
 schemes = {"PGN, trained": trained_theta, "PGN, held at its mean": held_still,
@@ -688,6 +710,8 @@ if truth_known:
 # the body, downwards, for an image whose person is `box_scale` times the size that fits.
 
 # %% tags=["slide"]
+#| caption: Where on the body the centre of each patch lies over all images, as
+#|   violins, for each way of cutting.
 if truth_known:
     dy, size = (frame["box_dy"].to_numpy()[:, None],
                 frame["box_scale"].to_numpy()[:, None])

@@ -139,6 +139,8 @@ print("the bank agrees after every batch; images seen:",
 # or shifted a little, as they are during training:
 
 # %%
+#| caption: The length of a bank entry after each visit: its median, and the range
+#|   of 5 to 95 % of entries.
 some = unit_range(images[torch.randperm(N)[: min(N, 120)]])
 generator = torch.Generator().manual_seed(seed)
 memory, index = PatchMemory(len(some), M, D, options.rate), torch.arange(len(some))
@@ -200,6 +202,9 @@ index = torch.arange(N)
 # One patch of all images, from $D$ numbers down to the two directions in which they vary most.
 
 # %%
+#| caption: Entries of one patch in two dimensions: eight people in colours of their
+#|   own with an anchor and its nearest on the left, and some of the images on the
+#|   right.
 patch = M // 2
 centred = bank[patch] - bank[patch].mean(0)
 directions = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
@@ -295,6 +300,8 @@ print(f"L_c of {len(batch)} images: {ours.item():.6f} from scratch, "
 # says which ones: the features do.
 
 # %% tags=["slide"]
+#| caption: One patch's distances to the bank in order of rank, and the softmax over
+#|   them at several scales; the same person is marked in green.
 def softmax_over_bank(x, bank, index, s):
     """q [M, B, N], zero at the own entry."""
     scores = -s / 2 * torch.cdist(x, bank).square()
@@ -375,6 +382,9 @@ print("the formula, autograd through the loops and the library's "
 # entries share the probability ($e$ to the entropy of $q$), and how strong the gradient is.
 
 # %% tags=["slide"]
+#| caption: Over the scale $s$, each in a panel: how much of the probability lies on
+#|   the $k$ nearest, how many entries share it, and how long the gradient is; the
+#|   solid line is the scale used here.
 sweep = np.geomspace(1, 100, 13)
 rows = torch.randperm(N, generator=generator)[:200]
 measured = []
@@ -422,6 +432,8 @@ print(f"the gradient is strongest near s = {strongest:.1f}; "
 # are mirrored, as in training, against a bank of plain views:
 
 # %% tags=["slide"]
+#| caption: The share of the probability that a patch's own entry would take, over
+#|   the scale $s$: the median, and 10 to 90 % of patches.
 mirrored = features_of(unit_range(images[rows]).flip(3))
 own = (1 - options.rate) * bank[:, rows] + options.rate * mirrored
 taken = {}
@@ -458,6 +470,8 @@ plt.show()
 # points themselves move along the gradient, with a bank that follows.
 
 # %% tags=["slide"]
+#| caption: Points on a circle, step by step, a colour for each person: with pulling
+#|   alone, and with pushing as well.
 def on_circle(angle):
     return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
@@ -527,6 +541,9 @@ for name, path in paths.items():
 # images.
 
 # %% tags=["slide"]
+#| caption: Three kinds of patches on circles before (inside) and after (on the
+#|   circle) they are pulled, and whole images in two dimensions before and after,
+#|   coloured by person.
 generator = torch.Generator().manual_seed(1)
 outfits = torch.cartesian_prod(*[torch.arange(3)] * 3)
 outfits = outfits[torch.randperm(27, generator=generator)[:9]]
@@ -591,12 +608,15 @@ plt.show()
 # The same here, before any adaptation. The frame is the patch that was compared, and a tick marks the same person.
 
 # %% tags=["slide"]
+#| caption: Three images, each before the eight whose first patch lies nearest; the
+#|   patch is framed, and a tick marks the same person.
 three = per_person.index[[0, len(per_person) // 3, -1]]
 several = [int(np.flatnonzero(frame["person_id"] == person)[0]) for person in three]
 nearest_patches(images, theta, features, several, patch=1, count=8,
                 person_ids=person_ids)
 
 # %%
+#| caption: The same three images by their last patch.
 nearest_patches(images, theta, features, several, patch=M - 1, count=8,
                 person_ids=person_ids)
 
@@ -609,6 +629,9 @@ nearest_patches(images, theta, features, several, patch=M - 1, count=8,
 # images, without those of the same person from the same camera, which would be too easy:
 
 # %% tags=["slide"]
+#| caption: Patch by patch, how often a neighbour is the same person, or wears the
+#|   same top or bottom; on the right the same of neighbours that are somebody else.
+#|   Black marks are chance.
 def labels(*columns):
     return torch.tensor(np.unique(frame[list(columns)].agg(" ".join, axis=1),
                                   return_inverse=True)[1])

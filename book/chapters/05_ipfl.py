@@ -95,6 +95,8 @@ print(f"{target_name(target, profile)}: {N} images of "
 # second the code's `"all"`, at the strengths of this profile:
 
 # %% tags=["slide"]
+#| caption: Two people, each before eight surrogates, with one transformation drawn
+#|   each time (one) and with all of them together (all).
 strengths = dict(jitter=options.jitter, hue_turn=options.hue_turn,
                  degrees=options.degrees, area=options.crop_area,
                  padding=options.padding)
@@ -122,6 +124,8 @@ plt.show()
 # determinant, whatever the rotation.
 
 # %%
+#| caption: Six random crops as frames, the share of the image that each sees, and
+#|   the width against the height of the crop.
 generator = torch.Generator().manual_seed(seed)
 height, width = images.shape[2:]
 looks = rotation_and_crop(2000, height, width, generator, degrees=options.degrees,
@@ -206,6 +210,8 @@ print(f"an image: {x.shape[1]} numbers as patch features (the paper), "
       f"{f.shape[1]} as embeddings (the code)")
 
 # %%
+#| caption: Distances of two images of one person and of two people, in the space of
+#|   images and in that of moving centres.
 rows = torch.randperm(N, generator=generator)[:300]
 same = person_ids[rows][:, None] == person_ids[rows]
 upper = torch.ones_like(same).triu(1)
@@ -304,6 +310,8 @@ def ask_back(features, centers, owner, r=3, max_candidates=15):
 # the released code, the candidate itself is the first of them (ledger 12).
 
 # %% tags=["slide"]
+#| caption: Cyclic ranking on points of the plane, candidate by candidate: the star
+#|   is the anchor, lines lead to a candidate's nearest points.
 generator = torch.Generator().manual_seed(3)
 spots = torch.tensor([[0.0, 0.0], [0.45, 0.15], [0.2, 0.5], [1.05, 0.1],
                       [1.35, 0.35], [1.45, -0.1], [-1.0, 0.4], [-1.3, 0.1],
@@ -346,6 +354,8 @@ plt.show()
 # on all anchors at once and must pick the same negatives as the loop.
 
 # %% tags=["slide"]
+#| caption: Cyclic ranking on a batch: the anchor in blue, a line for each candidate
+#|   with its own nearest, and the hard negative in red.
 def draw_batch(generator):
     """Positions of the images, then features of images and surrogates, their
     centres, and each anchor's own centre."""
@@ -435,6 +445,8 @@ table.style.format(formats | {"place in the list": "{:.1f}"})
 # ones.
 
 # %% tags=["slide"]
+#| caption: Over the length r of a candidate's list: how often the negative is the
+#|   same person, its place in the list, and how many walks find none.
 lengths = [r for r in (1, 2, 3, 4, 5, 7, 10, 15, 20) if r < options.batch]
 swept = {counts: pd.DataFrame([trust(cyclic(r, counts)) for r in lengths], lengths)
          for counts in (True, False)}
@@ -508,6 +520,8 @@ print(f"L_v of this batch: {by_hand.item():.6f} from scratch, "
       f"{by_library.item():.6f} from the library")
 
 # %% tags=["slide"]
+#| caption: Distances of anchors to their own centre and to their negative, with the
+#|   margins as lines; and the share of anchors with an open hinge, over the margin.
 found = picked >= 0
 positive = (anchors - centers[owner]).norm(dim=1)[found]
 negative = (anchors - centers[picked.clamp(min=0)]).norm(dim=1)[found]

@@ -147,6 +147,8 @@ torch.testing.assert_close(by_hand,
 # image of the same person, in any camera (ledger 26).
 
 # %%
+#| caption: Ten images of a source batch, and below each its partner, another
+#|   picture of the same person.
 person_ids = sets["source"].split("train").person_ids
 partners = Partners(person_ids)
 generator = torch.Generator().manual_seed(seed)
@@ -191,6 +193,8 @@ for epoch in range(60):
 # zero.
 
 # %% tags=["slide"]
+#| caption: Learning rates by group over the source stage, in the paper and here,
+#|   and over the target stage.
 def profile_rates(options, points=1200):
     """(epoch, rates by group) along a profile's source stage."""
     for step in range(points):
@@ -259,6 +263,8 @@ seconds = sum(line["seconds"] for line in source_history)
 print(f"{len(source_history)} epochs, {seconds:.0f} s of training")
 
 # %% tags=["slide"]
+#| caption: The source stage, epoch by epoch: the cross-entropy of a patch between
+#|   guessing and being sure, and the triplet loss.
 history = pd.DataFrame(source_history)
 smoothing = chosen.pretrain.label_smoothing
 people = len(np.unique(person_ids))
@@ -373,6 +379,8 @@ if gain["PAUL"] > 0:
 # units of the source's deviation.
 
 # %% tags=["slide"]
+#| caption: How far the means of each batch norm moved from the source's, from the
+#|   image to the descriptor, for AdaBN and PAUL.
 def shift(model):
     """Per batch norm: how far the channel means moved, root mean square over
     channels, in source deviations."""
@@ -419,6 +427,7 @@ plt.show()
 # only then are the losses taken (ledger 3, 11).
 
 # %%
+#| caption: Ten images of a target batch, and below each its surrogate.
 generator = torch.Generator().manual_seed(seed)
 index = torch.randperm(len(images[target]), generator=generator)[: options.batch]
 plain = unit_range(images[target][index])
@@ -474,6 +483,7 @@ print({name: round(value.item(), 3) for name, value in library.items()},
 # ## Loss curves
 
 # %% tags=["slide"]
+#| caption: Both losses and their sum over the epochs of the target stage.
 adapted = pd.DataFrame(outcomes["PAUL"].history)
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.6))
 panels = (("loss_c", "$L_c$", GREEN), ("loss_v", "$L_v$", ORANGE),
@@ -498,6 +508,8 @@ print(f"{len(adapted)} epochs, {adapted['seconds'].sum():.0f} s of training, "
 # ### Ranked lists
 
 # %% tags=["slide"]
+#| caption: Four queries, each before (direct) and after (PAUL) adaptation, with the
+#|   nearest gallery images and the average precision.
 splits = {name: sets[target].split(name) for name in ("query", "gallery")}
 test_images = {name: load_images(split, chosen.image_size)
                for name, split in splits.items()}
@@ -541,6 +553,8 @@ ranked_list(test_images["query"][[query for _, query in lines]],
 # ### Query by query
 
 # %% tags=["slide"]
+#| caption: Average precision of each query, after adaptation against before; points
+#|   above the diagonal gain.
 figure, axis = plt.subplots(figsize=(4.6, 4.4))
 better = ap["PAUL"] > ap["direct"]
 for chosen_ones, colour, marker, name in ((better, GREEN, "o", "better"),
@@ -556,6 +570,8 @@ axis.legend(loc="lower right")
 plt.show()
 
 # %%
+#| caption: Average precision of every query by three networks: sorted, with the
+#|   mean dashed, and counted.
 per_query_ap({name: score.per_query["ap_step"] for name, score in scores.items()})
 
 # %% [markdown]
@@ -573,6 +589,8 @@ per_query_ap({name: score.per_query["ap_step"] for name, score in scores.items()
 
 
 # %% tags=["slide"]
+#| caption: Distances of pairs of one person and of two people, taken by different
+#|   cameras, for each network.
 def separation(same, different):
     """A in O(n log n): the mean share of `different` that lies above a `same`."""
     # strictly nearer than this pair of the same person
@@ -689,6 +707,8 @@ print(f"resumed: all {len(weights)} tensors are the same, bit for bit")
 # starts from what they left. That is why each table of this book runs several and pairs its rows by seed.
 
 # %%
+#| caption: Rank-1 of recorded runs at direct transfer, AdaBN and PAUL, a line for
+#|   each source seed.
 recorded = pd.DataFrame(
     [{"row": name, "seed": run["seed"], "rank1": run["metrics"]["rank1"]}
      for name, row in trio.items() for run in read_records(results_dir, profile)

@@ -98,6 +98,8 @@ table.style.format(precision=1, na_rep="").hide(axis="index")
 # repeat across sets although whole people do not.
 
 # %% tags=["slide"]
+#| caption: Rank-1 (filled) and mAP (open) of the methods in the paper's Table 1, as
+#|   published.
 @drawn
 def published_methods():
     ranked = table.sort_values(["year", "rank1"], ignore_index=True)
@@ -175,6 +177,8 @@ print(f"{counts.shape[1]} strips at the first of three scales; "
       f"{length:,} numbers describe an image of 128x48")
 
 # %% tags=["slide"]
+#| caption: Three images before and after Retinex, and two strips of the first as
+#|   counts of colours, most frequent first.
 @drawn
 def from_picture_to_strips():
     figure, axes = plt.subplots(1, 7, figsize=(9, 2.9),
@@ -224,6 +228,8 @@ from_picture_to_strips()
 # > each. The numbers of this row are those of BoW *with this table*.
 
 # %% tags=["slide"]
+#| caption: Images, each drawn by the likeliest colour name of every patch and cut
+#|   into 16 strips, and the weight of each patch.
 options = BowOptions()
 small = load_images(people, options.size)
 names = bow.patch_names(small, options)
@@ -361,6 +367,8 @@ runs[["row", "target", "seed", "rank1", "rank5", "rank10", "map_trapezoid",
 # The record of a PUL run holds, for each round, the share of the images that were reliable.
 
 # %%
+#| caption: The share of images that PUL holds for reliable, round by round: each
+#|   seed thin, the mean thick.
 kept = pd.DataFrame({record["seed"]: [line["kept"] for line in record["curve"]]
                      for record in records if record["row"] == "pul"})
 kept.index += 1
@@ -512,6 +520,7 @@ print(f"step - trapezoid, profile {profile}: {gap.mean:+.2f} points, {interval}"
 # ## Seed by seed
 
 # %% tags=["slide"]
+#| caption: PAUL's scores, a mark for each source seed, with mean and 95 % interval.
 @drawn
 def seed_by_seed(metrics=("rank1", "rank5", "rank10",
                           "map_trapezoid", "map_step", "minp")):

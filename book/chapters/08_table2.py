@@ -92,6 +92,8 @@ print(f"{len(both)} methods are in both tables; tau of their Rank-1: "
       f"{kendall_tau(a, b):.2f}")
 
 # %% tags=["slide"]
+#| caption: The order of methods by Rank-1 as published, on Market-1501 and on
+#|   DukeMTMC-reID; lines that cross change places.
 @drawn
 def set_against_set():
     places = both[["rank1_market", "rank1_duke"]].rank(ascending=False)
@@ -159,6 +161,7 @@ display(Markdown(places_text("table2", runs, paper)))
 # order does there? The same measure, on the means of our own runs:
 
 # %% tags=["slide"]
+#| caption: Rank-1 of five methods on both targets, a mark for each seed.
 rivals = ["lomo", "bow", "pul", "cluster_contrast", "paul"]
 every = current_runs(results_dir, profile)
 ours_by_target = every[every["row"].isin(rivals)].pivot_table(
@@ -210,6 +213,7 @@ pairs = pd.DataFrame({
 pairs.assign(difference=pairs.iloc[:, 0] - pairs.iloc[:, 1]).round(1)
 
 # %% tags=["slide"]
+#| caption: PAUL's Rank-1 on both targets, a line for each source seed.
 @drawn
 def target_against_target():
     figure, axis = plt.subplots(figsize=(5.4, 3))

@@ -125,6 +125,8 @@ for target in targets:
 # `paper`.
 
 # %% tags=["slide"]
+#| caption: Rank-1 of each row of the ablation, the mean over source seeds with its
+#|   95 % interval, on both targets; controls are hatched.
 bars = table_bars(table, profile)
 save(bars, Path(results_dir) / "figures" / profile / "table3.svg")
 bars
@@ -156,6 +158,7 @@ library = torch.tensor(library.to_numpy())
 torch.testing.assert_close(ours, library, check_dtype=False)
 
 # %% tags=["slide"]
+#| caption: Rank-1 row by row, a line for each source seed, on both targets.
 @drawn
 def seeds_across_rows(rows=("image_direct", "image_lc", "patch_direct",
                             "patch_adabn", "patch_lc", "patch_lv", "paul")):
@@ -194,6 +197,8 @@ order["metric"] = order["metric"].map(METRICS)
 order.style.format({"kendall_tau": "{:.2f}"}).hide(axis="index")
 
 # %% tags=["slide"]
+#| caption: The paper's order of rows on the left of each panel, ours on the right;
+#|   lines that cross are a disagreement.
 ordering_lines(table, profile)
 
 # %%
@@ -212,6 +217,9 @@ pairs[pairs["outcome"] != "agrees"].style.format(precision=1).hide(axis="index")
 # Each test stood in `book/claims.toml` before the runs were made.
 
 # %%
+#| caption: Every comparison behind the verdicts on C3 to C7: mean difference, 95 %
+#|   interval and border. Green circles hold, red crosses point the other way, grey
+#|   squares are undecided.
 claims = [claim for claim in load_claims("book/claims.toml")
           if claim.id in ("C3", "C4", "C5", "C6", "C7")]
 verdicts = judge_all(claims, runs, profile, paper)
@@ -256,6 +264,8 @@ styled = split.style.format({"AdaBN's share": "{:.0%}"}, precision=1, na_rep="-"
 styled.hide(axis="index")
 
 # %% tags=["slide"]
+#| caption: Points of Rank-1 over direct transfer: a diamond for AdaBN alone, a
+#|   circle for the row, the line between them is what the loss adds.
 @drawn
 def gain_bars():
     size = (4.6 * len(targets), 2.6)
@@ -339,6 +349,8 @@ print(f"source seed {model_seed}, profile {profile}; "
 pd.DataFrame(pure).T.style.format("{:.0%}", na_rep="")
 
 # %% tags=["slide"]
+#| caption: Purity of the k nearest neighbours over k, for each row; whole images
+#|   are dashed.
 @drawn
 def purity_by_k():
     figure, axis = plt.subplots(figsize=(7, 3.2))
@@ -458,6 +470,8 @@ by_row = saturation.groupby("row", sort=False)[["first epoch", "last epoch"]]
 by_row.mean().style.format("{:.0%} of it")
 
 # %% tags=["slide"]
+#| caption: The losses over the epochs of adaptation, a colour for each row: each
+#|   seed thin, the mean thick.
 curves(shown, labels=labels)
 
 # %% [markdown]
@@ -470,6 +484,8 @@ curves(shown, labels=labels)
 # ## Measurement 4: which queries gain?
 
 # %% tags=["slide"]
+#| caption: Average precision of every query, row by row: sorted, with the mean
+#|   dashed, and counted.
 folder = Path(data_dir) / chosen.folders[target]
 scores = {row: evaluate_model(models[row], folder,
                               chosen.image_size).per_query.set_index("query")
@@ -489,6 +505,8 @@ print(f"average precision rises for {(change > 0).mean():.0%} of the queries, "
 # camera.
 
 # %%
+#| caption: The query that lost most and the one that gained most, each before and
+#|   after adaptation, with the ten nearest of the gallery.
 query, gallery = dataset.split("query"), dataset.split("gallery")
 query_images, gallery_images = (load_images(split, chosen.image_size)
                                 for split in (query, gallery))
@@ -552,6 +570,8 @@ means.style.format("{:.2f}").set_caption(
     f"means over batches, source seed {model_seed}, profile {profile}")
 
 # %% tags=["slide"]
+#| caption: Cosines between the gradients of both losses, a dot for each batch and a
+#|   line for each row.
 @drawn
 def cosines():
     figure, axis = plt.subplots(figsize=(5.5, 2.2))

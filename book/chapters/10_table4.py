@@ -150,6 +150,8 @@ for target in targets:
     display(readable(part, profile).style.hide(axis="index"))
 
 # %% tags=["slide"]
+#| caption: Rank-1 for each way of cutting patches and each number of them, the mean
+#|   over source seeds with its 95 % interval.
 table_bars(table, profile)
 
 # %% [markdown]
@@ -165,6 +167,8 @@ order["metric"] = order["metric"].map(METRICS)
 order.style.format({"kendall_tau": "{:.2f}"}).hide(axis="index")
 
 # %% tags=["slide"]
+#| caption: The paper's order of rows on the left of each panel, ours on the right;
+#|   lines that cross are a disagreement.
 ordering_lines(table, profile)
 
 # %%
@@ -209,6 +213,8 @@ for example in ([0.1, 0.4, -0.2], [6.0, 6.5, 5.8], [-3.0, 2.0, 5.0]):
 # ## Verdicts
 
 # %%
+#| caption: Every comparison behind the verdicts on C8 to C10: mean difference, 95 %
+#|   interval and border.
 everything = current_runs(results_dir, profile)
 claims = [claim for claim in load_claims("book/claims.toml")
           if claim.id in ("C8", "C9", "C10")]
@@ -251,6 +257,7 @@ def where_patches_lie(model, images):
 theta = {row: where_patches_lie(model, images) for row, model in models.items()}
 
 # %%
+#| caption: The patches of this row on two pictures of each of four people.
 _, first = np.unique(people, return_index=True)
 shown = [place for start in first[:4] for place in (start, start + 1)]
 for row in schemes:
@@ -293,6 +300,8 @@ else:
                      "boxes: photographs don't."))
 
 # %% tags=["slide"]
+#| caption: The centre of each patch against how far the person stands off the
+#|   middle of the box, across and down.
 @drawn
 def follow(row="patch_direct"):
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))

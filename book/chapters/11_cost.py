@@ -211,6 +211,8 @@ for record in records.values():
 # right of it into operations.
 
 # %% tags=["slide"]
+#| caption: Rooflines: operations a second over operations a byte, a mark for each
+#|   case of the benchmark, under what the device can do at most.
 SHOWN = ("ops", "step", "epoch", "eval")
 for name, record in cpus.items():
     picture = roofline(all_rows(record, SHOWN), record["peaks"],
@@ -237,6 +239,8 @@ assert (abs(slope - 1.3) < 1e-9
         and abs(exponent(list(sizes), list(law)) - slope) < 1e-9)
 
 # %% tags=["slide"]
+#| caption: Time over the size of the bank, the gallery, the batch and the number of
+#|   patches, both axes logarithmic.
 for name, record in cpus.items():
     if "scale" in record:
         picture = growth(record["scale"], record["peaks"]["machine"])
@@ -296,6 +300,8 @@ for near, drawn in ((None, everything), (found, None)):
     torch.testing.assert_close(approximate, exact)
 
 # %% tags=["slide"]
+#| caption: How far the loss of a part of the bank lies from the loss of all of it,
+#|   for each way of choosing the part.
 for name, record in cpus.items():
     row = record.get("scale", {}).get("approximation")
     if row:
@@ -320,6 +326,8 @@ for name, record in cpus.items():
 # ## On a GPU
 
 # %%
+#| caption: The roofline of a GPU, a mark for each case of the benchmark.
+#| caption: Time over the sizes of the work on a GPU, both axes logarithmic.
 for name, record in gpus.items():
     show_device(record)
     machine = record["peaks"]["machine"]

@@ -285,6 +285,8 @@ signs.style.format("{:.3f}").set_caption(
 # gallery images whose camera is not known, and says how many: an unknown camera may be the query's.
 
 # %% tags=["slide"]
+#| caption: A contact sheet: images, each before the nearest that other cameras
+#|   took, by the adapted network.
 frame = listed([work / "data/mine"])
 # as the images above
 assert frame["file"].tolist() == [str(file) for file in mine.files]
@@ -304,6 +306,8 @@ picture(ranking)
 # the signs, those from other cameras, and is meant by "purity" in the rest of this chapter:
 
 # %% tags=["slide"]
+#| caption: The drift of the bank epoch by epoch; and the purity of neighbours,
+#|   which needs labels, against the agreement of patches, which doesn't.
 person_ids = np.array([envelope[name] for name in mine.frame["file"]])
 signs["purity"] = {name: purity(neighbours(f, k, cameras), person_ids).mean().item()
                    for name, f in described.items()}

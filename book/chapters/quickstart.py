@@ -39,7 +39,8 @@ sets = {name: ReidDataset.load(Path(data_dir) / chosen.folders[name])
 # training and come back only for the scores.
 
 # %%
-#| caption: Rendered people, from whom the network learns: above with labels, below without.
+#| caption: Rendered people, from whom the network learns: above with labels, below
+#|   without.
 trained_on = [load_images(part.split("train"), chosen.image_size)
               for part in sets.values()]
 figure, axes = image_grid(len(trained_on), 10, trained_on[0], gap=0.05)
@@ -67,19 +68,22 @@ models = {row: trained_model(row, target, seed, profile, data_dir, models_dir)
 
 # %%
 folder = Path(data_dir) / chosen.folders[target]
-scores = {ROWS[row].label: evaluate_model(model, folder, chosen.image_size).percent()
-          for row, model in models.items()}
+scores = {ROWS[row].label: evaluate_model(model, folder, chosen.image_size)
+          .percent() for row, model in models.items()}
 shown = ["rank1", "map_trapezoid"]
 (pd.DataFrame(scores).T[shown].rename(columns=METRICS).style.format("{:.1f} %")
  .set_caption(f"{target_name(target, profile)}, profile {profile}, one seed"))
 
 # %%
-#| caption: Three queries, each before the nearest pictures that other cameras took, by the adapted network. Green and
-#|   ticked is the same person, red and crossed somebody else.
+#| caption: Three queries, each before the nearest pictures that other cameras took,
+#|   by the adapted network. Green and ticked is the same person, red and crossed
+#|   somebody else.
 sides = {name: sets[target].split(name) for name in ("query", "gallery")}
-images = {name: load_images(side, chosen.image_size) for name, side in sides.items()}
-people, cameras = ({name: torch.as_tensor(getattr(side, which)) for name, side in sides.items()}
-                   for which in ("person_ids", "camera_ids"))
+images = {name: load_images(side, chosen.image_size)
+          for name, side in sides.items()}
+people, cameras = ({name: torch.as_tensor(getattr(side, ids))
+                    for name, side in sides.items()}
+                   for ids in ("person_ids", "camera_ids"))
 queries = torch.linspace(0, len(images["query"]) - 1, 3).long()
 distance = torch.cdist(extract(models["paul"], images["query"][queries]),
                        extract(models["paul"], images["gallery"])).cpu()
