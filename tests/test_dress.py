@@ -1,10 +1,14 @@
 """What a page makes of an executed notebook: parameters once, set-up and plotting folded, figures with captions."""
 
 import ast
+import io
+import re
+from base64 import b64decode
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
 
 from book.alone import alone
 from book.dress import captions, dressed, folds, with_values
@@ -12,7 +16,13 @@ from book.pairs import read_chapter
 from book.toc import load_book
 from paul import plots
 
-PICTURE = {"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"}
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+PICTURE = {"image/png": PIXEL, "text/plain": "<Figure>"}
+
+
+def pixels(data):
+    with Image.open(io.BytesIO(data)) as picture:
+        return picture.convert("RGBA").getpixel((0, 0))
 
 
 def picture():
@@ -130,5 +140,7 @@ def test_every_cell_of_a_chapter_that_makes_a_figure_says_what_it_shows(chapter)
 
 def test_a_chapter_to_take_along_shows_figures_with_captions():
     page = alone(notebook(new_code_cell("#| caption: A < B.\nx", outputs=[picture()])), "T")
-    assert 'src="data:image/png;base64,iVBORw0KGgo="' in page and 'alt="A &lt; B."' in page
+    (picture_in_it,) = re.findall(r'src="data:image/webp;base64,([^"]*)"', page)
+    assert pixels(b64decode(picture_in_it)) == pixels(b64decode(PIXEL))
+    assert 'alt="A &lt; B."' in page
     assert "<figcaption><b>Figure 4.1.</b> A &lt; B.</figcaption>" in page

@@ -195,7 +195,7 @@ def test_the_whole_book_runs_at_smoke(smoke):
 def test_the_quick_start_runs_on_the_same_people(smoke):
     folder, _ = smoke
     page = quickstart(load_book(), folder / "data", folder / "quick", say=lambda *_, **__: None)
-    assert page.read_text(encoding="utf-8").count('src="data:image/png;base64,') == 2
+    assert page.read_text(encoding="utf-8").count('src="data:image/webp;base64,') == 2
 
 
 def test_the_whole_book_makes_tables_verdicts_and_pages(smoke):
