@@ -127,6 +127,7 @@ def _parts(outputs: list[NotebookNode]) -> Iterator[list[NotebookNode]]:
 def _more(cell: NotebookNode, place: int, outputs: list[NotebookNode]) -> NotebookNode:
     """A cell of further outputs, its code shown by the one before it."""
     return v4.new_code_cell(
+        "# as above",  # myst-nb passes over a cell without code
         id=f"{cell.id}-{place}", metadata={"tags": ["remove-input"]}, outputs=outputs,
         execution_count=cell.execution_count,
     )  # fmt: skip

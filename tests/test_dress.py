@@ -71,7 +71,7 @@ def test_each_figure_gets_its_number_its_caption_and_an_alt_text_and_nothing_is_
     ]
     for cell in page.cells:
         assert "mystnb" not in cell.metadata or len(cell.outputs) == 1
-        assert cell.source or cell.metadata["tags"] == ["remove-input"]
+        assert cell.source in ("x", "y", "z") or cell.metadata["tags"] == ["remove-input"]
     nbformat.validate(page)
 
 

@@ -211,6 +211,9 @@ def test_the_whole_book_makes_tables_verdicts_and_pages(smoke):
     check_inner_links(index.parent)
     for page in (index.parent / "chapters").glob("*.html"):
         alts = re.findall(r'<img alt="([^"]*)"[^>]* src="\.\./_images', page.read_text(encoding="utf-8"))
-        assert not [alt for alt in alts if len(alt) < 30 or alt.endswith(".png")], page.name
+        assert not [alt for alt in alts if len(alt) < 30 or alt.endswith((".png", ".webp"))], page.name
+        cells = json.loads((folder / "out" / f"{page.stem}.ipynb").read_text())["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        assert len(alts) == sum(any(kind.startswith("image/") for kind in one.get("data", {})) for one in outputs)
     for chapter in load_book().chapters:
         assert "status-ran" in read(index.parent, f"chapters/{chapter.slug}.html")
