@@ -263,7 +263,7 @@ def contact(images, columns, title):
     sheet = make_grid(images, nrow=columns, padding=3, pad_value=255)
     sheet = sheet.permute(1, 2, 0)
     height = 10 * sheet.shape[0] / sheet.shape[1] + 0.3
-    figure, axis = plt.subplots(figsize=(10, height))
+    figure, axis = plt.subplots(figsize=(9.2, height))
     axis.imshow(sheet, interpolation="antialiased")
     axis.set_title(title)
     axis.axis("off")
@@ -324,7 +324,7 @@ has_truth = all("yaw" in dataset.frame for dataset in sets.values())
 
 @drawn
 def views_and_boxes():
-    figure = plt.figure(figsize=(10, 3.2))
+    figure = plt.figure(figsize=(9.2, 3.2))
     polar = figure.add_subplot(1, 3, 1, projection="polar")
     polar.hist(np.radians(train["yaw"].astype(float)),
                bins=np.linspace(0, 2 * np.pi, 25), color=of_set[target])
@@ -461,7 +461,7 @@ pd.Series(distance, name="total variation").to_frame().style.format(precision=3)
 #|   brightness of each image as dots, of each camera as circles.
 @drawn
 def gap():
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4),
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.4),
                                          width_ratios=(3, 2))
     levels = np.arange(0, 257, 4)
     for name, part in images.items():
@@ -614,7 +614,7 @@ if has_truth:
 #|   nearest stranger wears the same garment; lines mark the whole image and chance.
 @drawn
 def what_stripes_know():
-    figure, axes = plt.subplots(1, 4, figsize=(10, 3.4),
+    figure, axes = plt.subplots(1, 4, figsize=(9.2, 3.4),
                                 width_ratios=(1.1, 2, 2, 2))
     off = (known["box_dx"].abs() + known["box_dy"].abs()
            + (known["box_scale"] - 1).abs())
@@ -636,7 +636,7 @@ def what_stripes_know():
         axis.axvline(values["chance"], color=GREY, linestyle=":", label="chance")
         axis.set(ylim=(6.6, 0.4), yticks=range(1, 7),
                  xlabel="% of the nearest strangers")
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=10)
     axes[1].set_ylabel("stripe")
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center",
                   ncols=2)
@@ -686,7 +686,7 @@ anchor, mate, stranger = clearest_case()
 
 @drawn
 def close_up():
-    figure, axes = plt.subplots(1, 4, figsize=(10, 3.4),
+    figure, axes = plt.subplots(1, 4, figsize=(9.2, 3.4),
                                 width_ratios=(1, 1, 1, 2.6))
     for axis, place, name, colour in ((axes[0], mate, "same person", GREEN),
                                       (axes[1], anchor, "anchor", "black"),

@@ -246,10 +246,10 @@ def four_lists():
                       va="center")
     for column, heading in enumerate(headings):
         axis.text(11.2 + 2.2 * column, -0.25, heading, ha="center", va="center",
-                  fontsize=9)
+                  fontsize=10)
     for rank in range(10):
         axis.text(rank + 0.42, -0.25, str(rank + 1), ha="center", va="center",
-                  fontsize=8, color=GREY)
+                  fontsize=10, color=GREY)
     axis.set(xlim=(-0.8, 19), ylim=(4.1, -0.6))
     axis.axis("off")
     return figure

@@ -244,7 +244,7 @@ for align in (True, False):
 torch.testing.assert_close(shares[True],
                            sample_patches(ones[:1], equal[None])[:, 0, 0])
 
-figure = plt.figure(figsize=(9.4, 3.4))
+figure = plt.figure(figsize=(9.2, 3.4))
 left, right = figure.subfigures(1, 2, width_ratios=[1, 1.5])
 axis = left.subplots()
 axis.axhspan(-0.5, H - 0.5, color="0.93")
@@ -264,7 +264,7 @@ for line, align in zip(panels, (True, False)):
         shown = panel.imshow(shares[align][m], vmin=0.5, vmax=1, cmap="cividis",
                              aspect="auto")
         panel.set(xticks=[], yticks=[])
-        panel.set_xlabel(f"{float(shares[align][m].mean()):.2%}", fontsize=8)
+        panel.set_xlabel(f"{float(shares[align][m].mean()):.2%}", fontsize=10)
     line[0].set_ylabel(str(align))
 right.suptitle(f"how much of each of the {M} patches lies on the map; below: "
                "the mean", fontsize=10)
@@ -438,7 +438,7 @@ for part, colour in zip(share.index, COLOURS):
     start += share.loc[part].to_numpy()
 axis.set(xlim=(0, 1), xlabel="share of all parameters")
 axis.invert_yaxis()
-axis.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=9)
+axis.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=10)
 plt.show()
 print("in the paper's network the PGN has "
       f"{share.loc['PGN', 'paper (ResNet-50)']:.0%} of all parameters; "
@@ -621,7 +621,7 @@ pieces = {"height $d$": trained_theta[:, :, 1, 1],
           "centre $t_y$": trained_theta[:, :, 1, 2]}
 start = {"height $d$": 1 / M, "width $a$": 1, "tilt $b$": 0, "tilt $c$": 0,
          "centre $t_x$": 0, "centre $t_y$": None}
-figure, axes = plt.subplots(1, 6, figsize=(10, 2.6))
+figure, axes = plt.subplots(1, 6, figsize=(9.2, 2.6))
 for axis, (name, values) in zip(axes, pieces.items()):
     parts = axis.violinplot(values.T.tolist(), showmedians=True, widths=0.9)
     for m, body in enumerate(parts["bodies"]):
@@ -691,7 +691,7 @@ if truth_known:
         axis.set(xlabel=f"true place of the person, {way}",
                  ylabel="mean centre of its patches", xlim=(-0.42, 0.42),
                  ylim=(-0.42, 0.42), aspect="equal", title=way)
-    axes[0].legend(loc="upper left", markerscale=2.5, fontsize=9)
+    axes[0].legend(loc="upper left", markerscale=2.5, fontsize=10)
     plt.show()
     followed = pd.DataFrame(lines).pivot(index="patches", columns="direction")
     display(followed.reindex(schemes).style.format(precision=2))
@@ -717,7 +717,7 @@ if truth_known:
                 frame["box_scale"].to_numpy()[:, None])
     on_body = {name: (theta[:, :, 1, 2].numpy() / 2 - dy) / size
                for name, theta in schemes.items()}
-    figure, axes = plt.subplots(1, 4, figsize=(10, 3.1), sharey=True)
+    figure, axes = plt.subplots(1, 4, figsize=(9.2, 3.1), sharey=True)
     for axis, (name, heights) in zip(axes, on_body.items()):
         parts = axis.violinplot(heights, showextrema=False, widths=0.95)
         for m, body in enumerate(parts["bodies"]):

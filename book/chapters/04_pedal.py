@@ -218,7 +218,7 @@ distances = (bank[patch] - features[patch, anchor]).norm(dim=1)
 distances[anchor] = float("inf")
 nearest = distances.argsort()[: options.k]
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.9), sharex=True,
+figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 4.9), sharex=True,
                                      sharey=True)
 left.scatter(*flat.T, s=8, color="0.8", linewidths=0)
 for place, person in enumerate(per_person.index[:8]):
@@ -228,7 +228,7 @@ for place, person in enumerate(per_person.index[:8]):
 for j in nearest.tolist():
     left.plot(*flat[[anchor, j]].T, color="black", linewidth=0.8)
 left.plot(*flat[anchor], "*", color="black", markersize=15)
-left.legend(title="person", fontsize=8, title_fontsize=8, loc="best", ncols=2,
+left.legend(title="person", fontsize=10, title_fontsize=10, loc="best", ncols=2,
             handletextpad=0.2, columnspacing=0.8)
 left.set_title(f"patch {patch + 1}: eight people; "
                f"an anchor and its {options.k} nearest")
@@ -316,7 +316,7 @@ torch.testing.assert_close(-q.topk(options.k, dim=2).values.sum(2).log().mean(),
 scales = sorted({options.s, *theirs.values()})
 order = distances.argsort()[: min(N - 1, 60)]
 mates = (person_ids[order] == person_ids[anchor]).numpy()
-figure, axes = plt.subplots(1, 1 + len(scales), figsize=(10.4, 2.7))
+figure, axes = plt.subplots(1, 1 + len(scales), figsize=(9.2, 3.0))
 places = np.arange(1, len(order) + 1)
 axes[0].scatter(places[~mates], distances[order][~mates], s=14, color=GREY,
                 label="someone else")
@@ -324,7 +324,8 @@ axes[0].scatter(places[mates], distances[order][mates], s=22, color=GREEN,
                 marker="D", label="same person")
 axes[0].set(title="one patch's neighbours", ylabel="distance",
             xlabel="rank in the bank")
-axes[0].legend(fontsize=8, loc="lower right")
+figure.legend(*axes[0].get_legend_handles_labels(), ncols=2,
+              loc="outside lower center")
 for axis, s in zip(axes[1:], scales):
     mass = softmax_over_bank(features[:, [anchor]], bank, torch.tensor([anchor]),
                              s)[patch, 0, order].numpy()
@@ -399,7 +400,7 @@ for s in sweep:
     })
 measured = pd.DataFrame(measured, index=sweep)
 
-figure, axes = plt.subplots(1, 3, figsize=(10.2, 2.9))
+figure, axes = plt.subplots(1, 3, figsize=(9.2, 2.9))
 for axis, (name, values), colour in zip(axes, measured.items(),
                                         (BLUE, ORANGE, RED)):
     axis.plot(sweep, values, color=colour, marker="o", markersize=3.5)
@@ -409,7 +410,7 @@ for axis, (name, values), colour in zip(axes, measured.items(),
                      linestyle="-" if s == options.s else ":")
 axes[1].set(yscale="log", ylim=(0.9, None))
 axes[2].text(options.s, 0, f" $s$ = {options.s:g} here", rotation=90, va="bottom",
-             fontsize=8, color="0.4")
+             fontsize=10, color="0.4")
 plt.show()
 strongest = measured["length of the gradient"].idxmax()
 print(f"the gradient is strongest near s = {strongest:.1f}; "
@@ -571,7 +572,7 @@ def own_neighbours(x, who, count=3):
             == who[:, None]).float().mean().item()
 
 
-figure, axes = plt.subplots(1, 6, figsize=(11, 2.5),
+figure, axes = plt.subplots(1, 6, figsize=(9.2, 2.5),
                             width_ratios=[1, 1, 1, 1.35, 1.35, 1.35])
 for m, (axis, name) in enumerate(zip(axes, ("head", "top", "legs"))):
     axis.add_patch(plt.Circle((0, 0), 1, fill=False, color="0.85"))
@@ -679,7 +680,7 @@ for axis, (values, expected, title) in zip(axes[0], panels):
                     [name.removeprefix("patch ") for name in values.index])
     axis.set(xlabel="patch", title=title)
 axes[0, 0].set_ylabel("share of neighbours")
-axes[0, 0].legend(ncols=3, fontsize=8, loc="upper left", handlelength=1)
+axes[0, 0].legend(ncols=3, fontsize=10, loc="upper left", handlelength=1)
 axes[0, 0].set_ylim(0, 1.15 * agreement.to_numpy().max())
 plt.show()
 agreement.style.format("{:.1%}")

@@ -140,7 +140,7 @@ crossed = (corners * corners.roll(-1, 1).flip(2)).diff(dim=2)
 measured = 0.5 * crossed.sum(dim=(1, 2)).abs() / (height * width)
 torch.testing.assert_close(measured.float(), area, atol=1e-4, rtol=1e-4)
 
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9.6, 3.0),
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9.2, 3.0),
                                              width_ratios=[0.7, 1, 1])
 draw_on(left, images[0])
 for place, corner in enumerate(corners[:6]):
@@ -450,7 +450,7 @@ table.style.format(formats | {"place in the list": "{:.1f}"})
 lengths = [r for r in (1, 2, 3, 4, 5, 7, 10, 15, 20) if r < options.batch]
 swept = {counts: pd.DataFrame([trust(cyclic(r, counts)) for r in lengths], lengths)
          for counts in (True, False)}
-figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.0))
+figure, axes = plt.subplots(1, 3, figsize=(9.2, 3.3))
 for counts, style in ((True, "-o"), (False, "--s")):
     curves = swept[counts]
     label = "candidate counts itself (the code)" if counts else "it doesn't"
@@ -463,14 +463,15 @@ for counts, style in ((True, "-o"), (False, "--s")):
 axes[0].axhline(naive["same person, if it could be"], color="black", linewidth=1,
                 linestyle=":")
 axes[0].text(lengths[-1], naive["same person, if it could be"], "the nearest ",
-             ha="right", va="bottom", fontsize=8)
+             ha="right", va="bottom", fontsize=10)
 titles = ("negative is the same person", "place of the negative in the list",
           "no negative found")
 for axis, title in zip(axes, titles):
     axis.axvline(options.r, color="0.7", linewidth=0.9)
     axis.set(title=title, xlabel="$r$", ylim=(0, None),
              xticks=[1, *range(5, lengths[-1] + 1, 5)])
-axes[1].legend(fontsize=8, loc="lower right")
+figure.legend(*axes[2].get_legend_handles_labels(), ncols=2,
+              loc="outside lower center")
 plt.show()
 # a list of one that holds only the candidate itself
 assert (swept[True].loc[1] - naive).abs().max() < 1e-6
@@ -535,12 +536,12 @@ ends = np.array([0, 1.05 * float(positive.max())])
 margins = sorted({1.0, options.margin, paper.margin})
 for margin, style in zip(margins, ("--", "-", ":")):
     left.plot(ends, ends + margin, color="black", linewidth=1, linestyle=style)
-    left.text(ends[1], ends[1] + margin, f"$\\alpha$ = {margin:g}", fontsize=8,
+    left.text(ends[1], ends[1] + margin, f"$\\alpha$ = {margin:g}", fontsize=10,
               ha="right", va="bottom")
 left.set(xlabel="distance to the own centre", ylabel="distance to the negative",
          title="below a line: the hinge is open", xlim=(0, ends[1]),
          ylim=(0, 1.12 * (ends[1] + margins[-1])))
-left.legend(title="the negative is", fontsize=8, title_fontsize=8,
+left.legend(title="the negative is", fontsize=10, title_fontsize=10,
             loc="lower right")
 at = np.linspace(0, 3, 61)
 right.plot(at, [(margin + positive - negative > 0).float().mean().item()

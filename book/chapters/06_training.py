@@ -207,7 +207,7 @@ def profile_rates(options, points=1200):
                    cosine_learning_rates(progress, options.peak_rate))
 
 
-figure, axes = plt.subplots(1, 3, figsize=(10, 2.9))
+figure, axes = plt.subplots(1, 3, figsize=(9.2, 2.9))
 for axis, stage, name in zip(axes, (paper, chosen), ("paper", profile)):
     epochs, rates = zip(*profile_rates(stage.pretrain))
     # the first two may coincide
@@ -218,7 +218,7 @@ for axis, stage, name in zip(axes, (paper, chosen), ("paper", profile)):
     axis.set(yscale="log", ylim=(3e-6, 0.3), xlabel="epoch",
              title=f"source stage, {name}")
 axes[0].set_ylabel("learning rate")
-axes[0].legend(fontsize=8, loc="center left")
+axes[0].legend(fontsize=10, loc="center left")
 for stage, name, colour in ((paper, "paper", GREY), (chosen, profile, RED)):
     adapt = stage.adapt_options(target)
     epochs = np.arange(adapt.epochs + 1)
@@ -228,7 +228,7 @@ for stage, name, colour in ((paper, "paper", GREY), (chosen, profile, RED)):
                  label=f"{name}, {adapt.epochs} epochs")
 axes[2].set(yscale="log", ylim=(3e-6, 0.3), xlabel="share of the stage",
             title="target stage")
-axes[2].legend(fontsize=8)
+axes[2].legend(fontsize=10)
 plt.show()
 
 # %% [markdown]
@@ -280,13 +280,13 @@ axes[0].axhline(floor, color=GREY, linestyle=":", linewidth=1,
                 label="all right, as sure as the smoothing allows")
 axes[0].set(xlabel="epoch", title="cross-entropy of a patch")
 axes[0].set_ylim(0, 1.1 * max(np.log(people), history["identity"].max() / M))
-axes[0].legend(fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.88))
+axes[0].legend(fontsize=10, loc="upper right", bbox_to_anchor=(1, 0.88))
 axes[1].plot(history["epoch"], history["triplet"], "o-", color=ORANGE)
 axes[1].axhline(1, color=GREY, linestyle="--", linewidth=1,
                 label="positive as far as negative")
 axes[1].set(xlabel="epoch", title="triplet loss",
             ylim=(0, 1.15 * max(1, history["triplet"].max())))
-axes[1].legend(fontsize=8)
+axes[1].legend(fontsize=10)
 for axis in axes:
     axis.xaxis.get_major_locator().set_params(integer=True)
 plt.show()
@@ -401,7 +401,7 @@ for name, colour, marker in (("AdaBN", ORANGE, "o"), ("PAUL", BLUE, "s")):
 axis.set(ylabel="shift, source deviations", ylim=(0, None),
          title=f"batch-norm means on {here}, against the source")
 if len(names) <= 20:
-    axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
+    axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=10)
 else:
     axis.set_xlabel("batch norm, from the image to the descriptor")
 axis.legend()
@@ -609,7 +609,7 @@ real_people = ids["gallery"] > 0
 same = (ids["query"][:, None] == ids["gallery"]) & other_camera
 different = (ids["query"][:, None] != ids["gallery"]) & other_camera & real_people
 
-figure, axes = plt.subplots(1, 3, figsize=(10, 2.8), sharey=True)
+figure, axes = plt.subplots(1, 3, figsize=(9.2, 2.8), sharey=True)
 for axis, (name, parts) in zip(axes, features.items()):
     # per patch, between 0 and 2
     distance = torch.cdist(parts["query"], parts["gallery"]) / M**0.5
@@ -720,7 +720,7 @@ if len(recorded):
         line = line.set_index("row")["rank1"].reindex(trio)
         axis.plot(list(trio), line, "o-", color=colour, label=f"seed {number}")
     axis.set(ylabel="Rank-1, %", title=f"recorded runs, {here}")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=10)
     plt.show()
 else:
     print("no runs are recorded yet: chapter 09 makes them")

@@ -115,7 +115,7 @@ def published_methods():
              title="Market-1501, as published: Rank-1 filled, mAP open")
     axis.set_yticklabels([f"{line.method} ({line.year})"
                           for line in ranked.itertuples()])
-    axis.legend(fontsize=8, loc="lower right")
+    axis.legend(fontsize=10, loc="lower right")
     return figure
 
 
@@ -198,7 +198,7 @@ def from_picture_to_strips():
                      label=f"rows {5 * strip} to {5 * strip + 9}")
     axes[-1].set(xlabel="colours, most frequent first",
                  title="pixels in the fullest window", xticks=[])
-    axes[-1].legend(fontsize=7)
+    axes[-1].legend(fontsize=10)
     return figure
 
 

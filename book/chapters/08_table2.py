@@ -103,9 +103,9 @@ def set_against_set():
         values = both.loc[number, ["rank1_market", "rank1_duke"]]
         axis.plot([0, 1], [left, right], "o-", color=COLOURS[number % len(COLOURS)])
         axis.text(-0.04, left, f"{method}  {values.iloc[0]:.1f}", ha="right",
-                  va="center", fontsize=9)
+                  va="center", fontsize=10)
         axis.text(1.04, right, f"{values.iloc[1]:.1f}  {method}", ha="left",
-                  va="center", fontsize=9)
+                  va="center", fontsize=10)
     axis.set(xlim=(-0.6, 1.6), ylim=(len(both) + 0.5, 0.5), xticks=[0, 1],
              yticks=[])
     axis.set_title("Rank-1, best first, as published")
@@ -187,7 +187,7 @@ def methods_run_here():
     axis.set(xticks=range(len(rivals)), ylabel="Rank-1, %", ylim=(0, None))
     axis.set_xticklabels([ROWS[row].label for row in rivals[:-1]] + ["PAUL"])
     axis.set_title(f"profile {profile}: a mark per seed")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=10)
     return figure
 
 

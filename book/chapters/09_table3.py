@@ -172,8 +172,8 @@ def seeds_across_rows(rows=("image_direct", "image_lc", "patch_direct",
             axis.plot(values.to_numpy(), "o-", linewidth=1, markersize=4,
                       label=f"seed {seed}")
         axis.set(title=target_name(target, profile), xticks=range(len(rows)))
-        axis.set_xticklabels(frame.columns, rotation=35, ha="right", fontsize=8)
-    axes[0, 0].legend(fontsize=8)
+        axis.set_xticklabels(frame.columns, rotation=35, ha="right", fontsize=10)
+    axes[0, 0].legend(fontsize=10)
     axes[0, 0].set_ylabel("Rank-1, %")
     figure.suptitle(f"profile {profile}: a line for each source seed", fontsize=10)
     return figure
@@ -283,7 +283,7 @@ def gain_bars():
         axis.set(title=name,
                  xlabel=f"points of Rank-1 over direct transfer ({profile})")
     axes[0, 0].invert_yaxis()
-    axes[0, -1].legend(fontsize=8)
+    axes[0, -1].legend(fontsize=10)
     return figure
 
 
@@ -364,7 +364,7 @@ def purity_by_k():
     axis.axvline(chosen.adapt.k, color="0.6", linewidth=0.8, linestyle=":")
     axis.set(xlabel="k nearest", ylabel="share of the same person", ylim=(0, 1))
     axis.set_title(f"purity of the whole descriptor, profile {profile}")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=10)
     return figure
 
 

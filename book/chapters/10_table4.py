@@ -321,7 +321,7 @@ def follow(row="patch_direct"):
                  ylabel="patch centre, in [-1, 1]", title=name)
     axes[1].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right",
-                  fontsize=8)
+                  fontsize=10)
     figure.suptitle(f"{labels[row]}, seed {model_seed}, profile {profile}",
                     fontsize=10)
     return figure

@@ -325,7 +325,7 @@ for name, row in trained.iterrows():
     right.plot(row["agreement"], row["purity"], marker, color=colour, label=label)
 right.set(xlabel="agreement of patches (no labels)", ylabel="purity (labels)",
           title="a trained network each")
-right.legend(fontsize=8)
+right.legend(fontsize=10)
 plt.show()
 signs.style.format("{:.3f}")
 

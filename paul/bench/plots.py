@@ -50,7 +50,7 @@ def roofline(rows: dict[str, dict], peaks: dict, title: str = ""):
         ylabel="GFLOP a second",
         title=title,
     )
-    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=10)
     return figure
 
 
@@ -86,7 +86,7 @@ def growth(rows: dict[str, dict], title: str = ""):
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.yaxis.set_minor_formatter(NullFormatter())
         axis.title.set_fontsize(9)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=10)
     for axis in axes[:, 0]:
         axis.set_ylabel("seconds")
     figure.suptitle(title, fontsize=10)
@@ -118,6 +118,6 @@ def approximation(row: dict, title: str = ""):
         )
     axes[-1].axvline(row["other_seconds"], color="black", linewidth=0.9, label="exact loss")
     axes[-1].set(xscale="log", xlabel="seconds a step", title=f"s = {scales[0]:g}")
-    axes[-1].legend(fontsize=8)
+    axes[-1].legend(fontsize=10)
     figure.suptitle(title, fontsize=10)
     return figure
