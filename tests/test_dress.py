@@ -13,7 +13,7 @@ from PIL import Image
 from book.alone import alone
 from book.dress import captions, dressed, folds, with_values
 from book.pairs import read_chapter
-from book.toc import load_book
+from book.toc import ROOT, load_book
 from paul import plots
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -102,6 +102,16 @@ def test_what_a_student_writes_is_never_folded():
     code = "figure, axis = plt.subplots()\naxis.plot(x)\naxis.set(a=1)\nplt.show()"
     (cell,) = notebook(new_code_cell(code, metadata={"tags": ["implement"]})).cells
     assert cell.metadata["tags"] == ["implement"]
+
+
+def test_text_in_figures_is_large_enough_in_the_column_of_a_page():
+    """Of 800 pixels at 110 a figure of 9.2 inches takes four fifths, and text of 10 points is read at 9."""
+    sources = [*(ROOT / "book/chapters").glob("*.py"), ROOT / "paul/plots.py", ROOT / "paul/bench/plots.py"]
+    for path in sources:
+        text = path.read_text(encoding="utf-8")
+        small = [size for size in re.findall(r"(?:fontsize|labelsize)=([\d.]+)", text) if float(size) < 10]
+        wide = [width for width in re.findall(r"figsize=\(([\d.]+),", text) if float(width) > 9.5]
+        assert not small and not wide, (path.name, small, wide)
 
 
 class Shown(ast.NodeTransformer):
