@@ -264,7 +264,7 @@ def table_bars(frame, profile: str, metric: str = "rank1"):
     targets = list(dict.fromkeys(frame["target"]))
     rows = list(dict.fromkeys(frame["row"]))
     labels = frame.drop_duplicates("row").set_index("row")["label"].map(words)
-    size = (4.2 * len(targets) + 1.6, 0.36 * len(rows) + 1.1)
+    size = (3.8 * len(targets) + 1.5, 0.36 * len(rows) + 1.1)
     figure, axes = plt.subplots(1, len(targets), figsize=size, squeeze=False, sharex=True)
     for axis, target in zip(axes[0], targets, strict=True):
         part = frame[frame["target"] == target].set_index("row").reindex(rows)
@@ -291,7 +291,7 @@ def ordering_lines(frame, profile: str, metric: str = "rank1"):
     frame = frame[frame["in_paper"]]
     targets = list(dict.fromkeys(frame["target"]))
     height = 0.38 * frame["row"].nunique() + 0.9
-    figure, axes = plt.subplots(1, len(targets), figsize=(5.4 * len(targets), height), squeeze=False)
+    figure, axes = plt.subplots(1, len(targets), figsize=(4.6 * len(targets), height), squeeze=False)
     for axis, target in zip(axes[0], targets, strict=True):
         part = frame[frame["target"] == target]
         for place, (_, line) in enumerate(part.iterrows()):
@@ -335,7 +335,7 @@ def claims_panel(verdicts, labels=None):
             place += 1
         borders.append(place - 0.5 + (0 if evidence else 1))
         place = borders[-1] + 0.5
-    figure, axis = plt.subplots(figsize=(9.5, 0.17 * place + 1.2))
+    figure, axis = plt.subplots(figsize=(9.2, 0.19 * place + 1.2))
     for y, line in lines:
         colour = OUTCOMES[line["outcome"]]
         marker = {"holds": "o", "fails": "X", "open": "s"}[line["outcome"]]
