@@ -75,7 +75,6 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     if picture.is_file():
         shutil.copyfile(picture, out / "card.png")
     _lighten(out)
-    _lighten(out)
     return out / "index.html"
 
 
@@ -89,20 +88,6 @@ def _lighten(out: Path) -> None:
         path.with_suffix(".webp").write_bytes(as_webp(path.read_bytes()))
         path.unlink()
     for page in [*out.glob("*.html"), *out.glob("[cp]*/*.html")]:  # chapters, course, pages
-        text = page.read_text(encoding="utf-8")
-        page.write_text(re.sub(r'(_images/[^"/]+)\.png"', r'\1.webp"', text), encoding="utf-8")
-
-
-def _lighten(out: Path) -> None:
-    """Take out what no page loads, and give figures half their bytes: the pages are to be sent, too."""
-    static = out / "_static"
-    unread = [*static.rglob("*.map"), *(path for path in static.glob("mathjax/*.js") if path.name != "tex-chtml.js")]
-    for path in unread:
-        path.unlink()
-    for path in (out / "_images").glob("*.png"):
-        path.with_suffix(".webp").write_bytes(as_webp(path.read_bytes()))
-        path.unlink()
-    for page in [*out.glob("*.html"), *out.glob("chapters/*.html"), *out.glob("pages/*.html")]:
         text = page.read_text(encoding="utf-8")
         page.write_text(re.sub(r'(_images/[^"/]+)\.png"', r'\1.webp"', text), encoding="utf-8")
 

@@ -19,6 +19,7 @@ from nbconvert import SlidesExporter
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
+from ..dress import captions
 from ..manifest import read_manifest, write_text
 from ..toc import Book, BookError, Chapter
 
@@ -72,10 +73,11 @@ class Slide:
         data = [(output, output.get("data", {})) for output in cell.get("outputs", [])]
         pictures = [data[kind] for _, data in data for kind in PICTURES if kind in data]
         tables = [output for output, data in data if any(kind in data for kind in TABLES)]
+        said, source = captions(cell.source)
         if pictures:
-            self.show(_pictures(pictures, self.cells[0].source.lstrip("# ")))
+            self.show(_pictures(pictures, " ".join(said) or self.cells[0].source.lstrip("# ")))
             return
-        copy = nbformat.v4.new_code_cell(cell.source, outputs=tables or cell.get("outputs", []))
+        copy = nbformat.v4.new_code_cell(source, outputs=tables or cell.get("outputs", []))
         copy.metadata.tags = ["no-source"] if tables else []
         self.cells.append(copy)
 
