@@ -46,7 +46,7 @@ def _mathjax() -> str:
 
 def as_webp(png: bytes) -> bytes:
     """The same pixels in about half the bytes."""
-    with Image.open(io.BytesIO(png)) as picture, io.BytesIO() as file:
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as picture, io.BytesIO() as file:
         picture.save(file, "WEBP", lossless=True, exact=True)
         return file.getvalue()
 

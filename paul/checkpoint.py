@@ -79,7 +79,7 @@ def build(path: str | Path, state: dict) -> PatchNet:
         model.to_target()
     model.load_state_dict(weights)
     model.image_size = size
-    return model
+    return model.to(memory_format=torch.channels_last)  # as trained: describes an image by the same bits
 
 
 def load(path: str | Path, options: PatchNetOptions | None = None) -> tuple[PatchNet, dict]:

@@ -68,9 +68,6 @@ class PatchNet(nn.Module):
         self.branch_norm = nn.BatchNorm1d(patches * dim)
         self.embedding = _PerPatch(patches, dim, options.embedding_dim or dim // 2)
         self.classifier = _PerPatch(patches, dim, num_classes) if num_classes else None
-        # what a GPU's convolutions in 16 bits want, and a CPU's train in 1.2 to 1.3 times as fast with; from the start,
-        # so that a network that was read describes an image by the same bits as the one that was written
-        self.to(memory_format=torch.channels_last)
 
     def to_target(self) -> PatchNet:
         """Switch to the target stage: PGN and embedding layer frozen, no classifier (ledger 10, 18)."""

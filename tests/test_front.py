@@ -1,5 +1,7 @@
 """The front page: the headline is counted, the game has one right answer and no real people, links lead to evidence."""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -112,3 +114,18 @@ def test_the_ways_through_the_book_name_chapters_that_are_there():
     there = {chapter.slug for chapter in load_book().chapters} | {f"course/{name}" for name in COURSE_PAGES}
     steps = [step for _, steps in PATHS.values() for step in steps if not step.startswith("pages/")]
     assert steps and set(steps) <= there
+
+
+@pytest.mark.parametrize("lost", ["a", "b", "n", "high", "outcome"])
+def test_evidence_that_lacks_a_part_is_refused_by_name(tmp_path, lost):
+    line = {"a": "paul", "b": None, "target": "duke", "metric": "rank1", "n": 3, "outcome": "missing"}
+    line |= {"mean": None, "low": None, "high": None}
+    claim = {"id": "C1", "text": "More.", "where": "Table 1", "verdict": "supported", "sentence": "It holds."}
+    path = tmp_path / "claims.json"
+    entries = {"a": {"status": "ran", "profile": "mini", "parameters": {}}}
+    path.write_text(json.dumps({"mini": [claim | {"evidence": [line]}]}))
+    assert read_claims(entries, path)[1]
+    del line[lost]
+    path.write_text(json.dumps({"mini": [claim | {"evidence": [line]}]}))
+    with pytest.raises(BookError, match="claims.json"):
+        read_claims(entries, path)
