@@ -87,7 +87,7 @@ def _lighten(out: Path) -> None:
     for path in (out / "_images").glob("*.png"):
         path.with_suffix(".webp").write_bytes(as_webp(path.read_bytes()))
         path.unlink()
-    for page in [*out.glob("*.html"), *out.glob("[cp]*/*.html")]:  # chapters, course, pages
+    for page in [out / "index.html", *(out / "chapters").glob("*.html"), *(out / "pages").glob("*.html")]:
         text = page.read_text(encoding="utf-8")
         page.write_text(re.sub(r'(_images/[^"/]+)\.png"', r'\1.webp"', text), encoding="utf-8")
 

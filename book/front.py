@@ -271,9 +271,14 @@ def front_page(
     """The front page as MyST; `beside` and `course` are the names of the other pages and of the course's."""
     machines = sorted({entry["machine"] for entry in entries.values() if "seconds" in entry})
     shown = "\n![Rendered people, each in two cameras](contact.png)\n" if picture else ""
-    chapters = "\n".join(f"chapters/{chapter.slug}" for chapter in pages)
-    more = "\n".join(f"pages/{name}" for name in beside if name not in (*MADE, *WIDGETS, "claims"))
-    look_up = "\n".join(f"pages/{name}" for name in ("claims", *MADE) if name in beside)
+    lists = {
+        "": [f"chapters/{chapter.slug}" for chapter in pages],
+        "Look it up": [f"pages/{name}" for name in ("claims", *MADE) if name in beside],
+        "Play with it": [f"pages/{name}" for name in WIDGETS],
+        "Beside the chapters": [f"pages/{name}" for name in beside if name not in (*MADE, *WIDGETS, "claims")],
+        "Giving a course": [f"course/{name}" for name in course],
+    }
+    contents = "\n".join(_contents(caption, names) for caption, names in lists.items())
     return f"""---
 html_theme.sidebar_secondary.remove: true
 ---
@@ -302,40 +307,14 @@ rerun the paper's four tables on people who don't exist.
 Ran on: {escape("; ".join(machines)) or "nothing yet"}. Each chapter's page names its profile, its commit and the
 command that runs it again. Figures measured at one profile stand beside the paper's only where the page says so.
 
-```{{toctree}}
-:hidden:
-
-{chapters}
-```
-
-```{{toctree}}
-:hidden:
-:caption: Look it up
-
-{look_up}
-```
-
-```{{toctree}}
-:hidden:
-:caption: Play with it
-
-{chr(10).join(f"pages/{name}" for name in WIDGETS)}
-```
-
-```{{toctree}}
-:hidden:
-:caption: Beside the chapters
-
-{more}
-```
-
-```{{toctree}}
-:hidden:
-:caption: Giving a course
-
-{chr(10).join(f"course/{name}" for name in course)}
-```
+{contents}
 """
+
+
+def _contents(caption: str, names: list[str]) -> str:
+    """A part of the sidebar."""
+    lines = [":hidden:", *([f":caption: {caption}"] if caption else []), "", *names]
+    return "\n".join(["```{toctree}", *lines, "```", ""])
 
 
 def _paths(pages: list[Chapter], others: list[str]) -> str:

@@ -148,7 +148,7 @@ TRUSTED = {
     "book/course/archive.py write_archive": "writes, and reads nothing but what it has just written",
     "book/course/slides.py deck": "style and scripts of the book and of an installed package",
     "book/course/slides.py executed_notebooks": "notebooks that this book has executed",
-    "book/pack.py pack": "the book's own pages, taken as bytes",
+    "book/pack.py pack.write": "the book's own pages, taken as bytes",
     "book/quickstart.py quickstart": "a notebook that it has just executed",
     "book/build.py _write_page": "a notebook that this book has executed",
     "book/front.py _inline": "a picture of the rendered people, shown as it is",
