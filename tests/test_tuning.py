@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ from paul.experiments.specs import Places, Spec
 from paul.experiments.tuning import LIMITS, MOST, SEARCH, SEED, TRIALS, Trial, arm_of, beyond, design, lines, on_edge
 
 ROOT = Path(__file__).parents[1]
-EARLIER = ROOT / "results/tuning/mini.json"  # of five options, one after the other, before every arm had its search
 RECORD = ROOT / "results/search/mini.json"
 
 
@@ -87,6 +86,7 @@ def test_a_search_leaves_every_edge_with_trials_of_its_own(monkeypatch, tmp_path
 
 
 def test_what_a_search_chose_reaches_the_rows_of_its_arm_and_no_others(monkeypatch):
+    monkeypatch.setitem(PROFILES, "mini", replace(PROFILES["mini"], tuned={}))
     before = {name: Spec(name, "market", 0, "mini") for name in ROWS}
     hashes = {name: spec.hash for name, spec in before.items()}
     chosen = {"source/image": {"pretrain.peak_rate": 0.77}, "target/image_lc": {"adapt.s": 77.0}}
@@ -98,15 +98,16 @@ def test_what_a_search_chose_reaches_the_rows_of_its_arm_and_no_others(monkeypat
 
 
 def test_the_profile_holds_the_choice():
-    if RECORD.is_file():
-        found = json.loads(RECORD.read_text(encoding="utf-8"))
-        assert {arm: of["chosen"] for arm, of in found["arms"].items()} == PROFILES["mini"].tuned
-        assert [line["on the edge"] for line in lines(found)] == ["-"] * len(SEARCH)
-        assert found["seed"] == SEED
-    else:
-        earlier = json.loads(EARLIER.read_text(encoding="utf-8"))["chosen"]
-        options = asdict(PROFILES["mini"].adapt)
-        assert not PROFILES["mini"].tuned and {name: options[name] for name in earlier} == earlier
+    found = json.loads(RECORD.read_text(encoding="utf-8"))
+    assert {arm: of["chosen"] for arm, of in found["arms"].items()} == PROFILES["mini"].tuned
+    assert [line["on the edge"] for line in lines(found)] == ["-"] * len(SEARCH)
+    assert found["seed"] == SEED
+    for arm, of in found["arms"].items():  # as drawn, and then one step at a time
+        points = [trial["values"] for trial in of["trials"]]
+        assert points[:TRIALS] == design(arm, SEARCH[of["row"]]) and len(points) <= MOST
+        for place in range(TRIALS, len(points)):
+            best = max(of["trials"][:place], key=lambda trial: trial["score"])["values"]
+            assert points[place] == beyond(points[:place], best)
 
 
 def test_no_reported_run_starts_from_the_seed_of_the_search():

@@ -105,7 +105,7 @@ SMALL = {
     "epochs": "minutes on a CPU; the small network trains from scratch",
     "batch": "few images",
     "schedule": "training from scratch wants one warm cycle, not steps after ImageNet weights",
-    "peak_rate": "training from scratch; set beforehand, not searched",
+    "peak_rate": "training from scratch; where arms were searched, each has its own",
     "weight_decay": "a small network on few people overfits; set beforehand",
     "label_smoothing": "few people: the classifiers grow too sure",
     "shift": "stands in for what ImageNet weights already know about misplaced boxes",
@@ -129,6 +129,44 @@ MINI = Profile(
     adapt=AdaptOptions(
         epochs=4, batch=40, lr=0.03, decay_epoch=3, s=5.0, jitter=0.4, padding="border", refresh_statistics=True
     ),
+    tuned={
+        "source/image": {"pretrain.peak_rate": 0.02},
+        "source/pgn": {"pretrain.peak_rate": 0.04},
+        "source/random": {"pretrain.peak_rate": 0.08},
+        "source/equal": {"pretrain.peak_rate": 0.32},
+        "source/pgn4": {"pretrain.peak_rate": 0.04},
+        "source/pgn8": {"pretrain.peak_rate": 0.04},
+        "target/image_lc": {"adapt.lr": 1e-05, "adapt.s": 2.5},
+        "target/image_pull": {"adapt.lr": 1e-05, "adapt.s": 2.5},
+        "target/patch_lc": {"adapt.lr": 0.012, "adapt.s": 5.0},
+        "target/patch_pull": {"adapt.lr": 0.006, "adapt.s": 2.5},
+        "target/patch_lv": {"adapt.lr": 0.003, "adapt.margin": 8.0, "adapt.jitter": 0.4},
+        "target/paul": {"adapt.lr": 0.025, "adapt.s": 1.25, "adapt.margin": 2.0, "adapt.jitter": 0.6, "adapt.lam": 2.0},
+        "target/random": {
+            "adapt.lr": 0.012,
+            "adapt.s": 0.31,
+            "adapt.margin": 16.0,
+            "adapt.jitter": 0.5,
+            "adapt.lam": 0.25,
+        },
+        "target/equal": {"adapt.lr": 0.05, "adapt.s": 0.15, "adapt.margin": 4.0, "adapt.jitter": 0.5, "adapt.lam": 4.0},
+        "target/pgn4": {
+            "adapt.lr": 0.012,
+            "adapt.s": 1.25,
+            "adapt.margin": 16.0,
+            "adapt.jitter": 0.4,
+            "adapt.lam": 0.5,
+        },
+        "target/pgn8": {
+            "adapt.lr": 0.012,
+            "adapt.s": 1.25,
+            "adapt.margin": 1.0,
+            "adapt.jitter": 0.5,
+            "adapt.lam": 0.25,
+        },
+        "target/pul": {"adapt.lr": 0.003, "adapt.reliability": 0.8, "adapt.clusters": 1120},
+        "target/cluster_contrast": {"adapt.lr": 1e-05, "adapt.eps": 0.5, "adapt.temperature": 0.011},
+    },
     reasons=SMALL,
 )
 

@@ -39,7 +39,7 @@ from paul.experiments.workers import workers_executor
 
 SEED = 100  # a source model of its own: no reported run starts from it
 TRIALS = 6  # of every arm, drawn
-MOST = 12  # of an arm, with the steps beyond an edge
+MOST = 16  # of an arm, with the steps beyond an edge
 
 # Values tried, by the names that a row's overrides have.
 PEAK_RATE = {"pretrain.peak_rate": (0.04, 0.08, 0.16, 0.32, 0.64, 1.28)}
@@ -53,9 +53,12 @@ CONTRAST = {
     "adapt.eps": (0.3, 0.4, 0.45, 0.5, 0.55, 0.6),
     "adapt.temperature": (0.02, 0.035, 0.05, 0.07, 0.1, 0.2),
 }
-# Where an option that has an end in sight ends: a cosine, a share and a probability say nothing beyond, and no more
-# clusters can be made than mini's targets have images.
+# Where an option that has an end in sight ends: a cosine, a share and a probability say nothing beyond, no more
+# clusters can be made than mini's targets have images, the smallest rate leaves a network as it came but for its
+# batch-norm statistics, and at the smallest temperature a cosine's difference of 0.1 is already odds of 22,000 to 1.
 LIMITS = {
+    "adapt.lr": (1e-5, 1.0),
+    "adapt.temperature": (0.01, 1.0),
     "adapt.reliability": (0.0, 0.99),
     "adapt.jitter": (0.0, 1.0),
     "adapt.eps": (0.05, 0.95),
