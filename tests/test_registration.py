@@ -194,6 +194,26 @@ def test_what_a_registration_waits_for():
         targets = [table.target] if table.target else ["market", "duke"]
         wanted |= {(row, target, f"mini-w{w}") for row in table.lines for target in targets for w in (1, 2)}
     assert found == wanted
+    both = replace(claim, tests=({**claim.tests[0], "pairs": [["paul", "patch_lc"]]},))
+    more = registered_specs(register([both], development("paul", "patch_lc"), "mini", 2, renderer=3))
+    assert {spec.row for spec in more} - {row for row, _, _ in wanted} == {"patch_lc_alike"}
+
+
+def test_registered_runs_of_some_worlds(tmp_path, capsys, monkeypatch):
+    pairs = [["paul", "patch_lc"]]
+    claim = Claim("T", "", "", ({"kind": "higher", "pairs": pairs, "targets": ["duke"], "margin": 0.0, "smallest": 1},))
+    made = register([claim], development(*pairs[0]), "mini", 2, renderer=3)
+    write_registration(tmp_path / "book/preregistration.toml", made)
+    (tmp_path / "book/claims.toml").symlink_to(ROOT / "book/claims.toml")
+    (tmp_path / "book/paper").symlink_to(ROOT / "book/paper")
+    monkeypatch.chdir(tmp_path)
+    plan = ["run", "registered", "--plan", "--data", "nowhere", "--worlds"]
+    counts = []
+    for worlds in ("1", "1-2"):
+        assert cli.main([*plan, worlds]) == 0
+        counts.append(int(capsys.readouterr().out.split(" runs,")[0].split()[-1]))
+    assert 0 < counts[0] == counts[1] / 2
+    assert cli.main([*plan, "0-1"]) == 1 and "--worlds 0-1: world 0 is not registered" in capsys.readouterr().err
 
 
 @needs_git

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from paul.experiments.rows import ALIKE, ROWS
+from paul.experiments.specs import Spec
 from paul.report.claims import Claim, judge_all, load_claims, verdict_text, write_claims
 from paul.report.contrasts import PRIMARY, Contrast, contrast_values, contrasts_of
 from paul.report.frames import runs_frame
@@ -139,6 +141,28 @@ def test_no_verdict_before_every_world_has_both_targets():
     verdict = judged(HIGHER, lost[lost["world"] != 7])
     assert verdict["verdict"] == "not run" and verdict["missing"] == ["world 5", "world 7"]
     assert verdict["evidence"][0]["mean"] is None and verdict["n"] == WORLDS and "missing: 5, 7" in verdict["sentence"]
+
+
+def test_rows_of_one_setting_have_a_second_analysis_that_changes_no_verdict():
+    of = claim({"kind": "higher", "pairs": [["paul", "patch_lc"]]})
+    frame = runs(paul=0, patch_lc=4, patch_lc_alike=-4)
+    registration = register([of], development("paul", "patch_lc"), "mini", WORLDS, renderer=3)
+    verdict = judge_worlds([of], frame, registration)[0]
+    (line,) = verdict["alike"]["evidence"]
+    assert (verdict["verdict"], verdict["alike"]["verdict"]) == ("contradicted", "supported")
+    assert verdict["sentence"].endswith("With one setting for all rows: supported.")
+    assert (line["a"], line["b"]) == ("paul", "patch_lc_alike") and line["mean"] == pytest.approx(4, abs=1)
+    early = judge_worlds([of], frame[frame["row"] != "patch_lc_alike"], registration)[0]
+    assert early["verdict"] == "contradicted" and early["alike"] is None and early["evidence"] == verdict["evidence"]
+    assert judged(HIGHER, runs(a=4, b=0))["alike"] is None  # rows that have one setting anyway
+
+
+def test_an_arm_alike_differs_from_its_own_by_its_setting_alone():
+    for row, alike in ALIKE.items():
+        own, shared, paul = (Spec(name, "duke", 0, "mini") for name in (row, alike, "paul"))
+        assert own.source() == shared.source() and own.network == shared.network
+        changed = {name for name, value in vars(shared.options).items() if value != getattr(paul.options, name)}
+        assert changed == {name for name in ("loss_c", "loss_v") if f"adapt.{name}" in ROWS[row].overrides}
 
 
 def test_a_claim_that_changed_after_its_registration_has_no_verdict():

@@ -16,8 +16,8 @@ def options(command) -> None:
     command.add_argument(
         "tables",
         nargs="+",
-        help="table1 table2 table3 table4; of variants figure5 ledger longer; or 'registered' alone: all that the "
-        "registration of the claims waits for, whatever --profile, --seeds, --worlds, --targets and --rows say",
+        help="table1 table2 table3 table4; of variants figure5 ledger alike longer; or 'registered' alone: all that "
+        "the registration of the claims waits for, whatever --profile, --seeds, --targets and --rows say",
     )
     common(command)
     study(command)
@@ -26,7 +26,10 @@ def options(command) -> None:
     command.add_argument(
         "--adapt-seeds", help="seeds of the adaptations from each source model: 0-1; by default the source's own"
     )
-    command.add_argument("--worlds", default="0", help="whose people, by number: 0 (development), 1-3")
+    command.add_argument(
+        "--worlds",
+        help="whose people, by number: 0 (development, the default), 1-3; with 'registered', all of them by default",
+    )
     command.add_argument("--targets", help="market,duke; all by default")
     command.add_argument("--rows", help="some rows only, e.g. patch_direct,paul")
     command.add_argument("--fresh", action="store_true", help="compute again what other code or data left behind")
@@ -66,10 +69,10 @@ def run(args) -> None:
     targets = args.targets.split(",") if args.targets else None
     rows = args.rows.split(",") if args.rows else None
     places = Places(args.data, args.results, args.models, args.device, args.weights)
-    seeds, worlds = seeds_of(args.seeds), seeds_of(args.worlds, "worlds")
+    seeds, worlds = seeds_of(args.seeds), seeds_of(args.worlds or "0", "worlds")
     adapt_seeds = seeds_of(args.adapt_seeds, "adapt-seeds") if args.adapt_seeds else None
     if args.tables == ["registered"]:
-        specs = _registered(args)
+        specs = _registered(args, worlds if args.worlds else None)
     else:
         specs = list(
             dict.fromkeys(
@@ -110,15 +113,18 @@ def run(args) -> None:
     return write(args.results, book_of(args), args.data, chosen)
 
 
-def _registered(args) -> list:
-    """The runs of the registration beside the claims."""
+def _registered(args, worlds: list[int] | None) -> list:
+    """The runs of the registration beside the claims, on all of its worlds or on some."""
     from paul.report.registration import FILE, load_registration, registered_specs
 
     path = book_of(args) / FILE
     registration = load_registration(path)
     if registration is None:
         raise FileNotFoundError(f"{path} does not exist: nothing is registered; 'paul register --write' does that")
-    return registered_specs(registration)
+    for world in worlds or ():
+        if world not in registration.worlds:
+            raise ValueError(f"--worlds {args.worlds}: world {world} is not registered in {path}")
+    return [spec for spec in registered_specs(registration) if worlds is None or spec.world in worlds]
 
 
 def _task(args, specs, places) -> None:
@@ -147,8 +153,6 @@ def _slurm(args, specs, todo, places) -> None:
         args.profile,
         "--seeds",
         args.seeds,
-        "--worlds",
-        args.worlds,
         "--data",
         places.data,
         "--results",
@@ -156,7 +160,7 @@ def _slurm(args, specs, todo, places) -> None:
         "--models",
         places.models,
     ]
-    for name in ("adapt_seeds", "targets", "rows", "device", "weights"):
+    for name in ("worlds", "adapt_seeds", "targets", "rows", "device", "weights"):
         value = getattr(places if name == "weights" else args, name)
         words += [f"--{name.replace('_', '-')}", value] if value else []
     words += ["--fresh"] if args.fresh else []

@@ -147,6 +147,15 @@ LONGER = {
     f"{of}_long": _variant(of, "four times as long", scaled={"adapt.epochs": 4, "adapt.decay_epoch": 4})
     for of in ("image_lc", "patch_lc", "patch_lv", "paul")
 }
+# The paper has one setting for all lines of its tables; here each arm has what a search chose for it. These are the
+# arms with what was chosen for PAUL, as far as the target stage goes: source stages keep their own rate.
+ALIKE = {
+    row: f"{row}_alike"
+    for row in ("image_lc", "image_pull", "patch_lc", "patch_pull", "patch_lv", "random", "equal", "pgn4", "pgn8")
+}
+ROWS |= {
+    alike: replace(ROWS[row], label=f"{ROWS[row].label}, PAUL's setting", of="paul") for row, alike in ALIKE.items()
+}
 ROWS |= SWEEP | LONGER
 ROWS |= {
     name: _variant(of, ", ".join(f"{key.partition('.')[2]} {value}" for key, value in options.items()), options)
@@ -230,5 +239,6 @@ class Study:
 STUDIES = {
     "figure5": Study("Figure 5: how far one option of PAUL moves the result", tuple(SWEEP)),
     "ledger": Study("The ledger: what each other reading changes", tuple(READINGS)),
+    "alike": Study("One setting for all: Tables 3 and 4 with what was chosen for PAUL", tuple(ALIKE.values())),
     "longer": Study("Target stages of four times the length", tuple(LONGER)),
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
+
+from paul.experiments.rows import ALIKE
 
 PRIMARY = "map_trapezoid"
 
@@ -31,6 +33,11 @@ class Contrast:
     def claimed(self) -> tuple[float, float]:
         """The open range in which the claim places the mean difference."""
         return (-self.margin, self.margin) if self.kind == "within" else (self.margin, math.inf)
+
+    @property
+    def alike(self) -> Contrast:
+        """The same between rows that have one setting, PAUL's, where these have each its own."""
+        return replace(self, a=ALIKE.get(self.a, self.a), b=ALIKE.get(self.b, self.b))
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ photographs.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 
@@ -119,23 +120,40 @@ def judge_worlds(claims, runs: pd.DataFrame, registration: Registration) -> list
     """The verdict on every claim from the runs of registered worlds; `runs` has a line per run with the columns row,
     target, world, seed, adapt_seed and the metrics, and may hold other worlds and seeds, which have no vote.
 
-    Each verdict has the fields of `paul.report.claims.judge`, and n (worlds), power (planned, of the weakest contrast)
-    and scope.
+    Each verdict has the fields of `paul.report.claims.judge`, and n (worlds), power (planned, of the weakest contrast),
+    scope, and `alike`: verdict and evidence by the same rules where rows share one setting, PAUL's; None where that
+    changes no row of the claim.
     """
-    lines = [
-        evidence_line(planned, world_values(runs, planned.contrast, registration), registration)
-        for planned in registration.planned
-    ]
-    decided = decide(lines, registration.alpha)
+    own = _decided(registration.planned, runs, registration)
+    # what was planned for was rows with settings of their own
+    alike = [replace(planned, contrast=planned.contrast.alike, power=None) for planned in registration.planned]
+    shared = _decided(alike, runs, registration)
     verdicts = []
     for claim in claims:
-        mine = [line for planned, line in zip(registration.planned, decided) if planned.contrast.claim == claim.id]
-        verdicts.append(_verdict(claim, mine, runs, registration))
+        places = [n for n, planned in enumerate(registration.planned) if planned.contrast.claim == claim.id]
+        changed = any(alike[n].contrast != registration.planned[n].contrast for n in places)
+        verdict = _verdict(claim, [own[n] for n in places], runs, registration)
+        second = [shared[n] for n in places] if changed else []
+        if second and verdict["verdict"] != "not run" and verdict_of(second) != "missing":
+            verdict["alike"] = {"verdict": verdict_of(second), "evidence": second}
+            verdict["sentence"] += f" With one setting for all rows: {verdict_of(second)}."
+        verdicts.append(verdict)
     return verdicts
 
 
-def _verdict(claim, evidence: list[dict], runs: pd.DataFrame, registration: Registration) -> dict:
+def _decided(planned, runs: pd.DataFrame, registration: Registration) -> list[dict]:
+    lines = [evidence_line(one, world_values(runs, one.contrast, registration), registration) for one in planned]
+    return decide(lines, registration.alpha)
+
+
+def verdict_of(evidence: list[dict]) -> str:
+    """What the outcomes of a claim's contrasts come to; "missing" while one of them has not run."""
     outcomes = {line["outcome"] for line in evidence}
+    after = {"missing": "missing", "fails": "contradicted", "open": "inconclusive"}
+    return next((verdict for outcome, verdict in after.items() if outcome in outcomes), "supported")
+
+
+def _verdict(claim, evidence: list[dict], runs: pd.DataFrame, registration: Registration) -> dict:
     missing = sorted({world for line in evidence for world in line.get("absent", ())})
     reason = ""
     if not evidence:
@@ -147,7 +165,7 @@ def _verdict(claim, evidence: list[dict], runs: pd.DataFrame, registration: Regi
     if reason:
         verdict, text = "not run", reason[0].upper() + reason[1:] + "."
     else:
-        verdict = "contradicted" if "fails" in outcomes else "inconclusive" if "open" in outcomes else "supported"
+        verdict = verdict_of(evidence)
         text = sentence(verdict, evidence)
     rows = {line[side] for line in evidence for side in ("a", "b")}
     used = runs["row"].isin(rows) & runs["world"].isin(registration.worlds)
@@ -173,4 +191,5 @@ def _verdict(claim, evidence: list[dict], runs: pd.DataFrame, registration: Regi
         "power": weakest and weakest["power"],
         "scope": registration.scope,
         "evidence": evidence,
+        "alike": None,
     }
