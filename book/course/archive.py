@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -10,6 +9,8 @@ from html import escape
 from pathlib import Path
 
 from tqdm import tqdm
+
+from paul.engine.files import write_atomically
 
 from ..toc import Book, BookError
 from .notebooks import write_course
@@ -61,14 +62,16 @@ def write_archive(book: Book, executed: Path, site: Path, out: Path, largest: in
             for chapter in book.chapters
         )
         (folder / "index.html").write_text(START.format(title=escape(book.title), slides=slides), encoding="utf-8")
-        packed = folder / "packed.zip"
         files = [*_files(folder, "course"), *_files(site, "course/site")]
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path, inside in tqdm(files, desc="archive", unit="file", leave=False, disable=None):
-                archive.write(path, inside)
-        if packed.stat().st_size > largest:
-            raise BookError(f"{out} would take {packed.stat().st_size / 1e6:.0f} MB, more than {largest / 1e6:.0f}")
-        os.replace(packed, out)
+
+        def pack(file) -> None:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                for path, inside in tqdm(files, desc="archive", unit="file", leave=False, disable=None):
+                    archive.write(path, inside)
+            if (size := file.tell()) > largest:
+                raise BookError(f"{out} would take {size / 1e6:.0f} MB, more than {largest / 1e6:.0f}")
+
+        write_atomically(out, pack)
 
 
 def _files(folder: Path, inside: str) -> Iterator[tuple[Path, str]]:
