@@ -145,7 +145,7 @@ TRUSTED = {
     "book/alone.py as_webp": "a picture that an executed chapter made, opened as PNG alone",
     "book/build.py build_site": "the book's own pages",
     "book/build.py _lighten": "pages and pictures that Sphinx has just written",
-    "book/course/archive.py write_archive": "writes, and reads nothing but what it has just written",
+    "book/course/archive.py write_archive.pack": "the book's own pages, slides and notebooks",
     "book/course/slides.py deck": "style and scripts of the book and of an installed package",
     "book/course/slides.py executed_notebooks": "notebooks that this book has executed",
     "book/pack.py pack.write": "the book's own pages, taken as bytes",
