@@ -14,8 +14,9 @@ from pathlib import Path
 import nbformat
 
 from .alone import alone, as_webp
+from .claims import claims_page, read_claims, verdicts_part
 from .dress import dressed
-from .front import badge, claims_page, front_page, read_claims, verdicts_part
+from .front import badge, front_page
 from .manifest import read_manifest, write_text
 from .pairs import read_chapter
 from .reference import linker, write_pages

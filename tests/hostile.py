@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from book import build, front
+from book import build, claims, game
 from book.course.grade import submitted
 from book.manifest import read_manifest
 from book.toc import BookError, load_book
@@ -470,7 +470,7 @@ def read_the_manifest(content: bytes, folder: Path) -> None:
     (folder / "manifest.json").write_bytes(content)
     for entry in read_manifest(folder / "manifest.json")["chapters"].values():
         assert isinstance(build._run_line(CHAPTER, entry), str)
-        assert isinstance(front.game({"00_setup": entry}), str)
+        assert isinstance(game.game({"00_setup": entry}), str)
 
 
 MANIFEST = b"""{"status": "complete", "chapters": {"00_setup": {"status": "ran", "seconds": 3.5, "profile": "mini",
@@ -483,10 +483,10 @@ def read_verdicts(content: bytes, folder: Path) -> None:
     path = folder / "claims.json"
     path.write_bytes(content)
     ran = {"00_setup": {"status": "ran", "profile": "mini"}}
-    read = expect(path, BookError, lambda: front.read_claims(ran, path))
+    read = expect(path, BookError, lambda: claims.read_claims(ran, path))
     if read is not None:
         profile, judged = read
-        assert isinstance(front.verdicts_part(judged, profile) + front.claims_page(judged, profile, WHOLE_BOOK), str)
+        assert isinstance(claims.verdicts_part(judged, profile) + claims.claims_page(judged, profile, WHOLE_BOOK), str)
 
 
 def read_fuzzed(content: bytes, folder: Path) -> None:

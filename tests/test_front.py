@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from book.build import COURSE_PAGES
-from book.front import PATHS, choose, claims_page, game, headline, read_claims
+from book.claims import claims_page, headline, read_claims
+from book.front import PATHS
+from book.game import choose, game
 from book.toc import BookError, load_book
 from paul.experiments.profiles import PROFILES
 

@@ -151,7 +151,7 @@ TRUSTED = {
     "book/pack.py pack.write": "the book's own pages, taken as bytes",
     "book/quickstart.py quickstart": "a notebook that it has just executed",
     "book/build.py _write_page": "a notebook that this book has executed",
-    "book/front.py _inline": "a picture of the rendered people, shown as it is",
+    "book/game.py _inline": "a picture of the rendered people, shown as it is",
     "book/widgets/__init__.py fragment": "the book's own scripts",
     "book/costs.py write_costs": "book.toml, which has been read as the book by then",
     "book/manifest.py _processor": SYSTEM,

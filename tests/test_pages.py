@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from book.build import build_site
-from book.front import ROUNDS
+from book.game import ROUNDS
 from book.quickstart import quickstart
 from book.run import run_book
 from book.toc import ROOT, BookError, load_book

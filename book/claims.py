@@ -1,0 +1,133 @@
+"""The paper's claims with their verdicts: the headline, the front page's list, and the page of their evidence."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import escape
+from pathlib import Path
+
+from paul.report.frames import METRICS, TARGETS, target_name
+
+from .front import badge
+from .reference import place, read_list
+from .run import RENDERED
+from .toc import Book, BookError
+
+HERE = Path(__file__).resolve().parent
+CLAIM = {**dict.fromkeys(("id", "text", "where", "verdict", "sentence"), str), "evidence": list}
+NUMBER = (int, float, type(None))
+LINE = {**dict.fromkeys(("a", "target", "metric", "outcome"), str), **dict.fromkeys(("mean", "low", "high"), NUMBER)}
+LINE |= {"b": (str, type(None)), "n": int}
+
+
+def read_claims(entries: dict, path: Path) -> tuple[str, list[dict]]:
+    """The profile of the last chapter that ran and the verdicts on the paper's claims there; none where none are kept.
+
+    Raises BookError for a file that holds no verdicts.
+    """
+    profiles = [entry["profile"] for entry in entries.values() if entry["status"] == "ran"]
+    if not profiles or not path.is_file():
+        return "", []
+    try:
+        judged = json.loads(path.read_text(encoding="utf-8")).get(profiles[-1], [])
+        if not all(_fits(claim, CLAIM) and all(_fits(line, LINE) for line in claim["evidence"]) for claim in judged):
+            raise ValueError("a claim or a line of its evidence lacks a part")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BookError(
+            f"{path}: no verdicts ({type(error).__name__}: {error}); write it with 'paul report'"
+        ) from error
+    return profiles[-1], judged
+
+
+def _fits(part: dict, kinds: dict) -> bool:
+    return all(name in part and isinstance(part[name], kind) for name, kind in kinds.items())
+
+
+def headline(judged: list[dict], profile: str) -> str:
+    """What came out in one sentence, counted."""
+    verdicts = [claim["verdict"] for claim in judged]
+    tested = [verdict for verdict in verdicts if verdict != "not run"]
+    if not tested:
+        return ""
+
+    def count(verdict: str, number: int) -> str:
+        return f"{number or 'none'} {'is' if number <= 1 else 'are'} {verdict}"
+
+    many = f"{len(tested)} claim{'s' * (len(tested) != 1)}"
+    where = "on rendered people" if profile in RENDERED else "on the paper's own sets"
+    words = [count(verdict, tested.count(verdict)) for verdict in ("contradicted", "supported", "inconclusive")]
+    left = len(verdicts) - len(tested)
+    rest = f" {left} more could not be tested." if left else ""
+    return f"Of {many} we could test, {words[0]}, {where}; {words[1]}, {words[2]}.{rest}"
+
+
+def verdicts_part(judged: list[dict], profile: str) -> str:
+    if not judged:
+        return ""
+    rows = "\n".join(
+        f'<tr><td><a href="pages/claims.html#claim-{escape(claim["id"].lower())}">{escape(claim["id"])}</a></td>'
+        f'<td>{escape(claim["text"])}<br><span class="teaches">{escape(claim["where"])}</span></td>'
+        f"<td>{badge(claim['verdict'], 'verdict')}</td></tr>"
+        for claim in judged
+    )
+    return f"""
+## What came out
+
+**{headline(judged, profile) or "None of the claims has been tested yet."}** These are the paper's claims, judged at the
+profile `{profile}` by rules written down before the runs. Each leads to its evidence.
+
+<table class="verdicts">
+{rows}
+</table>
+"""
+
+
+def claims_page(judged: list[dict], profile: str, book: Book) -> str:
+    """Every claim with its verdict and the comparisons it rests on."""
+    return f"""# The claims and their evidence
+
+What the paper claims, and what the runs of profile `{profile}` say of it: for each comparison the mean difference in
+points and its interval, over *n* source seeds, or over *n* worlds where a claim is registered. The rules stand in
+`book/claims.toml` and were written before the runs. A row's name is the one that `paul run --rows` takes.
+
+{headline(judged, profile)}
+{"".join(_claim(claim, profile, book) for claim in judged)}"""
+
+
+def _claim(claim: dict, profile: str, book: Book) -> str:
+    paper = read_list(HERE / "paper.toml", "figure", "table")
+    named = re.findall(r"(Table|Figure) (\d+)", claim["where"])
+    found = [one for kind, number in named for one in paper[kind.lower()] if str(one["number"]) == number]
+    places = "; ".join(filter(None, (place(book, one) for one in found)))
+    lines = [
+        f"| {_compared(line)} | {_target(line['target'], profile)} | {METRICS.get(line['metric'], line['metric'])} "
+        f"| {_points(line)} | {line['n']} | {line['outcome']} |"
+        for line in claim["evidence"]
+    ]
+    table = ["| Rows | Target | Measure | Points | n | Test |", "|---|---|---|---|---|---|", *lines]
+    return f"""
+(claim-{claim["id"]})=
+## {claim["id"]}: {claim["verdict"]}
+
+{claim["text"]} ({claim["where"]})
+
+{claim["sentence"]}{f" More in chapter {places}." if places else ""}
+
+{chr(10).join(table) if lines else ""}
+"""
+
+
+def _target(name: str, profile: str) -> str:
+    return target_name(name, profile) if name in TARGETS else name  # a registered contrast has its targets in words
+
+
+def _compared(line: dict) -> str:
+    return f"`{line['a']}`" + (f" - `{line['b']}`" if line["b"] else "")
+
+
+def _points(line: dict) -> str:
+    """Mean and interval; nothing where runs are missing."""
+    if None in (line["mean"], line["low"], line["high"]):
+        return ""
+    return f"{line['mean']:+.1f} [{line['low']:+.1f}, {line['high']:+.1f}]"
