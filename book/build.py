@@ -21,6 +21,7 @@ from .manifest import read_manifest, write_text
 from .pairs import read_chapter
 from .reference import linker, write_pages
 from .toc import ROOT, Book, BookError, Chapter
+from .trace import write_trace
 from .widgets import with_widgets
 
 SITE = Path(__file__).resolve().parent / "site"
@@ -62,8 +63,9 @@ def build_site(book: Book, executed: Path, out: Path, results: Path = ROOT / "re
     if picture.is_file():
         shutil.copyfile(picture, source / "contact.png")
     profile, judged = read_claims(entries, Path(results) / "claims.json")
+    traced = write_trace(Path(results), profile, source / "pages", source / "downloads") if profile else set()
     if judged:
-        (source / "pages" / "claims.md").write_text(claims_page(judged, profile, book), encoding="utf-8")
+        (source / "pages" / "claims.md").write_text(claims_page(judged, profile, book, traced), encoding="utf-8")
     beside = sorted(page.stem for page in (source / "pages").glob("*.md"))
     front = front_page(book, pages, beside, COURSE_PAGES, entries, picture.is_file(), verdicts_part(judged, profile))
     (source / "index.md").write_text(front, encoding="utf-8")

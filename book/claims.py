@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Set
 from html import escape
 from pathlib import Path
 
@@ -31,13 +32,20 @@ def read_claims(entries: dict, path: Path) -> tuple[str, list[dict]]:
         return "", []
     try:
         judged = json.loads(path.read_text(encoding="utf-8")).get(profiles[-1], [])
-        if not all(_fits(claim, CLAIM) and all(_fits(line, LINE) for line in claim["evidence"]) for claim in judged):
+        if not all(_fits(claim, CLAIM) and _fits_evidence(claim) for claim in judged):
             raise ValueError("a claim or a line of its evidence lacks a part")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BookError(
             f"{path}: no verdicts ({type(error).__name__}: {error}); write it with 'paul report'"
         ) from error
     return profiles[-1], judged
+
+
+def _fits_evidence(claim: dict) -> bool:
+    alike = claim.get("alike")
+    second = [] if alike is None else alike["evidence"]
+    whole = alike is None or isinstance(alike["verdict"], str)
+    return whole and all(_fits(line, LINE) for line in [*claim["evidence"], *second])
 
 
 def _fits(part: dict, kinds: dict) -> bool:
@@ -83,8 +91,8 @@ profile `{profile}` by rules written down before the runs. Each leads to its evi
 """
 
 
-def claims_page(judged: list[dict], profile: str, book: Book) -> str:
-    """Every claim with its verdict and the comparisons it rests on."""
+def claims_page(judged: list[dict], profile: str, book: Book, traced: Set[str] = frozenset()) -> str:
+    """Every claim with its verdict and the comparisons it rests on; rows in `traced` lead to their runs."""
     return f"""# The claims and their evidence
 
 What the paper claims, and what the runs of profile `{profile}` say of it: for each comparison the mean difference in
@@ -92,20 +100,16 @@ points and its interval, over *n* source seeds, or over *n* worlds where a claim
 `book/claims.toml` and were written before the runs. A row's name is the one that `paul run --rows` takes.
 
 {headline(judged, profile)}
-{"".join(_claim(claim, profile, book) for claim in judged)}"""
+{"".join(_claim(claim, profile, book, traced) for claim in judged)}"""
 
 
-def _claim(claim: dict, profile: str, book: Book) -> str:
+def _claim(claim: dict, profile: str, book: Book, traced: Set[str]) -> str:
     paper = read_list(HERE / "paper.toml", "figure", "table")
     named = re.findall(r"(Table|Figure) (\d+)", claim["where"])
     found = [one for kind, number in named for one in paper[kind.lower()] if str(one["number"]) == number]
     places = "; ".join(filter(None, (place(book, one) for one in found)))
-    lines = [
-        f"| {_compared(line)} | {_target(line['target'], profile)} | {METRICS.get(line['metric'], line['metric'])} "
-        f"| {_points(line)} | {line['n']} | {line['outcome']} |"
-        for line in claim["evidence"]
-    ]
-    table = ["| Rows | Target | Measure | Points | n | Test |", "|---|---|---|---|---|---|", *lines]
+    alike = claim.get("alike") or {"evidence": [], "verdict": ""}
+    second = f"With one setting for all rows, PAUL's, as in the paper: {alike['verdict']}."
     return f"""
 (claim-{claim["id"]})=
 ## {claim["id"]}: {claim["verdict"]}
@@ -114,16 +118,31 @@ def _claim(claim: dict, profile: str, book: Book) -> str:
 
 {claim["sentence"]}{f" More in chapter {places}." if places else ""}
 
-{chr(10).join(table) if lines else ""}
+{_evidence(claim["evidence"], profile, traced)}
+{f"{second}{chr(10) * 2}{_evidence(alike['evidence'], profile, traced)}" if alike["evidence"] else ""}
 """
+
+
+def _evidence(evidence: list[dict], profile: str, traced: Set[str]) -> str:
+    lines = [
+        f"| {_compared(line, traced)} | {_target(line['target'], profile)} "
+        f"| {METRICS.get(line['metric'], line['metric'])} | {_points(line)} | {line['n']} | {line['outcome']} |"
+        for line in evidence
+    ]
+    head = ["| Rows | Target | Measure | Points | n | Test |", "|---|---|---|---|---|---|"]
+    return "\n".join([*head, *lines]) if lines else ""
 
 
 def _target(name: str, profile: str) -> str:
     return target_name(name, profile) if name in TARGETS else name  # a registered contrast has its targets in words
 
 
-def _compared(line: dict) -> str:
-    return f"`{line['a']}`" + (f" - `{line['b']}`" if line["b"] else "")
+def _compared(line: dict, traced: Set[str]) -> str:
+    def link(name: str) -> str:
+        row = name.partition("@")[0]
+        return f"[`{name}`](#row-{row})" if row in traced else f"`{name}`"
+
+    return " - ".join(link(name) for name in (line["a"], line["b"]) if name)
 
 
 def _points(line: dict) -> str:

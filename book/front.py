@@ -42,11 +42,12 @@ def front_page(
     """The front page as MyST; `beside` and `course` are the names of the other pages and of the course's."""
     machines = sorted({entry["machine"] for entry in entries.values() if "seconds" in entry})
     shown = "\n![Rendered people, each in two cameras](contact.png)\n" if picture else ""
+    made = ("claims", "records", *MADE)
     lists = {
         "": [f"chapters/{chapter.slug}" for chapter in pages],
-        "Look it up": [f"pages/{name}" for name in ("claims", *MADE) if name in beside],
+        "Look it up": [f"pages/{name}" for name in made if name in beside],
         "Play with it": [f"pages/{name}" for name in WIDGETS],
-        "Beside the chapters": [f"pages/{name}" for name in beside if name not in (*MADE, *WIDGETS, "claims")],
+        "Beside the chapters": [f"pages/{name}" for name in beside if name not in (*made, *WIDGETS)],
         "Giving a course": [f"course/{name}" for name in course],
     }
     contents = "\n".join(_contents(caption, names) for caption, names in lists.items())

@@ -51,6 +51,13 @@ def test_each_claim_has_its_evidence_and_the_chapter_of_its_table():
     assert "(claim-C1)=" in page and "## C1: supported" in page and "It holds. More in chapter [09]" in page
     assert "| `paul` - `equal` | DukeMTMC-reID-like | Rank-1 | +1.2 [-0.5, +3.0] | 3 | holds |" in page
     assert "| `paul` | DukeMTMC-reID-like | Rank-1 |  | 3 | holds |" in page
+    second = claim | {
+        "alike": {"verdict": "inconclusive", "evidence": [line | {"a": "paul@gap2.0", "b": "equal_alike"}]}
+    }
+    page = claims_page([second], "mini", load_book(), {"paul", "equal_alike"})
+    assert "With one setting for all rows, PAUL's, as in the paper: inconclusive." in page
+    assert "| [`paul`](#row-paul) - `equal` |" in page
+    assert "| [`paul@gap2.0`](#row-paul) - [`equal_alike`](#row-equal_alike) |" in page
 
 
 def test_what_holds_no_verdicts_is_named(tmp_path):
