@@ -413,7 +413,7 @@ def test_a_chapter_begins_in_the_root_wherever_its_kernel_stands(tmp_path, monke
     for folder in PROFILES["smoke"].folders.values():
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "index.csv").touch()
-    parameters, imports, table = code_cells("08_table2")[:3]
+    parameters, imports, table = code_cells("07_tables_1_and_2")[:3]
     for folder in (ROOT, ROOT / "book" / "notebooks", tmp_path):
         monkeypatch.chdir(folder)
         names = {}

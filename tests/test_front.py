@@ -46,7 +46,7 @@ def test_each_claim_has_its_evidence_and_the_chapter_of_its_table():
     alone = line | {"b": None, "mean": None, "low": None}
     claim = claims("supported")[0] | {"sentence": "It holds.", "evidence": [line, alone]}
     page = claims_page([claim], "mini", load_book())
-    assert "(claim-C1)=" in page and "## C1: supported" in page and "It holds. More in chapter [09]" in page
+    assert "(claim-C1)=" in page and "## C1: supported" in page and "It holds. More in chapter [08]" in page
     assert "| `paul` - `equal` | DukeMTMC-reID-like | Rank-1 | +1.2 [-0.5, +3.0] | 3 | holds |" in page
     assert "| `paul` | DukeMTMC-reID-like | Rank-1 |  | 3 | holds |" in page
 
