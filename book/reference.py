@@ -85,8 +85,8 @@ the paper (Yang et al., CVPR 2019) and the code that its authors released differ
 paper leaves open. {len(entries)} entries say what the paper states, what the released code does, what this book does by
 default, and which option reaches the other reading. "Ledger 12" in a chapter is entry 12 here.
 
-An option is named as `paul run --set` takes it. Chapter 09 shows the ledger once more, with the effects that run
-records measure.
+An option is named as `paul run --set` takes it. The appendix *All claims, and what each choice is worth* shows the
+ledger once more, with the effects that run records measure.
 {shown}"""
 
 

@@ -393,8 +393,8 @@ for name in tables.values():
 #
 # <details><summary>Solution 4</summary>
 #
-# In 81: $t / \sqrt{2 + t^2}$ with $t = 1.96$ is 0.811. The interval is less than half as wide as it should be, and wrong
-# in one study of five in place of one in twenty. Nobody sees it in a single table.
+# In 81: $t / \sqrt{2 + t^2}$ with $t = 1.96$ is 0.811. The interval is less than half as wide as it should be, and
+# wrong in one study of five in place of one in twenty. Nobody sees it in a single table.
 #
 # </details>
 #
@@ -432,8 +432,8 @@ for name in tables.values():
 #
 # <details><summary>Solution 8</summary>
 #
-# Hardly ever. Two crossings were found; of the $9! = 362{,}880$ orders of nine methods only the same order and the eight
-# with a single crossing have a larger tau. A thousand permutations show none of these, and can't say more: counting can.
+# Hardly ever. Two crossings were found; of the $9! = 362{,}880$ orders of nine methods only the same order and the
+# eight with a single crossing have a larger tau. A thousand permutations show none of these and can't say more.
 #
 # </details>
 #

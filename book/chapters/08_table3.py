@@ -74,7 +74,7 @@ labels = {name: row.label for name, row in ROWS.items()}
 # %% [markdown] tags=["slide"]
 # ## First say what you expect
 #
-# Six differences of Rank-1. For each write "+", "-", or "0" for *no telling: the interval holds zero*. Don't scroll yet.
+# Six differences of Rank-1. For each write "+", "-", or "0" for *no telling: the interval holds zero*. Don't scroll.
 #
 # 1. PatchNet minus whole images, both before adaptation
 # 2. AdaBN minus direct transfer, on patches
