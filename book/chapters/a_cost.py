@@ -299,8 +299,7 @@ for name, record in cpus.items():
 # one most of the mass lies far away, and the index alone misses it whatever it finds. So: an index for a loss near
 # saturation, both for a softer one.
 #
-# The features are synthetic, people near one of some kinds of clothes. And the bank moves: an index has to be built
-# again every so often, which pays only where its seconds are few against the steps in between.
+# The features are synthetic. And the bank moves: an index has to be built again every so often, which has to pay, too.
 #
 # ## On a GPU
 
@@ -327,12 +326,9 @@ if not gpus:
 #
 # ## Summary
 #
-# - Two measured peaks bound any work; a share of the bound says what is left to gain, a ratio to a slow version
-#   doesn't.
-# - The losses and memories are cheap beside the network. $L_c$ and the evaluation grow linearly; the bank's update
-#   doesn't grow.
-# - In operations, $L_c$ overtakes the backbone at millions of images. Before that, an index gives its gradient from a
-#   small part of the bank.
+# - Two measured peaks bound any work; a share of the bound says what is left to gain; a ratio to a slow one doesn't.
+# - The losses and memories are cheap beside the network. $L_c$ and the evaluation grow linearly, the bank's update not.
+# - In operations $L_c$ overtakes the backbone at millions of images; an index gives its gradient from part of the bank.
 
 # %% [markdown]
 # ## Exercises
@@ -342,7 +338,7 @@ if not gpus:
 #    distances for 256 queries?
 # 2. The bank's update reads and writes $B$ entries of $M D$ numbers, and reads as many features. What is its bound at
 #    $B = 40$, $M = 6$, $D = 256$, and why does no implementation in Python come near it?
-# 3. The random subset estimates a sum by a weighted part of it. Show on numbers that this is unbiased for the *sum*,
+# 3. The random subset estimates a sum by a weighted part of it. Show on numbers that this is unbiased for the *sum*
 #    and that its logarithm comes out too small on average. (*Hint:* the logarithm is concave.)
 # 4. *Break it.* Leave the weight $\log \frac{N - 1}{C}$ out of the random subset's denominator. By how much is the loss
 #    wrong, and its gradient? And with *both*, where half of the candidates are the nearest?
