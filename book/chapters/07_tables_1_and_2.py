@@ -412,8 +412,8 @@ for name in tables.values():
 # TJ-AIDL) agree at mAP. The paper's own figures are fixed, so this holds for every reader.
 #
 # ```python
-# printed = table.dropna(subset=["mAP", "mAP_duke"])
-# assert len(printed) == 8 and kendall_tau(printed["mAP"], printed["mAP_duke"]) > 0.999
+# have = table.dropna(subset=["mAP", "mAP_duke"])
+# assert len(have) == 8 and kendall_tau(have["mAP"], have["mAP_duke"]) > 0.999
 # ```
 #
 # </details>

@@ -20,7 +20,7 @@ from book.start import start
 from IPython.display import display
 from paul.experiments.rows import ROWS
 from paul.plots import claims_panel, save, table_bars, variant_curves
-from paul.report.claims import verdict_frame, write_claims
+from paul.report.claims import judge_all, load_claims, verdict_frame, write_claims
 from paul.report.ledger import ledger_frame
 from paul.report.tables import ablation_table, current_runs, write_tables
 from paul.report.variants import variants_table
@@ -68,11 +68,14 @@ else:
 # %% tags=["slide"]
 #| caption: Every comparison behind every verdict: mean difference, 95 % interval and
 #|   border.
-verdicts = write_claims(results_dir, "book/claims.toml", paper)[profile]
+judged = write_claims(results_dir, "book/claims.toml", paper)
+verdicts = judged.get(profile) or judge_all(load_claims("book/claims.toml"),
+                                            everything, profile, paper)
 write_tables(results_dir, profile, paper)
 figures = Path(results_dir) / "figures" / profile
 table = ablation_table("table4", everything, profile, paper)
-save(table_bars(table, profile), figures / "table4.svg")
+if len(table):
+    save(table_bars(table, profile), figures / "table4.svg")
 panel = claims_panel(verdicts, labels)
 save(panel, figures / "claims.svg")
 display(panel)
