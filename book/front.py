@@ -16,7 +16,7 @@ PATHS = {
     ),
     "A weekend": (
         "How to measure, the network, both losses from scratch, one training, and the ablation.",
-        ("00_setup", "02_evaluation", "03_patchnet", "04_pedal", "05_ipfl", "06_training", "09_table3"),
+        ("00_setup", "02_evaluation", "03_patchnet", "04_pedal", "05_ipfl", "06_training", "08_table3"),
     ),
     "A course": (
         "Everything, in order, with slides, exercises that grade themselves, and an exam; `make course` packs it.",
@@ -44,13 +44,14 @@ def front_page(
     shown = "\n![Rendered people, each in two cameras](contact.png)\n" if picture else ""
     made = ("claims", "records", *MADE)
     lists = {
-        "": [f"chapters/{chapter.slug}" for chapter in pages],
+        "": [f"chapters/{chapter.slug}" for chapter in pages if not chapter.appendix],
+        "Appendices": [f"chapters/{chapter.slug}" for chapter in pages if chapter.appendix],
         "Look it up": [f"pages/{name}" for name in made if name in beside],
         "Play with it": [f"pages/{name}" for name in WIDGETS],
         "Beside the chapters": [f"pages/{name}" for name in beside if name not in (*made, *WIDGETS)],
         "Giving a course": [f"course/{name}" for name in course],
     }
-    contents = "\n".join(_contents(caption, names) for caption, names in lists.items())
+    contents = "\n".join(_contents(caption, names) for caption, names in lists.items() if names)
     return f"""---
 html_theme.sidebar_secondary.remove: true
 ---

@@ -85,8 +85,8 @@ the paper (Yang et al., CVPR 2019) and the code that its authors released differ
 paper leaves open. {len(entries)} entries say what the paper states, what the released code does, what this book does by
 default, and which option reaches the other reading. "Ledger 12" in a chapter is entry 12 here.
 
-An option is named as `paul run --set` takes it. Chapter 10 shows the ledger once more, with the effects that run
-records measure.
+An option is named as `paul run --set` takes it. The appendix *All claims, and what each choice is worth* shows the
+ledger once more, with the effects that run records measure.
 {shown}"""
 
 
@@ -192,9 +192,8 @@ def place(book: Book, listed: dict) -> str:
 
 
 def chapter_link(book: Book, chapter: str) -> str:
-    if chapter not in {one.slug for one in book.chapters}:
-        return chapter.split("_")[0]
-    return f"[{chapter.split('_')[0]}](../chapters/{chapter}.ipynb)"
+    number = {one.slug: one.number for one in book.chapters}.get(chapter)
+    return f"[{number}](../chapters/{chapter}.ipynb)" if number else chapter.split("_")[0]
 
 
 def slug(heading: str) -> str:

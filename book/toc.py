@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import ascii_uppercase
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -13,6 +15,7 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDS = ("data", "gpu")
+APPENDIX = re.compile(r"a\d*_")  # what the slug of an appendix begins with
 
 
 class BookError(Exception):
@@ -22,18 +25,20 @@ class BookError(Exception):
 @dataclass(frozen=True)
 class Chapter:
     slug: str
+    number: str  # "03"; of an appendix its letter
     title: str
     teaches: str
-    source: Path  # chapters/NN_slug.py
-    pair: Path  # notebooks/NN_slug.ipynb
+    source: Path  # chapters/slug.py
+    pair: Path  # notebooks/slug.ipynb
     cell_seconds: float
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     parameters: dict = field(default_factory=dict)
 
     @property
-    def number(self) -> str:
-        return self.slug.split("_")[0]
+    def appendix(self) -> bool:
+        """Whether it stands behind the chapters that are numbered."""
+        return bool(APPENDIX.match(self.slug))
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def load_book(path: Path = ROOT / "book" / "book.toml") -> Book:
 
 
 def _book(path: Path, table: dict) -> Book:
-    chapters, seen = [], set()
+    chapters, seen, letters = [], set(), iter(ascii_uppercase)
     for entry in table["chapter"]:
         slug = entry["slug"]
         if slug in seen:
@@ -93,16 +98,18 @@ def _book(path: Path, table: dict) -> Book:
             if name not in NEEDS:
                 raise BookError(f"{path}: {slug} needs {name!r}; what can be needed is {', '.join(NEEDS)}")
         seen.add(slug)
-        chapters.append(_chapter(path, entry, table["book"]["cell_seconds"]))
+        number = next(letters) if APPENDIX.match(slug) else slug.split("_")[0]
+        chapters.append(_chapter(path, entry, number, table["book"]["cell_seconds"]))
     book = table["book"]
-    quick = _chapter(path, table["quickstart"], book["cell_seconds"]) if "quickstart" in table else None
+    quick = _chapter(path, table["quickstart"], "", book["cell_seconds"]) if "quickstart" in table else None
     return Book(path, book["title"], book.get("subtitle", ""), tuple(chapters), table.get("measured", {}), quick)
 
 
-def _chapter(path: Path, entry: dict, cell_seconds: float) -> Chapter:
+def _chapter(path: Path, entry: dict, number: str, cell_seconds: float) -> Chapter:
     slug = entry["slug"]
     return Chapter(
         slug=slug,
+        number=number,
         title=entry["title"],
         teaches=entry.get("teaches", ""),
         source=path.parent / "chapters" / f"{slug}.py",

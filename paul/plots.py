@@ -77,7 +77,11 @@ def show_image(axis, image, frame=None, title="", width=3.0) -> None:
 
 
 def image_grid(rows: int, columns: int, image, scale: float = 0.9, gap: float = 0.2):
-    """Axes [rows, columns] shaped like the image, `scale` inches wide each, `gap` inches for what stands above."""
+    """Axes [rows, columns] shaped like the image, `scale` inches wide each, `gap` inches for what stands above.
+
+    Many columns are narrower: a figure of more than 9 inches is shrunk in the column of a page, and its text with it.
+    """
+    scale = min(scale, 9 / columns)
     height, breadth = image.shape[-2:]
     size = (scale * columns, rows * (scale * height / breadth + gap))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
@@ -287,19 +291,22 @@ def table_bars(frame, profile: str, metric: str = "rank1"):
 
 @drawn
 def ordering_lines(frame, profile: str, metric: str = "rank1"):
-    """The paper's order of its rows on the left of each panel, ours on the right; crossing lines are a disagreement."""
+    """The paper's order of its rows on the left of each panel, ours on the right; crossing lines are a disagreement.
+
+    Rows that share a place end in one point, their labels one below the other beside it.
+    """
     frame = frame[frame["in_paper"]]
     targets = list(dict.fromkeys(frame["target"]))
     height = 0.38 * frame["row"].nunique() + 0.9
     figure, axes = plt.subplots(1, len(targets), figsize=(4.6 * len(targets), height), squeeze=False)
     for axis, target in zip(axes[0], targets, strict=True):
         part = frame[frame["target"] == target]
-        for place, (_, line) in enumerate(part.iterrows()):
-            ends = [line[f"paper_position_{metric}"], line[f"position_{metric}"]]
-            colour = COLOURS[place % len(COLOURS)]
-            axis.plot([0, 1], ends, color=colour, marker="o")
-            axis.text(-0.05, ends[0], words(line["label"]), ha="right", va="center", fontsize=10)
-            axis.text(1.05, ends[1], words(line["label"]), ha="left", va="center", fontsize=10)
+        positions = part[[f"paper_position_{metric}", f"position_{metric}"]]
+        ends, texts = positions.rank().to_numpy(), positions.rank(method="first").to_numpy()
+        for place, label in enumerate(part["label"].map(words)):
+            axis.plot([0, 1], ends[place], color=COLOURS[place % len(COLOURS)], marker="o")
+            axis.text(-0.05, texts[place, 0], label, ha="right", va="center", fontsize=10)
+            axis.text(1.05, texts[place, 1], label, ha="left", va="center", fontsize=10)
         axis.set(xlim=(-1.3, 2.3), ylim=(len(part) + 0.5, 0.4), yticks=[], xticks=[0, 1])
         axis.set_xticklabels(["paper", f"ours ({profile})"])
         axis.set_title(f"{METRICS[metric].split()[0]}, best first: {TARGETS.get(target, target)} | "

@@ -284,6 +284,17 @@ def test_chapters_are_chosen_by_number_or_name_in_the_books_order():
         book.select("77")
 
 
+def test_appendices_have_letters_by_their_place_and_are_chosen_by_them(small):
+    book = small(**dict.fromkeys(("00_one", "10_two", "a_three", "a_four"), ("# %%\n1", ""))).book
+    assert [(chapter.number, chapter.appendix) for chapter in book.chapters] == [
+        ("00", False),
+        ("10", False),
+        ("A", True),
+        ("B", True),
+    ]
+    assert [chapter.slug for chapter in book.select("B,10")] == ["10_two", "a_four"]
+
+
 def test_the_command_line_says_what_is_wrong_and_exits_with_2(capsys):
     assert main(["run", "--chapters", "77"]) == 2
     assert main(["run", "-p", "k"]) == 2
@@ -413,7 +424,7 @@ def test_a_chapter_begins_in_the_root_wherever_its_kernel_stands(tmp_path, monke
     for folder in PROFILES["smoke"].folders.values():
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "index.csv").touch()
-    parameters, imports, table = code_cells("08_table2")[:3]
+    parameters, imports, table = code_cells("07_tables_1_and_2")[:3]
     for folder in (ROOT, ROOT / "book" / "notebooks", tmp_path):
         monkeypatch.chdir(folder)
         names = {}

@@ -7,7 +7,7 @@ import pytest
 
 from book.build import COURSE_PAGES
 from book.claims import claims_page, headline, read_claims
-from book.front import PATHS
+from book.front import PATHS, front_page
 from book.game import choose, game
 from book.toc import BookError, load_book
 from paul.experiments.profiles import PROFILES
@@ -48,7 +48,7 @@ def test_each_claim_has_its_evidence_and_the_chapter_of_its_table():
     alone = line | {"b": None, "mean": None, "low": None}
     claim = claims("supported")[0] | {"sentence": "It holds.", "evidence": [line, alone]}
     page = claims_page([claim], "mini", load_book())
-    assert "(claim-C1)=" in page and "## C1: supported" in page and "It holds. More in chapter [09]" in page
+    assert "(claim-C1)=" in page and "## C1: supported" in page and "It holds. More in chapter [08]" in page
     assert "| `paul` - `equal` | DukeMTMC-reID-like | Rank-1 | +1.2 [-0.5, +3.0] | 3 | holds |" in page
     assert "| `paul` | DukeMTMC-reID-like | Rank-1 |  | 3 | holds |" in page
     second = claim | {
@@ -123,6 +123,18 @@ def test_the_ways_through_the_book_name_chapters_that_are_there():
     there = {chapter.slug for chapter in load_book().chapters} | {f"course/{name}" for name in COURSE_PAGES}
     steps = [step for _, steps in PATHS.values() for step in steps if not step.startswith("pages/")]
     assert steps and set(steps) <= there
+
+
+def test_appendices_have_a_heading_of_their_own_in_the_sidebar():
+    book = load_book()
+    for pages in (book.chapters, [chapter for chapter in book.chapters if not chapter.appendix]):
+        front = front_page(book, pages, [], (), {}, picture=False, verdicts="")
+        trees = [tree.split("```")[0].split() for tree in front.split("```{toctree}\n:hidden:\n")[1:]]
+        shown = {" ".join(tree[1:2]) if tree[0] == ":caption:" else "": tree for tree in trees}
+        numbered = [f"chapters/{chapter.slug}" for chapter in pages if not chapter.appendix]
+        assert shown[""] == numbered
+        letters = [f"chapters/{chapter.slug}" for chapter in pages if chapter.appendix]
+        assert shown.get("Appendices", [0, 0])[2:] == letters and ("Appendices" in shown) == bool(letters)
 
 
 @pytest.mark.parametrize("lost", ["a", "b", "n", "high", "outcome"])

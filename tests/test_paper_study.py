@@ -190,7 +190,7 @@ def test_chapter_07_shows_them(study, monkeypatch, tmp_path):
     )
     assert code == 0, said
     assert "profile paper is meant for a GPU, and there is none here" in "\n".join(" ".join(words) for words in said)
-    text = text_of(papermill.iorw.load_notebook_node(str(tmp_path / "executed/07_table1.ipynb")))
+    text = text_of(papermill.iorw.load_notebook_node(str(tmp_path / "executed/07_tables_1_and_2.ipynb")))
     assert "PAUL, ours (paper)" in text and "its values may be compared" in text
     assert "The runs above are those on the paper's own sets" in text
     assert re.search(r"\bC1\b.*(supported|contradicted|inconclusive)", text, re.S) and "not run" not in text

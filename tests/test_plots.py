@@ -63,6 +63,15 @@ def test_ranked_list_marks_right_wrong_and_left_out():
     assert [title.split()[0] for title in titles] == ["query", "1", "2", "left", "3"]
 
 
+@pytest.mark.parametrize("length", [3, 10, 20])
+def test_a_ranked_list_is_no_wider_than_its_text_can_be_read(length):
+    """Text of 10 points is shown at 9 in a figure of 9.2 inches: see `STYLE`."""
+    ranked = IMAGES[:1].expand(length, -1, -1, -1)[None]
+    figure = plots.ranked_list(IMAGES[:1], ranked, [[True] * length])
+    assert figure.get_size_inches()[0] <= 9.2
+    assert all(axis.title.get_fontsize() >= 10 for axis in figure.axes)
+
+
 def test_nearest_patches_are_the_nearest():
     features = torch.randn(2, 12, 5, generator=torch.Generator().manual_seed(1))
     figure = plots.nearest_patches(IMAGES, stripes(2).expand(12, -1, -1, -1), features, [3, 7], patch=1, count=4)
@@ -132,6 +141,15 @@ def test_table_bars_are_the_means(n):
 def test_ordering_lines_join_the_papers_place_to_ours():
     figure = plots.ordering_lines(ablation(), "mini")
     assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [[2, 1], [1, 2]]
+
+
+def test_labels_of_rows_that_share_a_place_stand_apart():
+    frame = ablation()
+    frame.loc[frame["in_paper"], "position_rank1"] = 1.0
+    axis = plots.ordering_lines(frame, "mini").figure.axes[0]
+    assert [list(line.get_ydata()) for line in axis.lines] == [[2, 1.5], [1, 1.5]]
+    ours = [text.get_position()[1] for text in axis.texts if text.get_ha() == "left"]
+    assert sorted(ours) == [1, 2]
 
 
 def test_claims_panel_has_an_interval_per_comparison():

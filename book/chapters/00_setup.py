@@ -11,7 +11,7 @@
 # The book follows one paper: Yang, Yu, Wu and Zheng, *Patch-based Discriminative Feature Learning for Unsupervised
 # Person Re-identification*, CVPR 2019, pp. 3633-3642, called "the paper" from here on. Its sections come up in
 # chapters 03 (Sec. 3.1, PatchNet), 04 (Sec. 3.2, PEDAL) and 05 (Sec. 3.3, IPFL); its four tables are chapters 07 to
-# 10.
+# 09.
 
 # %% [markdown]
 # ## Parameters

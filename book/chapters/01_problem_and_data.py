@@ -783,7 +783,7 @@ close_up()
 #
 # **What happened to the data.** The sets of this field are photographs of passersby. DukeMTMC was filmed on a campus;
 # in 2019, after reporting on who used it and for what, its authors took it down. It still circulates. This book doesn't
-# download it, doesn't link to it and doesn't need it. Chapter 08 prints what the paper published about it, and no more.
+# download it, doesn't link to it and doesn't need it. Chapter 07 prints what the paper published about it, and no more.
 #
 # **What is shipped.** Nobody. The people are drawn by `data_prep` from random numbers, and no photograph went into
 # them. The card of each set says so:

@@ -743,7 +743,7 @@ if truth_known:
 # with a spread that is 10 to 60 % smaller than that of the stripes. The second panel is the control: the very same
 # patches, frozen where they are on average, wander more again. So it is the following that aligns them, and not only
 # where they lie. The random ones on the right cover half of the body each. That is the order of Table 4: random, equal,
-# PGN. Chapter 10 finds out whether retrieval follows it.
+# PGN. Chapter 09 finds out whether retrieval follows it.
 
 # %% [markdown] tags=["slide"]
 # ## Summary

@@ -696,7 +696,7 @@ agreement.style.format("{:.1%}")
 # is the whole person; for a patch it is one part, and the other patches may still tell the two apart.
 #
 # Patches that overlap as much as the trained PGN's are a weaker case of this than the toy's three garments. Whether it
-# works out is a question for chapters 06 and 09; this is only why it may.
+# works out is a question for chapters 06 and 08; this is only why it may.
 
 # %% [markdown] tags=["slide"]
 # ## Summary
@@ -733,7 +733,7 @@ agreement.style.format("{:.1%}")
 #
 # For $k \ge N - 1$ both sums run over all others: $L_c = -\log 1 = 0$, and there is nothing to learn. At equal
 # distances all $N - 1$ terms are the same, $k$ of them stand above the line, and $L_c = \log \frac{N - 1}{k}$, whatever
-# $s$ is. Between these two lies all that training can do; chapter 09 measures the loss in units of the second.
+# $s$ is. Between these two lies all that training can do; *Table 3 in detail* measures the loss in units of the second.
 #
 # ```python
 # # runs alone

@@ -394,7 +394,7 @@ if gain["PAUL"] > 0:
 
 # %% [markdown]
 # **You should see** (at `mini`) two steps upwards, AdaBN's between a quarter and three quarters of the way. Without the
-# control a reader would credit the losses with all of it. Chapter 09 has the same with every loss on its own, several
+# control a reader would credit the losses with all of it. Chapter 08 has the same with every loss on its own, several
 # seeds and intervals; nothing may be concluded from one.
 #
 # Which layers does the target move? The next figure sets the statistics of each batch norm against the source's, in
@@ -747,7 +747,7 @@ if len(recorded):
     axis.legend(fontsize=10)
     plt.show()
 else:
-    print("no runs are recorded yet: chapter 09 makes them")
+    print("no runs are recorded yet: chapter 08 makes them")
 
 # %% [markdown] tags=["slide"]
 # **You should see**, where runs are recorded, lines that start at different heights and mostly climb together.
@@ -879,4 +879,4 @@ else:
 # %% [markdown]
 # ## Next
 #
-# Chapter 07, *Table 1*: our figures beside the published ones, and what may be compared with what.
+# Chapter 07, *Tables 1 and 2*: our figures beside the published ones, and what may be compared with what.

@@ -3,7 +3,7 @@
 #
 # A network learns from labelled people, adapts to other cameras without labels, and searches their pictures: the whole
 # book in small, at the profile `smoke`. People and network are as few and as small as they can be, so nothing here says
-# how good the method is; chapters 07 to 10 do that.
+# how good the method is; chapters 07 to 09 do that.
 
 # %% tags=["parameters"]
 profile: str = "smoke"
@@ -95,5 +95,5 @@ ranked_list(images["query"][queries], images["gallery"][nearest],
 # %% [markdown]
 # ## From here
 #
-# `make book` runs the book itself and makes its pages; `make lab` opens its chapters. Chapter 12 does with a folder of
+# `make book` runs the book itself and makes its pages; `make lab` opens its chapters. Chapter 10 does with a folder of
 # your own pictures what was done here with rendered ones.

@@ -377,7 +377,7 @@ def _interval(make: Callable[[np.random.Generator], np.ndarray]):
 
 
 INTERVAL = Exercise(
-    "07_table1",
+    "07_tables_1_and_2",
     "interval_from_scratch",
     (
         "Mean, standard deviation with n - 1, the square root of n, and t of the closed form above.",
@@ -403,7 +403,7 @@ INTERVAL = Exercise(
 )
 
 
-# --- 10: random patches ----------------------------------------------------------------------------------------------
+# --- 09: random patches ----------------------------------------------------------------------------------------------
 
 
 def _random(pick: Callable[[torch.Tensor], torch.Tensor] = lambda draw: draw):
@@ -428,7 +428,7 @@ def _with(draw: torch.Tensor, columns: slice, value: float) -> torch.Tensor:
 
 
 RANDOM = Exercise(
-    "10_table4",
+    "09_table4",
     "random_from_scratch",
     (
         "theta of an upright rectangle is (width, 0, x; 0, height, y): shares of the map, and its middle on [-1, 1].",
@@ -458,7 +458,7 @@ RANDOM = Exercise(
 )
 
 
-# --- 12: an interval for a purity ------------------------------------------------------------------------------------
+# --- 10: an interval for a purity ------------------------------------------------------------------------------------
 
 
 def _people(pick: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]):
@@ -481,7 +481,7 @@ def _purities(rng, repeats) -> tuple[np.ndarray, np.ndarray]:
 
 
 PEOPLE = Exercise(
-    "12_own_cameras",
+    "10_own_cameras",
     "interval_over_people",
     (
         "One number a person first: the mean of their images. From there on forget the images.",

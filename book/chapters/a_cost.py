@@ -85,8 +85,8 @@ print(f"{formula / 1e6:.0f} MFLOP: at least {1000 * least:.2f} ms "
       f"measured {1000 * taken:.2f} ms: {least / taken:.0%} of the bound")
 
 # %% [markdown]
-# **You should see** a share well below one. The products are not all: each of the $M B N$ similarities is also
-# exponentiated, summed and searched for the $k$ nearest, which the bound doesn't know.
+# The products are not all: each of the $M B N$ similarities is also exponentiated, summed and searched for the $k$
+# nearest, which the bound doesn't know.
 #
 # ## What was measured
 #
@@ -98,17 +98,16 @@ print(f"{formula / 1e6:.0f} MFLOP: at least {1000 * least:.2f} ms "
 # %%
 def read(folder):
     """A device's records: peaks, and the rows of each suite by case."""
-    suites = {name: folder / f"{name}.json" for name in SUITES}
-    return {
-        "peaks": json.loads((folder / "peaks.json").read_text(encoding="utf-8")),
-        **{name: json.loads(file.read_text(encoding="utf-8"))["rows"]
-           for name, file in suites.items() if file.is_file()}}
+    files = {name: folder / f"{name}.json" for name in ("peaks", *SUITES)}
+    said = {name: json.loads(file.read_text(encoding="utf-8"))
+            for name, file in files.items() if file.is_file()}
+    return {name: one if name == "peaks" else one["rows"] for name, one in said.items()}
 
 
-def table(rows):
+def shown(rows):
     """The rows of a suite, readable; each case with its size and its opponent."""
     met = {True: ": yes", False: ": no"}
-    return pd.DataFrame([{
+    table = pd.DataFrame([{
         "case": f"{row['title']}<br><i>{row['size']}; against: {row['other']}</i>",
         "ours, ms": 1000 * row["ours_seconds"],
         "other, ms": 1000 * row["other_seconds"], "ratio": row["ratio"],
@@ -116,12 +115,9 @@ def table(rows):
         "share": f"{row['share_of_bound']:.0%} ({row['bound_by']})",
         "spread": row["ours_spread"],
     } for row in rows.values()])
-
-
-def shown(rows):
     formats = {"ours, ms": "{:,.4g}", "other, ms": "{:,.4g}", "ratio": "{:.2f}",
                "spread": "{:.0%}"}
-    return table(rows).style.format(formats).hide(axis="index").set_properties(
+    return table.style.format(formats).hide(axis="index").set_properties(
         subset=["case"], **{"max-width": "16em", "white-space": "normal"})
 
 
@@ -129,15 +125,8 @@ benchmarks = Path(results_dir, "benchmarks")
 folders = sorted(file.parent for file in benchmarks.glob("*/peaks.json"))
 records = {folder.name: read(folder) for folder in folders
            if not folder.name.endswith("-quick")}
-cpus = {name: record for name, record in records.items()
-        if record["peaks"]["device"] == "cpu"}
-gpus = {name: record for name, record in records.items()
-        if record["peaks"]["device"] == "cuda"}
-
-
-def not_measured(what, command):
-    display(Markdown(f"**Not measured yet on {what}.** Run `{command}`, "
-                     "then this chapter again."))
+cpus, gpus = ({name: record for name, record in records.items()
+               if record["peaks"]["device"] == device} for device in ("cpu", "cuda"))
 
 
 def all_rows(record, suites=SUITES):
@@ -149,12 +138,10 @@ def all_rows(record, suites=SUITES):
 def origin(record):
     """Where and on what sources a device's rows were measured, in words."""
     rows = all_rows(record).values()
-    loads = [row["load"] for row in rows if row["load"] is not None]
-    busy = f"; load average {min(loads):.1f} to {max(loads):.1f}" if loads else ""
     commits = ", ".join(sorted({row["commit"][:8] for row in rows}))
     rates = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s"
                       for name, rate in record["peaks"]["flops_per_second"].items())
-    return (f"{record['peaks']['machine']}; sources {commits}{busy}. Peaks: copy "
+    return (f"{record['peaks']['machine']}; sources {commits}. Peaks: copy "
             f"{record['peaks']['bytes_per_second'] / 1e9:.0f} GB/s, {rates}.")
 
 
@@ -165,26 +152,21 @@ def show_device(record):
             display(Markdown(f"**Suite {suite}**"), shown(record[suite]))
 
 
-# %% [markdown]
-# ### On a CPU
-
-# %%
 for record in cpus.values():
     show_device(record)
 if not cpus:
-    not_measured("a CPU", "python -m paul bench")
+    print("nothing measured yet on a CPU: python -m paul bench")
 
 # %% [markdown]
 # How to read it:
 #
-# - *ops*: the literal bank is stacked anew for each step, and the literal ranking walks over anchors. That is where the
-#   ratios are large, and it doesn't matter much in a step whose network is a hundred times as dear.
+# - *ops*: the literal bank is stacked anew for each step, and the literal ranking walks over anchors. That is where
+#   ratios are large, and it matters little in a step whose network is far dearer.
 # - *step network*: what the losses, memories and surrogates add to the part that no loss can save.
 # - *eval features* is the honest ratio for a test: both sides have to make the distances, one and the same matrix
-#   product, which leaves the literal version less to lose than with *distances* given. Hence another goal than a ratio:
-#   of our time the product alone, below, should be 85% or more. Where it is near one, no cleverness is left.
-# - *data surrogates*: batches pay on a device with many units. On one CPU core torchvision's per-image transforms, in
-#   whole numbers of 8 bits, can be the faster ones; beside the network either is small (*data loader*).
+#   product. Hence another goal: of our time the product alone, below, should be 85 % or more.
+# - *data surrogates*: batches pay on a device with many units. On one CPU core torchvision's per-image transforms can
+#   be the faster ones; beside the network either is small (*data loader*).
 #
 # Memory and waiting, where a suite measured them; memory is that of a process of its own:
 
@@ -221,10 +203,9 @@ for name, record in cpus.items():
     display(picture)
 
 # %% [markdown]
-# **You should see** the network's cases high, $L_c$ not far below them, and IPFL low: its ranking takes direct
-# differences, because a matrix product would lose the digits that decide between near-equal distances (chapter 05). A
-# network can lie above the roof of the matrix product: for 3x3 kernels Winograd's algorithm takes fewer products than
-# are counted, hence a roof of its own.
+# IPFL's ranking takes direct differences, because a matrix product would lose the digits that decide between near-equal
+# distances (chapter 05). A network can lie above the roof of the matrix product: for 3x3 kernels Winograd's algorithm
+# takes fewer products than are counted, hence a roof of its own.
 #
 # ## How cost grows
 #
@@ -248,9 +229,9 @@ for name, record in cpus.items():
         display(picture)
 
 # %% [markdown]
-# **You should see** $L_c$ and the gallery grow with a power near 1, the bank's update with one near 0 (it touches the
-# batch's entries and no others, which needn't be so: the literal list, stacked for each step, grows), the step with a
-# power near 1 in the batch and well below 1 in the patches, since all of them share one backbone.
+# Expect a power of 1 for $L_c$ and the gallery, of 0 for the bank's update (it touches the batch's entries and no
+# others, which needn't be so: the literal list, stacked for each step, grows), of 1 for the step in the batch, and
+# less than that in the patches, since all of them share one backbone.
 #
 # ## From which $N$ on does $L_c$ cost more than the network?
 #
@@ -308,20 +289,17 @@ for name, record in cpus.items():
         title = f"{row['entries']:,} synthetic clustered features"
         picture = approximation(row, f"{title}; {record['peaks']['machine']}")
         save(picture, figures / name / "approximation.svg")
-        text = ("Cheapest with a gradient within 1 %, or else the best: "
-                f"{row['size']}; {row['ratio']:.1f} times as fast as the exact "
-                f"loss. Building the index: {row['build_seconds']:.1f} s.")
-        display(picture, Markdown(text))
+        display(picture)
+        print(f"cheapest with a gradient within 1 %, or else the best: {row['size']}; "
+              f"{row['ratio']:.1f} times as fast as the exact loss")
 
 # %% [markdown]
-# **You should see** the random subset fail at both scales: the softmax sits on near entries, a small sample has none of
-# them, and no weight mends a wrong numerator. At $s = 30$ the index alone is the best: the mass that it leaves out is
-# small, and random terms add noise to the gradient. At $s = 10$ most of the mass lies far away. The index alone misses
-# it whatever it finds; with a random half the loss is right to a percent or so from a few hundred candidates on, and
-# the gradient to some percent from a few thousand. So: an index for a loss near saturation, both for a softer one.
+# A random subset fails where the softmax sits on near entries: a small sample has none of them, and no weight mends a
+# wrong numerator. At a large scale the mass that an index leaves out is small, and random terms add noise; at a small
+# one most of the mass lies far away, and the index alone misses it whatever it finds. So: an index for a loss near
+# saturation, both for a softer one.
 #
-# The features are synthetic: people near one of some kinds of clothes, twenty images each. And the bank moves: an index
-# has to be built again every so often, which pays only where its seconds are few against the steps in between.
+# The features are synthetic. And the bank moves: an index has to be built again every so often, which has to pay, too.
 #
 # ## On a GPU
 
@@ -339,7 +317,7 @@ for name, record in gpus.items():
         save(picture, figures / name / f"{file}.svg")
         display(picture)
 if not gpus:
-    not_measured("a GPU", "python -m paul bench --device cuda")
+    print("nothing measured yet on a GPU: python -m paul bench --device cuda")
 
 # %% [markdown] tags=["slide"]
 # On a GPU the network runs in bf16 with channels last, the literal step in float32 with its bank on the host and its
@@ -348,12 +326,9 @@ if not gpus:
 #
 # ## Summary
 #
-# - Two measured peaks bound any work; a share of the bound says what is left to gain, a ratio to a slow version
-#   doesn't.
-# - The losses and memories are cheap beside the network. $L_c$ and the evaluation grow linearly; the bank's update
-#   doesn't grow.
-# - In operations, $L_c$ overtakes the backbone at millions of images. Before that, an index gives its gradient from a
-#   small part of the bank.
+# - Two measured peaks bound any work; a share of the bound says what is left to gain; a ratio to a slow one doesn't.
+# - The losses and memories are cheap beside the network. $L_c$ and the evaluation grow linearly, the bank's update not.
+# - In operations $L_c$ overtakes the backbone at millions of images; an index gives its gradient from part of the bank.
 
 # %% [markdown]
 # ## Exercises
@@ -363,7 +338,7 @@ if not gpus:
 #    distances for 256 queries?
 # 2. The bank's update reads and writes $B$ entries of $M D$ numbers, and reads as many features. What is its bound at
 #    $B = 40$, $M = 6$, $D = 256$, and why does no implementation in Python come near it?
-# 3. The random subset estimates a sum by a weighted part of it. Show on numbers that this is unbiased for the *sum*,
+# 3. The random subset estimates a sum by a weighted part of it. Show on numbers that this is unbiased for the *sum*
 #    and that its logarithm comes out too small on average. (*Hint:* the logarithm is concave.)
 # 4. *Break it.* Leave the weight $\log \frac{N - 1}{C}$ out of the random subset's denominator. By how much is the loss
 #    wrong, and its gradient? And with *both*, where half of the candidates are the nearest?
@@ -377,27 +352,13 @@ if not gpus:
 # features are larger: 6.1 GB against 1.0 GB for the block. That is why distances are made block by block, and the
 # gallery may stay on disk.
 #
-# ```python
-# # runs alone
-# operations = 2 * 1_000 * 1_000_000 * 1_536
-# features, block = 4 * 1_000_000 * 1_536, 4 * 256 * 1_000_000
-# assert round(operations / 1e12, 2) == 3.07
-# assert (round(features / 1e9, 1), round(block / 1e9, 1)) == (6.1, 1.0)
-# ```
-#
 # </details>
 #
 # <details><summary>Solution 2</summary>
 #
-# Three times $B M D$ numbers of four bytes: 0.74 MB. At ten GB/s that takes 74 microseconds; divide by
-# `peaks.bytes_per_second` for this machine, and by far more for a GPU. A single call into torch costs some microseconds
-# whatever it does, and the update takes a dozen of them (gather, average, scatter, look for repeated images). Together
-# they last about as long as the bytes do at that rate, and the faster the memory, the more of the time is theirs.
-#
-# ```python
-# # runs alone
-# assert 3 * 40 * 6 * 256 * 4 == 737_280
-# ```
+# Three times $B M D$ numbers of four bytes: 0.74 MB, at ten GB/s 74 microseconds; divide by `peaks.bytes_per_second`
+# for this machine. A single call into torch costs some microseconds whatever it does, and the update takes a dozen of
+# them (gather, average, scatter, ...): the faster the memory, the more of the time is theirs.
 #
 # </details>
 #
@@ -436,28 +397,19 @@ if not gpus:
 #
 # torch.manual_seed(0)
 # x, w = torch.randn(8, requires_grad=True), torch.randn(500, 8)  # all but the own
-# a = -(x - w).square().sum(1) / 4
-# order = a.argsort(descending=True)
-# near = a[order[:10]]  # what an index found
-# drawn = a[order[10:][torch.randperm(490)[:50]]]  # some of the others
-# above = near.logsumexp(0)
+# a = (-(x - w).square().sum(1) / 4).sort(descending=True).values
+# near, drawn = a[:10], a[10:][torch.randperm(490)[:50]]  # by an index, at random
 #
 #
-# def gradient(loss):
+# def gradient(weight, some):
+#     loss = torch.cat([some, drawn + weight]).logsumexp(0) - near.logsumexp(0)
 #     return torch.autograd.grad(loss, x, retain_graph=True)[0]
 #
 #
-# def both(weight):
-#     return torch.cat([near, drawn + weight]).logsumexp(0) - above
-#
-#
-# weight = math.log(len(a) / len(drawn))
-# right, wrong = (drawn + weight).logsumexp(0) - above, drawn.logsumexp(0) - above
-# torch.testing.assert_close(right - wrong, torch.tensor(weight))
-# torch.testing.assert_close(gradient(right), gradient(wrong))
-# weight = math.log((len(a) - 10) / len(drawn))
-# missing = gradient(both(weight)) - gradient(both(0))
-# assert missing.norm() > 0.1 * gradient(both(weight)).norm()
+# weight = math.log(490 / 50)
+# torch.testing.assert_close(gradient(weight, a[:0]), gradient(0, a[:0]))
+# right, wrong = gradient(weight, near), gradient(0, near)
+# assert (right - wrong).norm() > 0.1 * right.norm()
 # ```
 #
 # </details>
@@ -495,4 +447,4 @@ if not gpus:
 # %% [markdown]
 # ## Next
 #
-# Chapter 12, *Adapt it to your own cameras*: the method on a folder of your own images.
+# This is the last page; `README.md` says how to go on with data of your own.

@@ -9,7 +9,7 @@
 # - how far such signs go with the truth, measured where the truth is known;
 # - how images of any kind are described, searched, shown and exported.
 #
-# Chapters 07 to 10 had query, gallery and labels. Who comes with cameras of their own has none of these, and can't
+# Chapters 07 to 09 had query, gallery and labels. Who comes with cameras of their own has none of these, and can't
 # compute a score. This chapter plays that part: it takes the rendered people, hides their labels, and opens the
 # envelope only at the end.
 #
@@ -160,7 +160,7 @@ print(f"{len(history)} epochs over {N} images, {history['seconds'].sum():.0f} s"
 # ## What can be seen without labels
 #
 # A falling loss says that the network does what the loss asks. It doesn't say that two images of one person met. That
-# would be *purity*: the share of an image's nearest that show its person (chapter 09). It takes labels. Four signs
+# would be *purity*: the share of an image's nearest that show its person (chapter 08). It takes labels. Four signs
 # don't.
 #
 # ### Sign 1: how far the bank drifts

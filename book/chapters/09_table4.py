@@ -36,40 +36,18 @@ from paul.experiments.rows import ROWS
 from paul.experiments.runner import run_table, trained_model
 from paul.experiments.specs import seeds_of
 from paul.patches import RandomPatches, stripes
-from paul.plots import (
-    COLOURS,
-    claims_panel,
-    drawn,
-    ordering_lines,
-    patches_on_people,
-    save,
-    table_bars,
-    variant_curves,
-)
-from paul.report.claims import (
-    judge_all,
-    load_claims,
-    place_interval,
-    verdict_frame,
-    verdict_text,
-    write_claims,
-)
-from paul.report.frames import METRICS, paired_differences, runs_frame, target_name
-from paul.report.ledger import ledger_frame
-from paul.report.published import published
+from paul.plots import COLOURS, drawn, ordering_lines, patches_on_people
+from paul.report.claims import judge_all, load_claims, place_interval, verdict_text
+from paul.report.frames import TARGETS, paired_differences, runs_frame, target_name
 from paul.report.statistics import mean_interval
 from paul.report.tables import (
     ablation_table,
     current_runs,
-    in_brief,
+    figure_text,
     is_stale,
     on_the_papers_sets,
-    ordered_pairs,
     ordering,
-    readable,
-    write_tables,
 )
-from paul.report.variants import variants_table
 
 start(data_dir, profile)
 chosen = PROFILES[profile]
@@ -83,9 +61,6 @@ labels = {name: row.label for name, row in ROWS.items()}
 # > **The paper (Section 4, Table 4).** Patches that a network places are better than equal horizontal stripes, and
 # > stripes are better than patches at random places. With four, six or eight patches the result is far above that
 # > without adaptation; six are best.
-
-# %%
-published("table4", paper).style.format(precision=1).hide(axis="index")
 
 # %% [markdown] tags=["slide"]
 # ## The three schemes
@@ -137,61 +112,47 @@ torch.testing.assert_close(ours, library[0])
 # %% [markdown]
 # ## Ours: load or run
 #
-# Each scheme with its own source models, before adaptation (*direct*, not in the paper's table) and after.
+# Each scheme with its own source models, before adaptation (*direct*, not in the paper's table) and after: Rank-1, our
+# mean over source seeds with its 95 % interval. The paper's value counts for its order alone, unless the profile is
+# `paper`.
 
-# %%
+# %% tags=["slide"]
 records = run_table("table4", profile=profile, seeds=seeds,
                     adapt_seeds=adapt_seeds, targets=targets,
                     data_dir=data_dir, results_dir=results_dir, workers=workers)
 runs = runs_frame(records, is_stale)
 table = ablation_table("table4", runs, profile, paper)
-print(f"{len(records)} runs: {runs['row'].nunique()} rows, "
-      f"{runs['target'].nunique()} targets, source seeds {seeds}")
-
-# %%
-for target in targets:
-    display(Markdown(f"### {target_name(target, profile)}"))
-    part = table[table["target"] == target]
-    display(in_brief(readable(part, profile)).style.hide(axis="index"))
-
-# %% tags=["slide"]
-#| caption: Rank-1 for each way of cutting patches and each number of them, the mean
-#|   over source seeds with its 95 % interval.
-table_bars(table, profile)
+shown = {}
+for target, part in table.groupby("target", sort=False):
+    part = part.set_index("label")
+    texts = map(figure_text, part["rank1"], part["rank1_low"], part["rank1_high"])
+    shown[target_name(target, profile)] = pd.Series(list(texts), part.index)
+    shown[f"paper, {TARGETS[target]}"] = part["paper_rank1"]
+pd.DataFrame(shown).style.format(precision=1, na_rep="not printed")
 
 # %% [markdown]
-# **You should see** random patches far below everything else, before and after. Equal stripes and the PGN are nearer to
-# each other, and the numbers of patches nearer still.
-#
 # ## The paper's ordering against ours
 
 # %%
 order = ordering("table4", runs, paper)
-order["target"] = [target_name(target, profile) for target in order["target"]]
-order["metric"] = order["metric"].map(METRICS)
-order.style.format({"kendall_tau": "{:.2f}"}).hide(axis="index")
+same, pairs = order["same_order"].sum(), order["pairs"].sum()
+print(f"{same} of {pairs} pairs of rows (two targets, two scores) are in the paper's "
+      f"order by our means; {order['disagrees'].sum()} against it by their interval")
 
 # %% tags=["slide"]
 #| caption: The paper's order of rows on the left of each panel, ours on the right;
 #|   lines that cross are a disagreement.
 ordering_lines(table, profile)
 
-# %%
-pairs = [ordered_pairs("table4", runs, target, "rank1", paper).assign(target=target)
-         for target in targets]
-pairs = pd.concat(pairs)
-pairs = pairs.replace({"a": labels, "b": labels})
-pairs[pairs["outcome"] != "agrees"].style.format(precision=1).hide(axis="index")
-
 # %% [markdown]
-# Pairs that don't agree: `a` is above `b` in the paper. Look at the column `paper` before wondering about an undecided
-# pair: the paper's own differences between four, six and eight patches are a point or two, measured once.
+# The paper's own differences between four, six and eight patches are a point or two, measured once: no wonder if lines
+# cross there.
 #
 # ## "No difference found" is not "no difference"
 #
 # C9 asks whether six patches are *better*; C10, among other things, whether the number *doesn't matter*. These are two
 # questions, and an interval that holds zero answers neither. To show that two rows are as good as equal, state
-# beforehand how much would matter, $\pm m$ points, and ask for the whole interval to lie inside.
+# beforehand how many points would matter, the *margin*, and ask for the whole interval to lie inside.
 
 # %% tags=["slide"]
 def outcome_from_scratch(differences, margin):
@@ -200,8 +161,7 @@ def outcome_from_scratch(differences, margin):
     n = len(differences)
     mean = sum(differences) / n
     spread = (sum((d - mean) ** 2 for d in differences) / (n - 1)) ** 0.5
-    # t of chapter 07
-    half = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[n] * spread / n**0.5
+    half = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[n] * spread / n**0.5  # t
     if -margin < mean - half and mean + half < margin:
         return "equal"
     return "different" if mean + half < -margin or mean - half > margin else "open"
@@ -217,23 +177,16 @@ for example in ([0.1, 0.4, -0.2], [6.0, 6.5, 5.8], [-3.0, 2.0, 5.0]):
 # %% [markdown]
 # ## Verdicts
 
-# %%
-#| caption: Every comparison behind the verdicts on C8 to C10: mean difference, 95 %
-#|   interval and border.
+# %% tags=["slide"]
 everything = current_runs(results_dir, profile)
 claims = [claim for claim in load_claims("book/claims.toml")
           if claim.id in ("C8", "C9", "C10")]
-verdicts = judge_all(claims, everything, profile, paper)
-claims_panel(verdicts, labels)
-
-# %%
-for verdict in verdicts:
+for verdict in judge_all(claims, everything, profile, paper):
     display(Markdown(verdict_text(verdict)))
 
 # %% [markdown]
 # The margin of C10 was fixed beforehand, from the paper's own table: its smallest gain over no adaptation is a little
-# larger. With few seeds an interval is easily wider than the margin, and then the fair answer is *inconclusive*,
-# however small the mean difference.
+# larger. With few seeds an interval is easily wider than that, and then the fair answer is *inconclusive*.
 #
 # ## Measurement 1: what do the schemes look at?
 #
@@ -270,16 +223,14 @@ for row in schemes:
     display(patches_on_people(images[shown], theta[row][shown]))
 
 # %% [markdown]
-# **You should see** the random rectangles at another place on every image: patch 1 is a head here and a knee there, so
-# comparing patch 1 with patch 1 compares nothing. The stripes stay where they are, whatever the picture shows. The
-# PGN's patches overlap and have their own sizes, and where a person stands high or low in the box they should follow.
+# A random patch 1 is a head here and a knee there, so comparing patch 1 with patch 1 compares nothing. The stripes stay
+# where they are, whatever the picture shows. The PGN's patches overlap and have sizes of their own.
 #
 # ## Measurement 2: do learned patches follow the person?
 #
 # The rendered people come with a truth that photographs don't have: how far the person stands off the middle of the
-# box, to the side and downwards. If the PGN aligns, the centres of its patches move along. The correlation between the
-# two over all validation images says how much; stripes can't move, so theirs is zero by construction, and random
-# patches know nothing.
+# box, to the side and downwards. If the PGN aligns, the centres of its patches move along. The correlation over all
+# validation images says how much; stripes can't move, and random patches know nothing.
 
 # %%
 def alignment(theta, truth):
@@ -293,56 +244,49 @@ def alignment(theta, truth):
             "down": np.corrcoef(centre[:, 1], down)[0, 1]}
 
 
-if {"box_dx", "box_dy"} <= set(validation.frame):
+known = {"box_dx", "box_dy"} <= set(validation.frame)
+if known:
     clean = np.array((people > 0) & (validation.frame["box_dx"].abs() < 0.15))
     aligned = {labels[row]: alignment(theta[row][clean], validation.frame[clean])
                for row in schemes}
     aligned = pd.DataFrame(aligned).T
-    display(aligned.style.format("{:.2f}", na_rep="fixed").set_caption(
-        f"source seed {model_seed}, profile {profile}"))
+    display(aligned.style.format("{:.2f}", na_rep="fixed"))
 else:
     display(Markdown("This set's index doesn't say where people stand in their "
                      "boxes: photographs don't."))
 
 # %% tags=["slide"]
-#| caption: The centre of each patch against how far the person stands off the
-#|   middle of the box, across and down.
+#| caption: The centre of each patch of the PGN against how far the person stands off
+#|   the middle of the box, across and down.
 @drawn
 def follow(row="patch_direct"):
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
-    frame = validation.frame[clean]
-    for axis, place, column, name in ((axes[0], 0, "box_dx", "across"),
-                                      (axes[1], 1, "box_dy", "down")):
-        offset = frame[column].to_numpy()
-        centres = theta[row][clean][:, :, place, 2].numpy()
-        for m in range(centres.shape[1]):
-            slope, start = np.polyfit(offset, centres[:, m], 1)
-            ends = np.array([offset.min(), offset.max()])
-            axis.plot(offset, centres[:, m], ".", color=COLOURS[m % len(COLOURS)],
-                      markersize=2, alpha=0.5)
-            axis.plot(ends, slope * ends + start, color=COLOURS[m % len(COLOURS)],
-                      label=f"patch {m + 1}")
+    columns = ("box_dx", "across"), ("box_dy", "down")
+    for place, (axis, (column, name)) in enumerate(zip(axes, columns)):
+        offset = validation.frame[clean][column].to_numpy()
+        for m, centres in enumerate(theta[row][clean][:, :, place, 2].numpy().T):
+            axis.plot(offset, centres, ".", color=COLOURS[m], markersize=2)
+            axis.plot(offset, np.polyval(np.polyfit(offset, centres, 1), offset),
+                      color=COLOURS[m], label=f"patch {m + 1}")
         axis.set(xlabel=f"person's offset {name}, in boxes",
                  ylabel="patch centre, in [-1, 1]", title=name)
     axes[1].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right",
                   fontsize=10)
-    figure.suptitle(f"{labels[row]}, seed {model_seed}, profile {profile}",
-                    fontsize=10)
     return figure
 
 
-if {"box_dx", "box_dy"} <= set(validation.frame):
+if known:
     display(follow())
 
 # %% [markdown]
-# **You should see** lines of one direction for the PGN: the further the person is off the middle, the further the
-# patches go. How steep they are is what the network learned about misplaced boxes from identities alone; nobody told it
-# where people stand.
+# A line that rises says: the further the person is off the middle, the further the patch goes. How steep it is, is what
+# the network learned about misplaced boxes from identities alone; nobody told it where people stand.
 #
 # ## Measurement 3: is patch $m$ of one image the same part as patch $m$ of another?
 #
-# Purity, as in chapter 09: the share of the ten nearest that show the same person, patch by patch, before adaptation.
+# Purity, as in chapter 08: the share of the ten nearest that show the same person, patch by patch, before adaptation.
+# Neighbours of a patch that isn't the same part are right by luck.
 
 # %% tags=["slide"]
 def purity(features, person_ids, k=10):
@@ -357,84 +301,33 @@ def purity(features, person_ids, k=10):
 lines = {}
 for row, model in models.items():
     described = extract(model, images).cpu()
-    features = described.unflatten(1, (model.options.num_patches, -1))
-    features = features.transpose(0, 1)
-    each = purity(features, people)
-    whole = purity(described[None], people)
-    lines[labels[row]] = {"mean of the patches": float(each.mean()),
-                          "best patch": float(each.max()),
-                          "whole descriptor": float(whole)}
-pd.DataFrame(lines).T.style.format("{:.0%}").set_caption(
-    f"source seed {model_seed}, profile {profile}")
+    each = described.unflatten(1, (model.options.num_patches, -1)).transpose(0, 1)
+    each = purity(each, people)
+    lines[labels[row]] = [each.mean().item(), each.max().item(),
+                          purity(described[None], people).item()]
+lines = pd.DataFrame(lines, ["mean of the patches", "best patch", "whole descriptor"])
+lines.T.style.format("{:.0%}")
 
 # %% [markdown]
-# **You should see** random patches last in each column: neighbours of a patch that isn't the same part are right by
-# luck. Between four and eight patches, single patches get less pure as they get smaller, while the whole descriptor
-# hardly changes: more, but weaker witnesses. That trade is a reason to expect no sharp optimum, whatever C9 says.
+# More patches are more witnesses, each of which sees less. Compare the columns before you believe in a sharp optimum,
+# whatever C9 says.
 #
 # ## What adaptation adds to each scheme
 
 # %%
-gains = []
-for target_here in targets:
-    for after, before in (("random", "random_direct"), ("equal", "equal_direct"),
-                          ("pgn4", "pgn4_direct"), ("paul", "patch_direct"),
-                          ("pgn8", "pgn8_direct")):
-        gain = mean_interval(paired_differences(everything, after, before,
-                                                target_here, "rank1"))
-        gains.append({"target": target_name(target_here, profile),
-                      "scheme": labels[after], "Rank-1 gained": gain.mean,
-                      "low": gain.low, "high": gain.high, "n": gain.n})
-pd.DataFrame(gains).style.format(precision=1).hide(axis="index")
+lines = {}
+for after, before in (("random", "random_direct"), ("equal", "equal_direct"),
+                      ("pgn4", "pgn4_direct"), ("paul", "patch_direct"),
+                      ("pgn8", "pgn8_direct")):
+    gains = {target_name(name, profile): mean_interval(paired_differences(
+        everything, after, before, name, "rank1")) for name in targets}
+    lines[labels[after]] = {name: figure_text(gain.mean, gain.low, gain.high)
+                            for name, gain in gains.items()}
+pd.DataFrame(lines).T
 
 # %% [markdown]
-# Adaptation needs something to hold on to: where neighbours are wrong to begin with, pulling towards them gains little.
+# Points of Rank-1. Adaptation needs something to hold on to: pulling towards wrong neighbours teaches little.
 #
-# ## How far one option moves the result
-#
-# The paper turns $k$, $s$ and $l$ (`rate`) in its Figure 5 and finds the result stable. Here every option of PAUL that
-# has a size is turned, one at a time, by factors of the value that is used; the source models are the same. C11 takes
-# *stable* to mean that half or twice the value of any of the three moves no score by four points, C10's margin.
-
-# %%
-#| caption: One option of PAUL in each panel: how mAP changes when it is turned by the
-#|   factor below, with 95 % intervals, a colour for each target.
-turned = variants_table("figure5", everything)
-if len(turned):
-    display(variant_curves(turned, profile))
-else:
-    print(f"no such runs at profile {profile}: "
-          f"paul run figure5 --profile {profile} makes them")
-
-# %% [markdown]
-# ## All claims on one page
-#
-# The whole paper at this profile: each claim, its verdict and the sentence that carries the evidence. The next cell
-# also writes `claims.json`, the four tables and two figures into the results folder; all of them can be made again from
-# the run records.
-
-# %%
-verdicts = write_claims(results_dir, "book/claims.toml", paper)[profile]
-write_tables(results_dir, profile, paper)
-figures = Path(results_dir) / "figures" / profile
-save(table_bars(table, profile), figures / "table4.svg")
-save(claims_panel(verdicts, labels), figures / "claims.svg")
-to_read = {"text-align": "left", "vertical-align": "top"}
-verdict_frame(verdicts).style.set_properties(**to_read)
-
-# %% [markdown]
-# ## The ledger
-#
-# Every place where the paper and the code its authors released part ways, with what we do by default and the option
-# that reaches the other reading. Where the runs at hand can measure an effect, it stands in the last column, and the
-# entry with the largest comes first. `paul run ledger` takes the other readings one by one.
-
-# %%
-ledger = ledger_frame(everything, profile, "book/ledger.toml")
-ledger = ledger.sort_values("largest", ascending=False, kind="stable")
-ledger.drop(columns="largest").style.set_properties(**to_read)
-
-# %% [markdown]
 # ## On the paper's own sets
 #
 # Records of profile `paper` are shown here where the results folder holds them, whatever the profile of this page.
@@ -471,17 +364,7 @@ if on_their_sets is not None:
 #
 # The smallest margin that holds is the largest absolute end of all its intervals. It can always be found, which is why
 # it proves nothing: a margin chosen to hold is a description of the data. Beforehand one would have asked how many
-# points between two numbers of patches would matter to a user, and compared that with the gain, as the claim does with
-# its 4.
-#
-# ```python
-# (test,) = [test for claim in claims if claim.id == "C10"
-#            for test in claim.tests if test["kind"] == "within"]
-# ends = [mean_interval(paired_differences(everything, a, b, name, metric))
-#         for a, b in test["pairs"] for name in test["targets"]
-#         for metric in test["metrics"]]
-# print(max(max(abs(end.low), abs(end.high)) for end in ends))
-# ```
+# points between two numbers of patches would matter to a user, and compared that with the gain, as the claim does.
 #
 # </details>
 #
@@ -503,21 +386,19 @@ if on_their_sets is not None:
 #         return once.expand(len(x), -1, -1, -1)
 #
 #
-# images = torch.zeros(5, 1, 12, 6)
-# theta, anew = Kept(6)(images), RandomPatches(6)(images)
-# assert torch.equal(theta[0], theta[4]) and not torch.equal(anew[0], anew[4])
+# theta = Kept(6)(torch.zeros(5, 1, 12, 6))
+# assert torch.equal(theta[0], theta[4])
 # ```
 #
-# (Put it in place of a network's `generator` before the source stage; both stages have to see the same patches.)
+# It takes the place of a network's `generator` before the source stage: both stages have to see the same patches.
 #
 # </details>
 #
 # <details><summary>Solution 3</summary>
 #
 # Yes. What is frozen is the function from a feature map to matrices, not the map. $\theta = \mathrm{LN}(F(x))$, and the
-# backbone $F$ trains on: the PGN reads other features and answers with other places. No loss asks for that: the places
-# drift with the features. Whether alignment gains or loses depends on how far the backbone moves; compare
-# `alignment(...)` before and after on the same validation images.
+# backbone $F$ trains on: the PGN reads other features and answers with other places. No loss asks for that. Whether
+# alignment gains or loses depends on how far the backbone moves; compare `alignment(...)` before and after.
 #
 # </details>
 #
@@ -557,13 +438,12 @@ if on_their_sets is not None:
 #
 # Three do: sizes that begin at zero in place of $\frac1M$ (some patches have next to no area), width and height
 # exchanged, and a place that isn't spread to $[-1, 1]$ (no patch ever leaves the lower right). Only a place that isn't
-# scaled by $1 - \text{size}$ sticks out, so that an assertion "inside the map" finds one mistake of four. `python -m
-# book grade` compares all the numbers of each patch.
+# scaled by $1 - \text{size}$ sticks out: an assertion "inside the map" finds one mistake of four.
 #
 # </details>
 
 # %% [markdown]
 # ## Next
 #
-# Chapter 11, *What it costs*: time and memory. Of the claims, C11 (the range of $k$, $s$ and $l$) and C12 (the choice
-# of the source) are left open.
+# Chapter 10, *Adapt it to your own cameras*: the method on a folder of your own images. All claims stand on one page in
+# an appendix, *All claims, and what each choice is worth*.

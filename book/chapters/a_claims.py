@@ -1,0 +1,165 @@
+# %% [markdown] tags=["slide"]
+# # All claims, and what each choice is worth
+#
+# **What you will learn**
+#
+# - how far one option of PAUL moves the result, the question of the paper's Figure 5;
+# - the verdict on every claim, on one page, and how easily noise would have reached it;
+# - what each choice that the paper leaves open is worth, where runs can say it.
+#
+# Paper: Figure 5, and all of Section 4.
+
+# %% tags=["parameters"]
+profile: str = "mini"
+results_dir: str = "results"
+
+# %%
+from pathlib import Path
+
+from book.start import start
+from IPython.display import display
+from paul.experiments.rows import ROWS
+from paul.plots import claims_panel, save, table_bars, variant_curves
+from paul.report.claims import judge_all, load_claims, verdict_frame, write_claims
+from paul.report.ledger import ledger_frame
+from paul.report.tables import ablation_table, current_runs, write_tables
+from paul.report.variants import variants_table
+
+start()
+paper = "book/paper"  # the published tables
+labels = {name: row.label for name, row in ROWS.items()}
+everything = current_runs(results_dir, profile)
+
+# %% [markdown] tags=["slide"]
+# ## How far one option moves the result
+#
+# The paper turns $k$, $s$ and $l$ (`rate`) in its Figure 5 and finds the result stable. Here every option of PAUL that
+# has a size is turned, one at a time, by factors of the value that is used; the source models are the same. C11 takes
+# *stable* to mean that half or twice the value of any of the three moves no score by four points, C10's margin.
+
+# %% tags=["slide"]
+#| caption: One option of PAUL in each panel: how mAP changes when it is turned by the
+#|   factor below, with 95 % intervals, a colour for each target.
+turned = variants_table("figure5", everything)
+if len(turned):
+    display(variant_curves(turned, profile))
+else:
+    print(f"no such runs at profile {profile}: "
+          f"paul run figure5 --profile {profile} makes them")
+
+# %% [markdown] tags=["slide"]
+# ## How a verdict comes about
+#
+# Each test was written into `book/claims.toml` before its runs.
+#
+# - *Supported*: **every** comparison of the claim, on each target and by each score, has its 95 % interval on the
+#   claimed side.
+# - *Contradicted*: **one** comparison has it wholly on the other side.
+# - *Inconclusive*: neither. *Not run*: nothing here can test it.
+#
+# The two are not equally easy. Exercise 1 asks how often pure noise would reach either.
+
+# %% [markdown]
+# ## All claims on one page
+#
+# The whole paper at this profile. The next cell also writes `claims.json`, the four tables and two figures into the
+# results folder; all of them can be made again from the run records.
+
+# %% tags=["slide"]
+#| caption: Every comparison behind every verdict: mean difference, 95 % interval and
+#|   border.
+judged = write_claims(results_dir, "book/claims.toml", paper)
+verdicts = judged.get(profile) or judge_all(load_claims("book/claims.toml"),
+                                            everything, profile, paper)
+write_tables(results_dir, profile, paper)
+figures = Path(results_dir) / "figures" / profile
+table = ablation_table("table4", everything, profile, paper)
+if len(table):
+    save(table_bars(table, profile), figures / "table4.svg")
+panel = claims_panel(verdicts, labels)
+save(panel, figures / "claims.svg")
+display(panel)
+
+# %% tags=["slide"]
+to_read = {"text-align": "left", "vertical-align": "top"}
+verdict_frame(verdicts).style.set_properties(**to_read)
+
+# %% [markdown] tags=["slide"]
+# ## The ledger
+#
+# Where the runs at hand can measure what an entry is worth, it stands in the last column, and the entry with the
+# largest comes first. `paul run ledger` takes the other readings one by one.
+
+# %% tags=["slide"]
+ledger = ledger_frame(everything, profile, "book/ledger.toml")
+ledger = ledger.sort_values("largest", ascending=False, kind="stable")
+ledger.drop(columns="largest").style.set_properties(**to_read)
+
+# %% [markdown] tags=["slide"]
+# ## Summary
+#
+# - A verdict is a rule that was written down before the runs, applied to intervals.
+# - The rule is strict with *supported* and generous with *contradicted*: read the evidence beside the word.
+# - A list sorted by the size of an effect has noise at its top when all effects are small.
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. *Predict.* Suppose PAUL did nothing, so that every difference is noise. How often would a claim of eight
+#    independent comparisons be supported, and how often contradicted? Say two numbers first.
+# 2. *Break it.* Put noise in the place of the ledger's effects: twenty entries, each worth nothing, each measured with
+#    a standard error of one point. What does the first line of the sorted table say?
+# 3. *Extend.* Write a claim of your own into a copy of `book/claims.toml`, before you look, and judge it with
+#    `load_claims` and `judge`.
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution 1</summary>
+#
+# An interval lies above zero in 2.5 % of the cases, and below it in as many. Supported takes all eight, $0.025^8$:
+# never. Contradicted takes one, $1 - 0.975^8 \approx 18$ %. Real comparisons share source models, which makes both less
+# extreme; but a claim can well be contradicted by nothing at all.
+#
+# ```python
+# # runs alone
+# import numpy as np
+# from scipy import stats
+#
+# values = np.random.default_rng(0).standard_normal((20_000, 8, 3))
+# half = stats.t.ppf(0.975, 2) * values.std(2, ddof=1) / 3**0.5
+# means = values.mean(2)
+# assert (means > half).all(1).mean() < 0.001
+# assert abs((means < -half).any(1).mean() - (1 - 0.975**8)) < 0.01
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# The largest of twenty noises: about 2.2 standard errors on average, by size, so two points that mean nothing. Sorting
+# selects what was lucky. Look at the interval, and at how many entries there are, before the order.
+#
+# ```python
+# # runs alone
+# import numpy as np
+#
+# noise = abs(np.random.default_rng(0).standard_normal((20_000, 20)))
+# assert 2.1 < noise.max(1).mean() < 2.4
+# ```
+#
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# The file is its own documentation: a `higher` test names pairs of rows, metrics, targets and a smallest effect. What
+# counts is that the margin was chosen before the runs were read.
+#
+# - *full*: claim, margin and a reason for it, dated before; verdict; what would have reversed it;
+# - *half*: a claim whose margin was chosen after a look at the table, said so;
+# - *some*: a claim that the file's reader accepts.
+#
+# </details>
+
+# %% [markdown]
+# ## Next
+#
+# *What it costs*: time and memory of all this.
