@@ -221,10 +221,11 @@ def network_drawing(network, image, lit=PARTS):
         colour = colour if part in lit else DIM
         style = {"boxstyle": "round,pad=0,rounding_size=0.6", "facecolor": colour + "30", "edgecolor": colour}
         axis.add_patch(FancyBboxPatch((x, y), width, height, linewidth=1.6, **style))
-        write(part, x + width / 2, y + height / 2, text)
+        if text:
+            write(part, x + width / 2, y + height / 2, text)
 
     def picture(part, x, y, width, height, values, frame="black"):
-        axis.imshow(values, extent=(x, x + width, y, y + height), cmap="viridis", aspect="auto",
+        axis.imshow(np.asarray(values), extent=(x, x + width, y, y + height), cmap="viridis", aspect="auto",
                     alpha=1 if part in lit else 0.3)  # fmt: skip
         colour = frame if part in lit else DIM
         axis.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.2))
@@ -253,7 +254,7 @@ def network_drawing(network, image, lit=PARTS):
     arrow("PGN", (40.5, 3.7), (42.5, 9), "angle,angleA=0,angleB=-90,rad=0")
     write("PGN", 48.5, 5.5, f"$\\theta$: {shape(*made['theta'].shape)}")
     named("patches", 42.5, "patches", f"{shape(M, C)}")
-    named("branches", 53, "branches", "")
+    write("branches", 53, 36.5, "branches")
     named("features", 64, "patch features", shape(M, D))
     step = tall / M
     for m in range(M):
