@@ -230,10 +230,9 @@ for pool in (pool_patches, lambda x, theta: sample_patches(x, theta).mean((3, 4)
     pool(feature_map, theta).square().sum().backward()
     gradients.append(theta.grad)
 torch.testing.assert_close(*gradients)
-batch, size = 80, 2048 * 24 * 8  # 40 images, 40 surrogates, ResNet-50 at 384 x 128
-print(f"in one step of the paper's network: {M} patches, cut: "
-      f"{4 * M * batch * size / 1e9:.1f} GB; {M} weight maps: "
-      f"{4 * M * batch * 24 * 8 / 1e6:.1f} MB")
+weights = 4 * M * 80 * 24 * 8 / 1e6  # MB, for 80 images at 384 x 128
+print(f"a step of the paper's network: {M} weight maps take {weights:.1f} MB, "
+      f"{M} patches of 2048 channels {weights * 2048:.0f} MB")
 
 # %%
 #| caption: The weight map of each of the five frames, bright where a pixel counts
@@ -272,10 +271,8 @@ print("the PGN agrees, and before training it cuts equal stripes from any image"
 
 # %% [markdown]
 # The second check holds because the last layer's weight starts at zero: the bias alone decides. So the first steps move
-# only this last layer, for no gradient passes through a weight that is zero.
-#
-# How large is a network that exists to produce $6M$ numbers? Counted without making it (on torch's "meta" device
-# tensors have a shape and nothing in it), for the paper's 4,101 source people:
+# only this layer, for no gradient passes through a weight that is zero. How large is a network that exists to produce
+# $6M$ numbers? Counted on torch's "meta" device, where tensors have a shape and nothing in it:
 
 # %% tags=["slide"]
 with torch.device("meta"):
@@ -367,9 +364,9 @@ thetas = equal.expand(8, -1, -1, -1), theta, RandomPatches(M).eval()(eight)
 plots.patches_on_people(eight.repeat(3, 1, 1, 1), torch.cat(thetas), titles)
 
 # %% [markdown]
-# A trained patch may grow, tilt and overlap the next one: nothing in the loss forbids it. At `smoke`, where training
-# lasts seconds, it hardly moves. A PGN that follows the person compares head with head, however badly the detector cut.
-# Does it, and on which height of the *body* does a patch end up? The appendix *A closer look at patches* measures both.
+# A trained patch may grow, tilt and overlap the next one: nothing in the loss forbids it. (At `smoke` training lasts
+# seconds, and its patches mean nothing.) A PGN that follows the person compares head with head, however badly the
+# detector cut. Does it? The appendix *A closer look at patches* measures it, against controls.
 
 # %% [markdown] tags=["slide"]
 # ## Summary
@@ -380,6 +377,8 @@ plots.patches_on_people(eight.repeat(3, 1, 1, 1), torch.cat(thetas), titles)
 # - The PGN starts at equal stripes, through its last bias alone, and holds most of the paper's parameters.
 # - Source: ReLU, embeddings, logits. Target: unit vectors, and cosines to the frozen embedding layer. The descriptor of
 #   an image is its $M$ patch features side by side.
+#
+# Next, chapter 04: what can be learned from patches when nobody says who is who.
 
 # %% [markdown]
 # ## Exercises
@@ -387,12 +386,11 @@ plots.patches_on_people(eight.repeat(3, 1, 1, 1), torch.cat(thetas), titles)
 # 1. *Predict.* Which $\theta$ mirrors the image left to right, and what happens to its weight map $A$? (Change one
 #    sign, then argue with the sum that defines $A$.)
 # 2. Suppose the last layer's bias started at the same matrix for all $M$ patches. Could training tell them apart?
-# 3. Give the PGN's convolution a quarter of the channels. How many parameters does PatchNet save at ResNet-50?
-# 4. *Break it.* Read equal stripes with `align_corners=False`. Nothing raises an error. For a map of ones with $H = 12$
+# 3. *Break it.* Read equal stripes with `align_corners=False`. Nothing raises an error. For a map of ones with $H = 12$
 #    rows and $M = 6$: which patch means aren't 1 any more, and what are they? Derive it, then run it.
-# 5. *Extend.* Make a patch soft: weight its points by $\exp(-2 (u^2 + v^2))$. Write it as a weight map, and show that
+# 4. *Extend.* Make a patch soft: weight its points by $\exp(-2 (u^2 + v^2))$. Write it as a weight map, and show that
 #    the weights of a patch inside the map still sum to one and that $\theta$ still learns.
-# 6. *Implement.* Write `weight_map` with nothing but the formula of $A$. Which mistake keeps all values right and loses
+# 5. *Implement.* Write `weight_map` with nothing but the formula of $A$. Which mistake keeps all values right and loses
 #    the gradient?
 
 # %% [markdown] tags=["solution"]
@@ -406,20 +404,12 @@ plots.patches_on_people(eight.repeat(3, 1, 1, 1), torch.cat(thetas), titles)
 #
 # <details><summary>Solution 2</summary>
 #
-# Yes, but slowly. At first $z^1 = \dots = z^M$. But each patch has a branch and a classifier of its own, drawn at
-# random, through which alone the gradient reaches its six numbers, so the matrices part after one step. The PGN's
-# learning rate is tiny and its time short, though: they would end close together and tell one story $M$ times.
+# Yes, but slowly. Each patch has a branch and a classifier of its own, drawn at random, through which alone the
+# gradient reaches its six numbers, so the matrices part after one step. But they would end close together.
 #
 # </details>
 #
 # <details><summary>Solution 3</summary>
-#
-# All but $Q$ of $9CP + P$, $2P$ and $PQ + Q$ (convolution, its norm, first layer) is proportional to $P$: three
-# quarters of $9CP + 3P + PQ$ are saved, 58,205,184, which is three quarters of nearly the whole PGN.
-#
-# </details>
-#
-# <details><summary>Solution 4</summary>
 #
 # The first and the last, each $0.9375$. With `False`, the rows of points are at $v_i = \frac{2i+1}{12} - 1$. The first
 # stripe puts them at pixel rows $v_i + \frac12$, of which three lie above the first pixel's centre, by $\frac{5}{12}$,
@@ -439,7 +429,7 @@ plots.patches_on_people(eight.repeat(3, 1, 1, 1), torch.cat(thetas), titles)
 #
 # </details>
 #
-# <details><summary>Solution 5</summary>
+# <details><summary>Solution 4</summary>
 #
 # In `weight_map`, each point $p$ gets a weight $g_p$ with $\sum_p g_p = 1$ in place of $\frac1P$:
 # `g = torch.exp(-2 * (u**2 + v**2)).flatten()`, and `down.T @ ((g / g.sum())[:, None] * across)` at the end. For a
@@ -452,15 +442,9 @@ plots.patches_on_people(eight.repeat(3, 1, 1, 1), torch.cat(thetas), titles)
 #
 # </details>
 #
-# <details><summary>Solution 6</summary>
+# <details><summary>Solution 5</summary>
 #
-# Computing the points outside of the graph: `theta.detach()`, `.item()`, or a grid of Python numbers. All means agree
-# and no patch ever moves. Next in frequency: $\frac W2$ in place of $\frac{W-1}{2}$ (the other corner convention), a
-# forgotten $\frac1P$, and rows taken for columns, which a square map would hide.
+# Computing the points outside of the graph: `theta.detach()`, `.item()`, or a grid of Python numbers. Others: $\frac
+# W2$ in place of $\frac{W-1}{2}$, a forgotten $\frac1P$, rows taken for columns, which a square map would hide.
 #
 # </details>
-
-# %% [markdown]
-# ## Next
-#
-# Chapter 04, *PEDAL and the patch memory bank*: what can be learned from patches when nobody says who is who.

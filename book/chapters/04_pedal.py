@@ -3,14 +3,12 @@
 #
 # **What you will learn**
 #
-# - how a memory keeps one feature for each patch of each image, and what it costs;
+# - how a memory keeps one feature for each patch of each image;
 # - the loss that pulls a patch to its nearest patches and pushes it from all others, from scratch and as a softmax;
-# - its gradient in one line, what the scale $s$ does to it, and why a patch's own entry takes no part;
-# - what the denominator is for, and what happens without it;
+# - its gradient in one line, what the scale $s$ does to it, and what own entry and denominator have to do with it;
 # - whose patches the nearest patches are, before and after adaptation.
 #
-# Paper: Yang et al., CVPR 2019, Sec. 3.2, Fig. 3 and Fig. 6. PEDAL is its *patch-based discriminative feature learning
-# loss*, $L_c$.
+# Paper: Yang et al., CVPR 2019, Sec. 3.2, Figs. 3 and 6. PEDAL, its *patch-based discriminative feature learning loss*.
 
 # %% tags=["parameters"]
 profile: str = "mini"
@@ -34,24 +32,21 @@ from paul.experiments.runner import source_model, trained_model
 from paul.experiments.specs import Places, Spec
 from paul.losses import pedal_loss, pull_loss
 from paul.memory import PatchMemory
-from paul.plots import BLUE, COLOURS, ORANGE, RED
+from paul.plots import BLUE, ORANGE, RED
 from torch.nn import functional as F
 
 start(data_dir, profile)
 plt.rcParams.update(plots.STYLE)
 torch.manual_seed(seed)
 generator = torch.Generator().manual_seed(seed)
-chosen, paper = PROFILES[profile], PROFILES["paper"]
-options = chosen.adapt_options(target)
+paper = PROFILES["paper"]
+options = PROFILES[profile].adapt_options(target)
 theirs = {name: paper.adapt_options(name).s for name in ("market", "duke")}
-print(f"profile {profile}: s = {options.s}, k = {options.k}, l = {options.rate}; "
-      f"the paper's s: {theirs['market']} on Market-1501, "
-      f"{theirs['duke']} on DukeMTMC-reID")
+print(f"s = {options.s}, k = {options.k}, l = {options.rate}; the paper's s: {theirs}")
 
 # %% [markdown]
-# The features come from a PatchNet that was trained on the source people and has seen nothing of the target: the state
-# in which adaptation begins. It describes the target's *validation* people, whose names serve to measure and to colour,
-# never the loss.
+# The features come from a PatchNet that was trained on the source people alone: the state in which adaptation begins.
+# It describes the target's *validation* people, whose names serve to measure and to colour, never the loss.
 
 # %%
 frame, images = validation_people(data_dir, profile, target)
@@ -71,7 +66,6 @@ model, _ = source_model(Spec("paul", target, seed, profile),
                         Places(data_dir, models=models_dir))
 features, theta = seen_by(model.to_target(), unit_range(images))
 M, N, D = features.shape
-print(f"{N} images of {frame['person_id'].nunique()} people, M = {M}, D = {D}")
 
 # %%
 #| caption: PatchNet with this chapter's part lit: patch features, their memory bank
@@ -89,8 +83,8 @@ plots.network_drawing(model, images[0], lit=("features", "L_c"))
 # w_{j,0}^m = x_{j,0}^m, \qquad w_{j,t}^m = (1 - l)\, w_{j,t-1}^m + l\, x_{j,t}^m .
 # $$
 #
-# $m = 1, \dots, M$ is the patch, $j = 1, \dots, N$ the image, $t$ the epoch. A loop over the visits also says what
-# happens when an image stands twice in one batch: it is averaged twice, in order.
+# $m = 1, \dots, M$ is the patch, $j = 1, \dots, N$ the image, $t$ the epoch. An image that stands twice in one batch is
+# averaged twice, in order:
 
 # %%
 def visit(bank, seen, index, x, rate=0.1):
@@ -109,7 +103,6 @@ for index in ([0, 3, 5], [3, 3, 1], [5, 0, 3]):  # image 3 comes twice in one ba
     visit(ours, seen, index, x)
     library.update(index, x)
     torch.testing.assert_close(library.bank, ours)
-print("the bank agrees after every batch")
 
 # %% [markdown]
 # ### Entries get shorter (ledger 6)
@@ -121,15 +114,11 @@ print("the bank agrees after every batch")
 bank = features.clone()  # of a fresh start, for all that follows
 some = unit_range(images[torch.randperm(N, generator=generator)[: min(N, 120)]])
 memory, index = PatchMemory(len(some), M, D, options.rate), torch.arange(len(some))
-lengths = {}
-for time in range(1, 13):
+for time in range(1, 9):
     view = random_shift(random_flip(some, generator), generator, 0.06)
     memory.update(index, seen_by(model, view)[0])
-    lengths[time] = memory.bank.norm(dim=2).median().item()
-print("median length after visit", {t: round(lengths[t], 3) for t in (1, 2, 4, 8, 12)})
-numbers = paper.network.num_patches * 12936 * paper.network.dim
-print(f"the paper's bank on Market-1501: {4 * numbers / 1e6:,.0f} MB, "
-      f"{40 * numbers / 1e6:,.0f} million products a step")
+    print(f"visit {time}: {memory.bank.norm(dim=2).median():.3f}", end="; ")
+print(f"\nthe paper's bank on Market-1501: {4 * 6 * 12936 * 256 / 1e6:.0f} MB")
 
 # %% [markdown]
 # In the loss a short entry lies nearer to everything on the other side of the sphere: $\|x - w\|^2 = 1 + \|w\|^2 - 2
@@ -187,8 +176,7 @@ torch.testing.assert_close(library, ours)
 q = softmax_over_bank(x.detach(), bank.double(), batch, options.s)
 torch.testing.assert_close(-q.topk(options.k, dim=2).values.sum(2).log().mean(),
                            ours.detach())
-print(f"L_c of {len(batch)} images: {ours.item():.6f} in loops and as a softmax, "
-      f"{library.item():.6f} from the library")
+print(f"L_c of {len(batch)} images in loops, as a softmax, by the library: {ours:.6f}")
 
 # %% [markdown] tags=["slide"]
 # ## The gradient in one line
@@ -211,26 +199,22 @@ by_formula = options.s * (q @ bank.double() - p @ bank.double()) / (M * len(batc
 (by_autograd,) = torch.autograd.grad(ours, x)
 torch.testing.assert_close(by_formula, by_autograd)
 torch.testing.assert_close(torch.autograd.grad(library, x)[0], by_autograd)
-print("the formula, autograd through the loops and the library's "
-      "hand-written backward agree")
 
 # %% [markdown]
 # ## What the scale does
 #
-# First play with it: on the page [PEDAL's circle](../pages/pedals_circle.md) one patch with two numbers and its bank
-# live on a circle, with sliders for $s$ and $k$ and boxes for the own entry and the push.
+# First play: on the page [PEDAL's circle](../pages/pedals_circle.md) a patch and its bank live on a circle, with
+# sliders for $s$ and $k$ and boxes for the own entry and the push.
 #
 # <!-- widget: pedal -->
 #
-# Then measure: over all patches of some images, how much probability lies on the $k$ nearest, how strong the gradient
-# is, and what the *own* entry would take if it were kept. The bank is brought up to date before the loss is taken, so
-# an image's own entry has just moved towards it. That is why the paper leaves it out of the denominator, and the
-# released code out of both sums (ledger 3). Predict the first two curves from $s (\sum q w - \sum p w)$.
+# Then measure how much probability lies on the $k$ nearest, how strong the gradient is, and what the *own* entry would
+# take if it were kept. It has just moved towards the image, since the bank is brought up to date first; so the paper
+# leaves it out of the denominator, the released code out of both sums (ledger 3). Which shape has the middle curve?
 
 # %% tags=["slide"]
-#| caption: Over the scale $s$, as means: probability on the $k$ nearest, length of
-#|   the gradient, and what a patch's own entry would take; the solid line is the
-#|   scale used here, dotted are the paper's.
+#| caption: Means over the scale $s$: probability on the $k$ nearest, length of the
+#|   gradient, what the own entry would take; solid is our scale, dotted the paper's.
 sweep, scales = np.geomspace(1, 100, 13), {options.s, *theirs.values()}
 rows = torch.randperm(N, generator=generator)[:200]
 mirrored, _ = seen_by(model, unit_range(images[rows]).flip(3))
@@ -255,13 +239,12 @@ for axis in axes.flat:
         axis.axvline(s, color="0.5", linewidth=0.9,
                      linestyle="-" if s == options.s else ":")
 plt.show()
-print(f"the gradient is strongest near s = {measured['gradient'].idxmax():.1f}")
 
 # %% [markdown]
 # At a small $s$ the softmax can't tell near from far, and pulls and pushes everything alike. At a large one it is
-# *saturated*: the nearest few hold all of the probability, $p$ and $q$ coincide, and the loss has nothing to say. Had
-# the own entry stayed, a patch would then find its probability on itself and be content with its own past. A scale
-# belongs to a feature space: the paper's were chosen for 256 numbers a patch, this profile's on validation people.
+# *saturated*: the nearest few hold all of the probability, $p$ and $q$ coincide, and the loss has nothing to say; had
+# the own entry stayed, a patch would be content with its own past. A scale belongs to a feature space: the paper's were
+# chosen for 256 numbers a patch, this profile's on validation people.
 
 # %% [markdown]
 # ## What the denominator is for
@@ -271,49 +254,42 @@ print(f"the gradient is strongest near s = {measured['gradient'].idxmax():.1f}")
 # the gradient, and a bank follows.
 
 # %% tags=["slide"]
-#| caption: Points on a circle, step by step, a colour for each person: with pulling
-#|   alone, and with pushing as well.
+#| caption: Points at the start (inside) and at the end (on the circle), a colour for
+#|   each person: with pulling alone, and with pushing as well.
 def on_circle(angle):
     return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
 def let_move(x, loss, steps, s, k, rate=0.1, lr=0.5):
-    """Unit vectors x [M, N, D] after each step of gradient descent on the loss:
-    [steps + 1, M, N, D]."""
+    """Unit vectors x [M, N, D] after so many steps of gradient descent on a loss."""
     memory = PatchMemory(x.shape[1], len(x), x.shape[2], rate)
-    index, path = torch.arange(x.shape[1]), [x]
+    index = torch.arange(x.shape[1])
     for _ in range(steps):
         memory.update(index, x)
         free = x.clone().requires_grad_()
         value = loss(F.normalize(free, dim=2), memory.bank, index, s=s, k=k)
         (gradient,) = torch.autograd.grad(value * x.shape[:2].numel(), free)
         x = F.normalize(x - lr / s * gradient, dim=2)
-        path.append(x)
-    return torch.stack(path)
+    return x
 
 
 toy = torch.Generator().manual_seed(0)
 who = torch.arange(5).repeat_interleave(6)
-angle = 2 * torch.pi * who / 5 + 0.3 * torch.randn(len(who), generator=toy)
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
-for axis, (name, loss) in zip(axes, {"pull only": pull_loss,
-                                     "PEDAL": pedal_loss}.items()):
-    path = let_move(on_circle(angle)[None], loss, steps=400, s=5.0, k=8)[:, 0]
-    turned = np.degrees(np.unwrap(torch.atan2(path[..., 1], path[..., 0]), axis=0))
-    turned -= 360 * np.round((turned[0] - np.degrees(angle.numpy())) / 360)
-    for i, person in enumerate(who.tolist()):
-        axis.plot(np.arange(len(path)) + 1, turned[:, i], color=COLOURS[person],
-                  linewidth=1, alpha=0.85)
-    axis.set(xscale="log", xlabel="step", title=name)
-axes[0].set_ylabel("place on the circle, degrees")
+begin = on_circle(2 * torch.pi * who / 5 + 0.3 * torch.randn(30, generator=toy))
+figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.2))
+for axis, name, loss in zip(axes, ("pull only", "PEDAL"), (pull_loss, pedal_loss)):
+    end = let_move(begin[None], loss, steps=400, s=5.0, k=8)[0]
+    axis.add_patch(plt.Circle((0, 0), 1, fill=False, color="0.85"))
+    for x, size in ((0.75 * begin, 12), (end, 60)):
+        axis.scatter(*x.T, c=who, cmap="tab10", vmax=9, s=size, alpha=0.7)
+    axis.set(xticks=[], yticks=[], aspect="equal", title=name)
 plt.show()
 
 # %% [markdown]
-# **You should see** lines of one colour, a person, run together in both panels. With pulling alone, people who happen
-# to be neighbours fall into one place, and nothing ever takes them apart again; with a network in between, one place
-# for everybody is the easiest way to be near everybody. PEDAL keeps neighbours apart, and splits some people: the push
-# acts on whoever is not among the nearest, mates included. Table 3 of this book has the pull-only loss as a row of its
-# own, which the paper doesn't have.
+# **You should see** a person's points run together on both circles. With pulling alone, people who happen to be
+# neighbours fall into one place, and nothing takes them apart again; with a network in between, one place for everybody
+# is the easiest way to be near everybody. PEDAL keeps neighbours apart and splits some people: the push acts on whoever
+# is not among the nearest, mates included. Our Table 3 has the pull-only loss as a row of its own.
 
 # %% [markdown] tags=["slide"]
 # ## Pulling images, or pulling patches?
@@ -321,9 +297,9 @@ plt.show()
 # > **The paper (Fig. 3).** Similar images may show different people; pulling them together makes one person of them.
 # > Pull their *patches*: those that are alike come together, those that differ stay apart, and so do the people.
 #
-# Nine people in three garments each (head, top, legs), three kinds of each: everyone shares garments with others and
-# nobody shares all three. Four images each, with noise. A patch is a point on the circle of its garment, an image all
-# three side by side; each is pulled to its eight nearest, more than a person has images.
+# Nine people in three garments each, three kinds of each: everyone shares garments, nobody shares all three. Four
+# images each, with noise. A patch is a point on the circle of its garment, an image all three side by side; each is
+# pulled to its eight nearest, more than a person has images.
 
 # %% tags=["slide"]
 #| caption: Whole images in two dimensions, a colour for each person: at the start,
@@ -337,14 +313,14 @@ patches = on_circle(2 * torch.pi * outfits[who].T / 3
 
 
 def as_image(x):
-    """Patches [M, N, D] side by side, of unit length: [1, N, M * D]."""
+    """Patches [M, N, D] side by side, of unit length: [1, N, M D]."""
     return x.transpose(0, 1).flatten(1)[None] / len(x) ** 0.5
 
 
 pull = dict(loss=pull_loss, steps=200, s=10.0, k=8)
 outcomes = {"at the start": as_image(patches)[0],
-            "patches pulled": as_image(let_move(patches, **pull)[-1])[0],
-            "images pulled": let_move(as_image(patches), **pull)[-1, 0]}
+            "patches pulled": as_image(let_move(patches, **pull))[0],
+            "images pulled": let_move(as_image(patches), **pull)[0]}
 base = outcomes["at the start"].mean(0)
 plane = torch.linalg.svd(outcomes["at the start"] - base).Vh[:2]
 figure, axes = plt.subplots(1, 3, figsize=(9.2, 3.0))
@@ -376,18 +352,16 @@ plt.show()
 #| caption: After adaptation: the same three by the same patch.
 adapted = trained_model("paul", target, seed, profile, data_dir, models_dir)
 after = seen_by(adapted, unit_range(images))
-per_person = frame["person_id"].value_counts().index
-three = [int((frame["person_id"] == person).argmax())
-         for person in per_person[[0, len(per_person) // 3, -1]]]
+three = [0, N // 3, N - 1]
 for x, places in ((features, theta), after):
     display(plots.nearest_patches(images, places, x, three, patch=1, count=8,
                                   person_ids=person_ids))
 
 # %% [markdown]
-# A wrong neighbour tends to wear the same garment; the appendix counts it. Pulled towards it, a patch learns what that
-# garment looks like from another camera, and that is worth learning whoever wears it. A pull makes equal what is
-# compared: for an image that is the whole person, for a patch one part, and the other parts may still tell the two
-# apart. Whether it works out is a question for chapter 06 and for Table 3; this is only why it may.
+# A wrong neighbour may wear the same garment; the appendix counts how often. Pulled towards it, a patch learns what
+# that garment looks like from another camera, and that is worth learning whoever wears it. A pull makes equal what is
+# compared: for an image that is the whole person, for a patch one part, and the others may still tell the two apart.
+# Whether it works out is a question for chapter 06 and for Table 3; this is only why it may.
 
 # %% [markdown] tags=["slide"]
 # ## Summary
@@ -397,6 +371,8 @@ for x, places in ((features, theta), after):
 # - Its gradient is $s$ times the difference of two means of the bank; at a large $s$ both coincide.
 # - Without the denominator features fall together; with the own entry they look only at themselves.
 # - Pulling a patch towards a wrong neighbour makes one part alike, pulling the image makes the people alike.
+#
+# Next, chapter 05: what all patches of an image together can learn from each other.
 
 # %% [markdown]
 # ## Exercises
@@ -407,10 +383,9 @@ for x, places in ((features, theta), after):
 # 3. Derive the gradient with respect to an entry $w_j$ instead of $x$. Why doesn't the method use it?
 # 4. *Break it.* Keep the own entry: strike the line with `# j != i` from `pedal`. For $k = 1$ and an entry that has
 #    just moved towards its image, where does the gradient point now?
-# 5. *Extend.* Replace "the $k$ nearest" by "all within a distance $\rho$". Write the loss, say what becomes of a patch
-#    with nobody within $\rho$, and what $\rho$ would have to be chosen by.
-# 6. *Implement.* Write `pedal` in loops. What goes wrong when the own entry's place in the bank and its place in the
-#    batch are mixed up?
+# 5. *Extend.* Replace "the $k$ nearest" by "all within a distance $\rho$". What becomes of a patch with nobody within
+#    $\rho$, and what would $\rho$ have to be chosen by?
+# 6. *Implement.* Write `pedal` in loops. What goes wrong when places in the bank and in the batch are mixed up?
 
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution 1</summary>
@@ -434,35 +409,32 @@ for x, places in ((features, theta), after):
 # <details><summary>Solution 2</summary>
 #
 # Thirty-six images in three kinds of each garment: twelve to a kind on average. Where more than nine share a kind,
-# $k = 8$ leaves some of those who wear the same to the denominator alone, and they are pushed away. Free points can
-# follow, each by itself. A network gives two inputs that look the same the same feature, and a push between features
-# that coincide has no direction: a small $k$ costs it less than it costs this toy.
+# $k = 8$ leaves some to the denominator alone, and they are pushed away. Free points can follow. A network gives two
+# inputs that look the same one feature, and a push between features that coincide has no direction.
 #
 # </details>
 #
 # <details><summary>Solution 3</summary>
 #
-# With $\partial a_j / \partial w_j = s (x - w_j)$, $\partial L_c / \partial w_j = s\, (q_j - p_j)\, (x - w_j)$, where
-# $p_j = 0$ for $j \notin K$. An entry is no parameter but a record of what the network said. To pass this on to the
-# weights, each entry's activations would have to be kept, up to an epoch old; and if the entries themselves moved, the
-# loss would fall without the network having learned anything.
+# $\partial L_c / \partial w_j = s\, (q_j - p_j)\, (x - w_j)$, where $p_j = 0$ for $j \notin K$. An entry is no
+# parameter but a record: to pass this on to the weights, its activations would have to be kept, up to an epoch old; and
+# if the entries themselves moved, the loss would fall without the network having learned anything.
 #
 # </details>
 #
 # <details><summary>Solution 4</summary>
 #
-# Towards the image's own past. With $k = 1$ the own entry is the nearest, so $K = \{i\}$ and the gradient is
-# $s(\sum_j q_j w_j - w_i)$: a step against it pulls the patch to itself and pushes it from everybody else, its person's
-# other images included. With larger $k$ one of the $k$ places is wasted in the same way.
+# Towards the image's own past. With $k = 1$ the own entry is the nearest, so $K = \{i\}$ and a step against the
+# gradient $s(\sum_j q_j w_j - w_i)$ pulls the patch to itself and pushes it from everybody else, its person's images
+# included.
 #
 # </details>
 #
 # <details><summary>Solution 5</summary>
 #
-# Only the line that picks changes: `near = squared < radius**2`. A patch with nobody within $\rho$ has an empty
-# numerator, $-\log 0$: leave it out of the mean, or fall back to its nearest. A fixed $k$ asks everyone for equally
-# many friends; a fixed $\rho$ gives many to common clothes and none to rare ones, and as features spread or gather it
-# means another thing. So set it in units that move along, such as a quantile of the distances of the day.
+# Only the line that picks changes: `near = squared < radius**2`. With nobody within $\rho$ the numerator is empty,
+# $-\log 0$: leave the patch out of the mean, or fall back to its nearest. A fixed $\rho$ gives many friends to common
+# clothes and none to rare ones, and as features spread or gather it means another thing: take a quantile of distances.
 #
 # - *full*: loss, empty case, a rule for $\rho$, and a comparison with the $k$ nearest at equal mean number of friends;
 # - *half*: loss and empty case, with $\rho$ tried by hand;
@@ -472,13 +444,7 @@ for x, places in ((features, theta), after):
 #
 # <details><summary>Solution 6</summary>
 #
-# `index[b]` is the place in the bank, `b` the place in the batch. Leaving out entry `b` removes a stranger and keeps
-# the own entry (Exercise 4); as long as `index` is 0, 1, 2, ... nobody notices, so test with a shuffled one. Other
-# mistakes: $s$ without its half, neighbours from the farthest end, one bank for all patches, a sum in place of a mean.
+# Leaving out entry `b` in place of `index[b]` removes a stranger and keeps the own entry; as long as `index` is 0, 1,
+# 2, ... nobody notices. Others: $s$ without its half, the farthest for the nearest, one bank for all, a sum for a mean.
 #
 # </details>
-
-# %% [markdown]
-# ## Next
-#
-# Chapter 05, *IPFL and cyclic ranking*: what all patches of an image together can learn from each other.

@@ -41,13 +41,11 @@ plt.rcParams.update(plots.STYLE)
 torch.manual_seed(seed)
 chosen, paper = PROFILES[profile], PROFILES["paper"].adapt
 options = chosen.adapt_options(target)
-print(f"profile {profile}: margin {options.margin}, r = {options.r}, "
-      f"batch {options.batch}, surrogates {options.surrogate!r}, "
-      f"jitter {options.jitter}; the paper: margin {paper.margin}, r = {paper.r}")
+print(f"margin {options.margin}, r = {options.r}, surrogates {options.surrogate!r}; "
+      f"the paper: margin {paper.margin}, r = {paper.r}")
 
 # %% [markdown]
-# As in chapter 04, the network is a PatchNet fresh from the source, and the people are the target's *validation*
-# people, whose names serve to measure and never to train.
+# As in chapter 04: a PatchNet fresh from the source, and validation people, whose names serve to measure alone.
 
 # %%
 frame, images = validation_people(data_dir, profile, target)
@@ -56,7 +54,6 @@ N = len(images)
 model, _ = source_model(Spec("paul", target, seed, profile),
                         Places(data_dir, models=models_dir))
 device = next(model.to_target().eval().parameters()).device
-print(f"{N} images of {frame['person_id'].nunique()} people")
 
 # %%
 #| caption: PatchNet with this chapter's part lit: all patch features of an image
@@ -75,15 +72,13 @@ plots.network_drawing(model, images[0], lit=("image feature", "L_v"))
 # *A closer look at patches* measures it). Which rows below are the paper's `"one"`, and which the code's `"all"`?
 
 # %% tags=["slide"]
-#| caption: Two people, each before eight surrogates, with one transformation drawn
-#|   each time (one) and with all of them together (all).
-strengths = dict(jitter=options.jitter, hue_turn=options.hue_turn,
-                 degrees=options.degrees, area=options.crop_area,
-                 padding=options.padding)
-two = [int((frame["person_id"] == person).argmax())
-       for person in frame["person_id"].unique()[[0, -1]]]
+#| caption: Two people, each before eight surrogates by one transformation drawn each
+#|   time (one) and by all of them together (all).
+strengths = {name: getattr(options, name)
+             for name in ("jitter", "hue_turn", "degrees", "padding")}
+strengths["area"] = options.crop_area
 figure, axes = image_grid(4, 9, images[0], scale=0.95, gap=0.12)
-both = [(row, mode) for row in two for mode in ("one", "all")]
+both = [(row, mode) for row in (0, N - 1) for mode in ("one", "all")]
 for line, (row, mode) in zip(axes, both):
     changed = surrogates(unit_range(images[[row] * 8]),
                          torch.Generator().manual_seed(seed), mode=mode, **strengths)
@@ -125,19 +120,11 @@ by_hand = torch.stack([torch.stack([features[m] @ row for row in u[m]], dim=1)
 torch.testing.assert_close(by_hand, embeddings, atol=1e-5, rtol=1e-4)
 x, f, f_changed = map(concatenate, (features, embeddings, describe(changed)[1]))
 
-rows = torch.randperm(N, generator=generator)[:300]
-same = person_ids[rows][:, None] == person_ids[rows]
-for name, space in {"patch features (the paper)": x, "embeddings (the code)": f}.items():
-    distance = torch.cdist(space[rows], space[rows])
-    one, two_people = distance[same.triu(1)], distance[~same.triu()]
-    print(f"{name}: {space.shape[1]} numbers; mean distance {two_people.mean():.2f}; "
-          "two images of one person nearer than two of different people in "
-          f"{(one[:, None] < two_people[None, ::7]).float().mean():.1%} of cases")
+print(f"an image: {x.shape[1]} numbers as patch features, {f.shape[1]} as embeddings")
 
 # %% [markdown]
-# Even where that share is high, there are many more pairs of two people than of one, and a batch's nearest image comes
-# from among the closest of them: there it is hard to say who is who. What differs between the spaces is the *unit*: the
-# margin of the loss is a length, so the same margin asks for more in the space whose distances are smaller.
+# Which space tells people apart better is measured in the appendix. What surely differs is the *unit*: the margin of
+# the loss is a length, so the same margin asks for more in the space whose distances are smaller.
 
 # %% [markdown] tags=["slide"]
 # ## Compared with what? Image centres (ledger 11)
@@ -162,11 +149,9 @@ for visit in ([0, 2, 5], [2, 4, 0], [5, 2, 2]):
         mean = (f[j] + f_changed[j]) / 2
         before = by_visits.get(j, mean)
         by_visits[j] = (1 - options.rate) * before + options.rate * mean
-    index = torch.tensor(visit)
-    returned = library.update(index,
-                              torch.stack([f[index], f_changed[index]], dim=1))
+    returned = library.update(torch.tensor(visit), torch.stack(
+        [f[visit], f_changed[visit]], dim=1))
     torch.testing.assert_close(returned, torch.stack([by_visits[j] for j in visit]))
-print("centres agree after every batch")
 
 # %% [markdown] tags=["slide"]
 # ## Cyclic ranking
@@ -177,15 +162,11 @@ print("centres agree after every batch")
 # > list, the two may be one person: go on. The first candidate that does not have $i$ among its first $r$ is the
 # > negative.
 #
-# Two images of one person tend to be *mutually* near. Somebody else may be near to you and still have others who are
-# nearer.
+# Two images of one person tend to be *mutually* near; somebody else near to you may have others who are nearer.
 
 # %% tags=["implement", "slide"]
 def ask_back(features, centers, owner, r=3, max_candidates=15):
-    """For each anchor the position of its negative in centers, or -1.
-
-    features [A, D], centers [n, D], owner [A].
-    """
+    """Of features [A, D], with owners [A] in centers [n, D], the negatives, or -1."""
     negatives = []
     for f, i in zip(features, owner.tolist()):
         walk = [j for j in (centers - f).norm(dim=1).argsort().tolist() if j != i]
@@ -201,8 +182,8 @@ def ask_back(features, centers, owner, r=3, max_candidates=15):
 
 
 # %% [markdown]
-# On a toy: twelve images in the plane, the anchor a star. A line goes from each candidate to its $r = 3$ nearest; as in
-# the released code, the candidate itself is the first of them (ledger 12). Which point will be the negative?
+# A toy: twelve images in the plane, the anchor a star, a line from each candidate to its $r = 3$ nearest; as in the
+# released code, it is itself the first of them (ledger 12). Which point will be the negative?
 
 # %% tags=["slide"]
 #| caption: Cyclic ranking on points of the plane, candidate by candidate: the star
@@ -233,15 +214,13 @@ plt.show()
 # ### On a real batch
 #
 # As many images as the profile takes, drawn at random, and their surrogates. The library works on all anchors at once
-# and must pick the same negatives as the loop. Shown is a walk that begins, where there is one, with the same person
-# and ends with another.
+# and must pick the same negatives as the loop. Was each candidate rightly passed over?
 
 # %% tags=["slide"]
 #| caption: Cyclic ranking on a batch: the anchor in blue, a line for each candidate
 #|   with its own nearest, and the hard negative in red.
 def draw_batch(generator):
-    """Positions of the images, then features of images and surrogates, their
-    centres, and each anchor's own centre."""
+    """Places of images [n], features of both views [2 n, D], centres, owners [2 n]."""
     rows = torch.randperm(N, generator=generator)[: options.batch]
     own = torch.arange(len(rows)).repeat(2)
     return (rows, torch.cat([f[rows], f_changed[rows]]),
@@ -252,25 +231,21 @@ rows, anchors, centers, owner = draw_batch(torch.Generator().manual_seed(seed))
 picked = cyclic_ranking(anchors.double(), centers.double(), owner, r=options.r)
 assert torch.equal(picked,
                    ask_back(anchors.double(), centers.double(), owner, r=options.r))
-walks = [[person_ids[rows[j]] == person_ids[rows[owner[a]]] for j, _, _ in plots.walk(
-    anchors, centers, owner, a, options.r)] for a in range(len(anchors))]
-telling = [a for a, mates in enumerate(walks)
-           if len(mates) <= 4 and mates[0] and not mates[-1]]
-plots.cyclic_walk(images[rows], anchors, centers, owner, anchor=(telling or [0])[0],
+walks = [plots.walk(anchors, centers, owner, a, options.r) for a in range(len(owner))]
+short = [a for a, walk in enumerate(walks) if 2 <= len(walk) <= 4] or [0]
+plots.cyclic_walk(images[rows], anchors, centers, owner, anchor=short[0],
                   r=options.r, person_ids=person_ids[rows])
 
 # %% [markdown]
 # ## How often is the negative truly another person?
 #
 # A negative that is the same person is the worst mistake the loss can make: it pushes a person's images apart. The
-# naive rule takes the nearest image of the batch, the hardest there is. Over many batches, counted with the validation
-# people's names; *if it could be* counts only anchors whose person is in the batch more than once, since nobody else
-# can be mistaken:
+# naive rule takes the nearest image of the batch, the hardest there is. Over many batches, where *if it could be*
+# counts only anchors whose person is in the batch more than once:
 
 # %% tags=["slide"]
 def trust(pick, label=""):
-    """Means over batches: how often the negative is the same person, and where in
-    the anchor's list it stood."""
+    """Means over batches: was it the same person, and where in the list it stood."""
     generator, tally = torch.Generator().manual_seed(1), []
     for _ in range(30):
         rows, anchors, centers, owner = draw_batch(generator)
@@ -281,12 +256,11 @@ def trust(pick, label=""):
         has_mate = (person[:, None] == person).sum(1)[owner] > 1
         found = negative >= 0
         wrong = found & (person[negative.clamp(min=0)] == person[owner])
-        its_distance = distance.gather(1, negative.clamp(min=0)[:, None])
-        place = 1.0 + (distance < its_distance).sum(1)
-        tally.append([wrong[has_mate].float().mean(), place[found].mean(),
-                      (~found).float().mean()])
-    columns = ["same person, if it could be", "place in the list", "none found"]
-    return pd.Series(torch.tensor(tally).nanmean(0).tolist(), columns, name=label)
+        nearer = distance < distance.gather(1, negative.clamp(min=0)[:, None])
+        tally.append([wrong[has_mate].float().mean(),
+                      1 + nearer.sum(1)[found].float().mean(), (~found).float().mean()])
+    return pd.Series(torch.tensor(tally).nanmean(0).tolist(), [
+        "same person, if it could be", "place in the list", "none found"], name=label)
 
 
 def cyclic(r, include_self=True):
@@ -295,47 +269,38 @@ def cyclic(r, include_self=True):
         max_candidates=options.max_candidates)
 
 
-naive = trust(lambda anchors, centers, owner, distance: distance.argmin(1),
-              "the nearest")
+naive = trust(lambda *batch: batch[-1].argmin(1), "the nearest")
 ours = trust(cyclic(options.r), f"cyclic, r = {options.r}")
 pd.DataFrame([naive, ours]).style.format(
-    {"place in the list": "{:.1f}"}, na_rep="nobody").format("{:.1%}", subset=[
-        "same person, if it could be", "none found"], na_rep="nobody")
+    dict(zip(naive.index, ("{:.1%}", "{:.1f}", "{:.1%}"))), na_rep="nobody")
 
 # %% [markdown]
-# What is gained in trust is paid in hardness: the negative is not the first in the list any more. In training the
-# target has more people than here, so both rules are wrong less often: fewer anchors meet their own person in a batch.
+# What is gained in trust is paid in hardness: the negative is not the first in the list any more. With more people, as
+# in training, fewer anchors meet their own person in a batch, and both rules are wrong less often.
 #
 # ### The list's length $r$, and whether the candidate counts itself (ledger 12)
 #
-# A longer list trusts less: more candidates are passed over. Each $r$ is a bargain between wrong negatives and easy
-# ones. Which rule is $r = 1$, where a candidate's list holds only itself?
+# A longer list trusts less: each $r$ is a bargain between wrong negatives and easy ones. Which rule is $r = 1$, where a
+# candidate's list holds only itself?
 
 # %% tags=["slide"]
-#| caption: Over the length r of a candidate's list: how often the negative is the
-#|   same person, its place in the list, and how many walks find none; dotted is the
-#|   nearest.
+#| caption: Over the length r of a candidate's list, which counts itself: how often
+#|   the negative is the same person, its place, and how many walks find none.
 lengths = [r for r in (1, 2, 3, 4, 5, 7, 10, 15, 20) if r < options.batch]
-swept = {label: pd.DataFrame([trust(cyclic(r, counts)) for r in lengths], lengths)
-         for label, counts in (("candidate counts itself (the code)", True),
-                               ("it doesn't", False))}
-counted, not_counted = swept.values()
-figure, axes = plt.subplots(1, 3, figsize=(9.2, 3.2))
+counted, not_counted = (
+    pd.DataFrame([trust(cyclic(r, itself)) for r in lengths], lengths)
+    for itself in (True, False))
+figure, axes = plt.subplots(1, 3, figsize=(9.2, 2.7))
 for axis, name, colour in zip(axes, counted, (RED, BLUE, GREY)):
-    for (label, curves), style in zip(swept.items(), ("-o", "--s")):
-        axis.plot(lengths, curves[name], style, color=colour, markersize=4, label=label)
-    axis.axhline(naive[name], color="black", linewidth=1, linestyle=":")
-    axis.axvline(options.r, color="0.7", linewidth=0.9)
+    axis.plot(counted[name], "-o", color=colour, markersize=4)
     axis.set(title=name, xlabel="$r$", ylim=(0, None))
-figure.legend(*axes[2].get_legend_handles_labels(), ncols=2,
-              loc="outside lower center")
 plt.show()
 np.testing.assert_allclose(counted.loc[1], naive, atol=1e-6)
 np.testing.assert_allclose(counted.loc[[2, 3, 4]], not_counted.loc[[1, 2, 3]])
 
 # %% [markdown]
-# At $r = 1$ nobody is ever passed over: it *is* the naive rule. And the dashed curve is the solid one, moved by one:
-# the code's $r = 3$ is the paper's text with $r = 2$ and nobody counting themselves.
+# At $r = 1$ nobody is ever passed over: it *is* the naive rule. And the code's $r = 3$ is the paper's text with $r = 2$
+# and nobody counting themselves, as the last line asserts.
 
 # %% [markdown] tags=["slide"]
 # ## The loss
@@ -368,39 +333,23 @@ by_library = ipfl_loss(a, centers.double(), owner, **given)
 torch.testing.assert_close(by_library, by_hand)
 torch.testing.assert_close(*(torch.autograd.grad(loss, a)[0]
                              for loss in (by_library, by_hand)))
-print(f"L_v of this batch: {by_hand.item():.6f} from scratch, "
-      f"{by_library.item():.6f} from the library")
-
-# %% tags=["slide"]
-#| caption: Share of anchors with an open hinge, over the margin; the solid line is
-#|   the margin used here, dotted is the paper's.
-found = picked >= 0
 own_distance = (anchors - centers[owner]).norm(dim=1)
-slack = ((anchors - centers[picked]).norm(dim=1) - own_distance)[found]
-figure, axis = plt.subplots(figsize=(5.6, 2.6))
-at = np.linspace(0, 3, 61)
-axis.plot(at, [(slack < margin).float().mean().item() for margin in at])
-for margin, style in ((paper.margin, ":"), (options.margin, "-")):
-    axis.axvline(margin, color="0.5", linestyle=style, linewidth=1)
-axis.set(xlabel="margin $\\alpha$", ylabel="share of anchors", ylim=(0, 1.03))
-plt.show()
-print(f"{(slack > 0).float().mean():.0%} of anchors are nearer to their own centre "
-      "than to their negative")
+slack = ((anchors - centers[picked]).norm(dim=1) - own_distance)[picked >= 0]
+print(f"L_v of this batch: {by_hand.item():.6f}; anchors with an open hinge, by margin:",
+      {m: f"{(slack < m).float().mean():.0%}" for m in (0, 0.5, 1, 2, 3)})
 
 # %% [markdown]
-# A surrogate is not a hard positive: it is the margin that keeps the hinge open. Where the curve has reached the top, a
-# larger margin changes the loss but not its gradient, and every anchor is pushed for as long as training lasts.
+# At a margin of zero only those anchors count whose surrogate is a hard positive: it is the margin that opens hinges.
+# Once all are open, a larger one changes the loss but not its gradient, and every anchor is pushed all the time.
 
 # %% [markdown]
 # ## Two corners
 #
 # **No negative (ledger 12).** If the walk gives up, the released code counts the negative's distance as zero: the
-# largest hinge of all, with nothing but the positive to act on. `"skip"` leaves such an anchor out of the mean. With
-# $r$ as large as the batch every candidate lists everybody, and nobody is trusted.
-#
-# **A square root at zero (ledger 13).** $\|v\|$ has the derivative $v / \|v\|$: at $v = 0$ zero divided by zero. An
-# anchor that equals its centre is enough, and one such value turns all weights into "not a number". The library's norm
-# has the gradient zero there, one of the slopes that a tip may be given.
+# largest hinge of all, which only pulls. `"skip"` leaves such an anchor out of the mean. With $r$ as large as the batch
+# it happens to all. **A square root at zero (ledger 13).** $\|v\|$ has the derivative $v / \|v\|$: at $v = 0$, where an
+# anchor equals its centre, zero divided by zero, and one such value turns all weights into "not a number". The
+# library's norm has the gradient zero there, one of the slopes that a tip may be given.
 
 # %%
 everybody = dict(margin=options.margin, r=len(centers))
@@ -422,15 +371,16 @@ print(f"no negative at all: L_v is {zero:.3f} by zero, {skip:.3f} by skip; at r 
 #
 # - A surrogate is the same image seen differently: the only positive that needs no label.
 # - The code compares images by cosines to the source's embedding layer, and with moving centres instead of images.
-# - Cyclic ranking asks a candidate back and distrusts mutual neighbours: fewer wrong negatives than the naive rule
-#   makes, for negatives that are a little easier.
+# - Cyclic ranking asks a candidate back and distrusts mutual neighbours: easier negatives, to have fewer wrong ones.
 # - The margin, not the negative, decides how many anchors take part.
+#
+# Next, chapter 06: both losses together, from the source to the adapted network.
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Why do mutual neighbours tend to be one person, and when don't they? Draw six points for which cyclic ranking with
-#    $r = 3$ passes over somebody else. (A pair of look-alikes far away from all others.)
+# 1. When are mutual neighbours not one person? Draw six points for which cyclic ranking with $r = 3$ passes over
+#    somebody else.
 # 2. *Predict.* A batch of 40 is drawn at random from $P$ people with equally many images. About how many anchors meet
 #    their own person in it, for $P$ = 60, 140, 751? What does that say about the naive rule on Market-1501?
 # 3. Prove the shift by one: why does $r$ with the candidate counted equal $r - 1$ without? When does it not hold?
@@ -443,9 +393,8 @@ print(f"no negative at all: L_v is {zero:.3f} by zero, {skip:.3f} by skip; at r 
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution 1</summary>
 #
-# Mutual neighbours lie in one dense spot, and one person's images are such a spot. Being dense isn't being one person,
-# though: two look-alikes far from all others have nobody else to list. Below, 0 and 1 are two people. Point 1 lists 0
-# and is passed over; the negative is far away, and any rule would have pushed it off anyway.
+# Mutual neighbours lie in one dense spot, as one person's images do; but two look-alikes far from all others have
+# nobody else to list. Below, point 1 lists 0 and is passed over; the negative is far away.
 #
 # ```python
 # # runs alone
@@ -461,17 +410,15 @@ print(f"no negative at all: L_v is {zero:.3f} by zero, {skip:.3f} by skip; at r 
 #
 # <details><summary>Solution 2</summary>
 #
-# $1 - (1 - 1/P)^{39}$, the 39 others being drawn nearly independently: 48 %, 24 % and 5 %. Nobody can be mistaken whose
-# person isn't there: on Market-1501, with 751 training people, even the naive rule is wrong for one anchor in twenty at
-# most. The fewer people a target has, and the larger the batch, the more cyclic ranking matters.
+# $1 - (1 - 1/P)^{39}$: 48 %, 24 % and 5 %. On Market-1501, with 751 training people, even the naive rule is wrong for
+# one anchor in twenty at most. The fewer people, and the larger the batch, the more cyclic ranking matters.
 #
 # </details>
 #
 # <details><summary>Solution 3</summary>
 #
-# The candidate's own centre is at distance zero from itself, so it opens its own list; the first $r$ are itself and the
-# $r - 1$ nearest others. The anchor's image isn't the candidate, so it is among the first $r$ exactly if it is among
-# the $r - 1$ nearest others. With exact duplicates in a batch the candidate need not come *first*, and this may fail.
+# The candidate's own centre is at distance zero from itself, so it opens its own list of itself and the $r - 1$ nearest
+# others, and the anchor's image isn't itself. With exact duplicates the candidate need not come *first*: it may fail.
 #
 # </details>
 #
@@ -489,22 +436,15 @@ print(f"no negative at all: L_v is {zero:.3f} by zero, {skip:.3f} by skip; at r 
 #
 # <details><summary>Solution 5</summary>
 #
-# At $r = 1$ nobody is passed over: the naive rule, with every mistake that it makes. At the other end every list holds
-# everybody, nobody is trusted, and no negative is found: with the released code's zero distance the hinge is $\alpha +
-# \|f_i - c_i\|$, always open, and only pulls. $L_v$ then makes an image and its surrogate alike and keeps nothing
-# apart.
+# At $r = 1$ nobody is passed over: the naive rule. At the other end every list holds everybody and no negative is
+# found: with the released code's zero distance the hinge is $\alpha + \|f_i - c_i\|$, always open, and only pulls.
+# $L_v$ then makes an image and its surrogate alike and keeps nothing apart.
 #
 # </details>
 #
 # <details><summary>Solution 6</summary>
 #
-# The own centre in the walk (the anchor becomes its own negative, at nearly no distance); the anchor's row in place of
-# its *owner* when asking back (surrogates ask for somebody else); distances from the centre in place of from the anchor
-# in the walk; and an end to the walk, where -1 has to be returned and not the last candidate.
+# The own centre in the walk (the anchor becomes its own negative); the anchor's row for its *owner* when asking back
+# (surrogates ask for somebody else); distances from the centre, not from the anchor; and -1 where the walk gives up.
 #
 # </details>
-
-# %% [markdown]
-# ## Next
-#
-# Chapter 06, *Training PAUL*: both losses together, from the source to the adapted network.
