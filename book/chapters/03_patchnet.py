@@ -346,7 +346,7 @@ print("features [M, B, D]", tuple(on_target.features.shape),
 #
 # Nobody told it what a person looks like or where one stands. Eight people, sorted by how far down in their box they
 # stand (above them, as a share of the box): first the stripes that the PGN started from, then where it looks after
-# training on the source, then random patches, the poorest competitor of Table 4. Before you look: will it follow a
+# training on the source, then random patches, the last of the paper's Table 4. Before you look: will it follow a
 # person who stands low?
 
 # %% tags=["slide"]

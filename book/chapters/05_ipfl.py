@@ -67,9 +67,8 @@ plots.network_drawing(model, images[0], lit=("image feature", "L_v"))
 # > shows the same person. For each image make such a *surrogate* by one transformation drawn at random: cut out 70 to
 # > 95 % of it, turn it by up to 10 degrees, or change brightness, contrast and saturation to 80 to 120 %.
 #
-# The released code does not draw one of them, but applies all in sequence, with the hue as well, and then mirrors every
-# second image (ledger 16). "70 to 95 %" of what? The code means the *area*, with a free aspect (ledger 17; the appendix
-# *A closer look at patches* measures it). Which rows below are the paper's `"one"`, and which the code's `"all"`?
+# The released code applies all in sequence, with the hue as well, and then mirrors every second image (ledger 16): the
+# rows `"all"`. "70 to 95 %" it means of the *area* (ledger 17; see the appendix *A closer look at patches*).
 
 # %% tags=["slide"]
 #| caption: Two people, each before eight surrogates by one transformation drawn each
@@ -214,7 +213,7 @@ plt.show()
 # ### On a real batch
 #
 # As many images as the profile takes, drawn at random, and their surrogates. The library works on all anchors at once
-# and must pick the same negatives as the loop. Was each candidate rightly passed over?
+# and must pick the same negatives as the loop.
 
 # %% tags=["slide"]
 #| caption: Cyclic ranking on a batch: the anchor in blue, a line for each candidate
@@ -232,16 +231,17 @@ picked = cyclic_ranking(anchors.double(), centers.double(), owner, r=options.r)
 assert torch.equal(picked,
                    ask_back(anchors.double(), centers.double(), owner, r=options.r))
 walks = [plots.walk(anchors, centers, owner, a, options.r) for a in range(len(owner))]
-short = [a for a, walk in enumerate(walks) if 2 <= len(walk) <= 4] or [0]
-plots.cyclic_walk(images[rows], anchors, centers, owner, anchor=short[0],
-                  r=options.r, person_ids=person_ids[rows])
+person = person_ids[rows]  # of short walks one that begins and ends as it should
+short = [a for a, walk in enumerate(walks) if 2 <= len(walk) <= 4
+         and person[walk[0][0]] == person[owner[a]] != person[walk[-1][0]]] or [0]
+plots.cyclic_walk(images[rows], anchors, centers, owner, short[0], options.r,
+                  person_ids=person)
 
 # %% [markdown]
 # ## How often is the negative truly another person?
 #
-# A negative that is the same person is the worst mistake the loss can make: it pushes a person's images apart. The
-# naive rule takes the nearest image of the batch, the hardest there is. Over many batches, where *if it could be*
-# counts only anchors whose person is in the batch more than once:
+# Not every walk ends so well, and a negative that is the same person pushes a person's images apart. Against the naive
+# rule, the nearest of the batch, over many batches (*if it could be*: for anchors whose person is there more than once):
 
 # %% tags=["slide"]
 def trust(pick, label=""):

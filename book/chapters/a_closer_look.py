@@ -369,7 +369,7 @@ plt.show()
 # ## Summary
 #
 # - Patches that follow a person stay at one height of the body; the same patches held still are the control.
-# - An entry of the bank is a point among people in similar clothes; the scale decides how few of them count.
+# - The bank of a patch is a cloud of all images; the scale decides how few of them count.
 # - What wrong neighbours wear means something only against chance.
 # - A crop keeps a share of the area, with a free aspect.
 
