@@ -68,7 +68,7 @@ plots.network_drawing(model, images[0], lit=("image feature", "L_v"))
 # > 95 % of it, turn it by up to 10 degrees, or change brightness, contrast and saturation to 80 to 120 %.
 #
 # The released code applies all in sequence, with the hue as well, and then mirrors every second image (ledger 16): the
-# rows `"all"`. "70 to 95 %" it means of the *area* (ledger 17; see the appendix *A closer look at patches*).
+# rows `"all"`. Its 70 to 95 % are of the *area* (ledger 17; see the appendix *A closer look at patches*).
 
 # %% tags=["slide"]
 #| caption: Two people, each before eight surrogates by one transformation drawn each
@@ -118,7 +118,6 @@ by_hand = torch.stack([torch.stack([features[m] @ row for row in u[m]], dim=1)
                        for m in range(len(u))])
 torch.testing.assert_close(by_hand, embeddings, atol=1e-5, rtol=1e-4)
 x, f, f_changed = map(concatenate, (features, embeddings, describe(changed)[1]))
-
 print(f"an image: {x.shape[1]} numbers as patch features, {f.shape[1]} as embeddings")
 
 # %% [markdown]
@@ -241,7 +240,7 @@ plots.cyclic_walk(images[rows], anchors, centers, owner, short[0], options.r,
 # ## How often is the negative truly another person?
 #
 # Not every walk ends so well, and a negative that is the same person pushes a person's images apart. Against the naive
-# rule, the nearest of the batch, over many batches (*if it could be*: for anchors whose person is there more than once):
+# rule, the nearest of the batch, over many batches (*if it could be*: for anchors whose person is there twice):
 
 # %% tags=["slide"]
 def trust(pick, label=""):
