@@ -36,3 +36,20 @@ def start(data_dir: str | None = None, profile: str | None = None) -> None:
             f"no people in {', '.join(missing)}. To render them, run this in a cell, then this cell again:\n\n"
             f"!{shlex.join(rendering(data_dir, profile))}\n"
         )
+
+
+def validation_people(data_dir: str, profile: str, target: str):
+    """A target's validation people, or its training people where it has none: their table, images [N, 3, H, W]."""
+    import pandas as pd
+    import torch
+
+    from paul.data.datasets import ReidDataset
+    from paul.data.pixels import load_images
+    from paul.experiments.profiles import PROFILES
+
+    chosen = PROFILES[profile]
+    people = ReidDataset.load(Path(data_dir) / chosen.folders[target])
+    names = [name for name in ("val_query", "val_gallery") if name in people.splits] or ["train"]
+    splits = [people.split(name) for name in names]
+    images = torch.cat([load_images(split, chosen.image_size) for split in splits])
+    return pd.concat([split.frame for split in splits], ignore_index=True), images

@@ -12,9 +12,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.lines import Line2D
-from matplotlib.patches import Polygon
+from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 
+from paul.data.transforms import normalize, unit_range
 from paul.engine.files import write_text
+from paul.patches import sample_patches
 from paul.report.frames import METRICS, TARGETS, metric_labels, target_name
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -166,6 +168,117 @@ def nearest_patches(images, theta, features, anchors, patch: int, count: int = 6
             name = "anchor" if place == anchor else f"{distance[place]:.2f}" + (" \N{CHECK MARK}" if same else "")
             draw_on(axis, images[place], "black" if place == anchor else GREEN if same else None, name)
             add_patch(axis, images[place], theta[place], ORANGE, linewidth=2.2)
+    return figure
+
+
+PARTS = ("image", "backbone", "map", "PGN", "patches", "branches", "features", "L_c", "image feature", "L_v")
+DIM = "#8F8F8F"
+
+
+def inside(network, image) -> dict[str, torch.Tensor]:
+    """What a PatchNet makes of one image [3, H, W] on its way, taken from its parts while they run in eval mode:
+
+    map [C, h, w], theta [M, 2, 3], patches [M, h, w] (mean over channels), pooled [M, C], features [M, D].
+    """
+    seen, training = {}, network.training
+    hooks = [
+        getattr(network, name).register_forward_hook(
+            lambda _, given, made, name=name: seen.update({name: (given[0].detach(), made.detach())})
+        )
+        for name in ("backbone", "generator", "branch")
+    ]
+    try:
+        device = next(network.parameters()).device
+        with torch.no_grad():
+            features = network.eval()(normalize(unit_range(image[None].to(device)))).features
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    feature_map, theta = seen["backbone"][1].float(), seen["generator"][1].float()
+    patches = sample_patches(feature_map.mean(1, keepdim=True), theta)
+    tensors = {"map": feature_map[0], "theta": theta[0], "patches": patches[:, 0, 0]}
+    tensors |= {"pooled": seen["branch"][0][:, 0], "features": features[:, 0]}
+    return {name: tensor.float().cpu() for name, tensor in tensors.items()}
+
+
+@drawn
+def network_drawing(network, image, lit=PARTS):
+    """As the paper's Fig. 2: a PatchNet from an image [3, H, W] to both losses, with the shapes of its own tensors.
+
+    Of PARTS those not in `lit` are grey. Raises ValueError for a name that is none of them.
+    """
+    if unknown := set(lit) - set(PARTS):
+        raise ValueError(f"no part of the network: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    made = inside(network, image)
+    M, C, D = *made["pooled"].shape, made["features"].shape[1]
+    figure, axis = plt.subplots(figsize=(9.2, 3.9))  # a tenth of an inch is the unit
+
+    def shape(*sizes):
+        return " \N{MULTIPLICATION SIGN} ".join(str(size) for size in sizes)
+
+    def write(part, x, y, text):
+        colour = "black" if part in lit else "#6E6E6E"
+        axis.text(x, y, text, ha="center", va="center", fontsize=10, color=colour)
+
+    def box(part, x, y, width, height, colour, text=""):
+        colour = colour if part in lit else DIM
+        style = {"boxstyle": "round,pad=0,rounding_size=0.6", "facecolor": colour + "30", "edgecolor": colour}
+        axis.add_patch(FancyBboxPatch((x, y), width, height, linewidth=1.6, **style))
+        if text:
+            write(part, x + width / 2, y + height / 2, text)
+
+    def picture(part, x, y, width, height, values, frame="black"):
+        axis.imshow(np.asarray(values), extent=(x, x + width, y, y + height), cmap="viridis", aspect="auto",
+                    alpha=1 if part in lit else 0.3)  # fmt: skip
+        colour = frame if part in lit else DIM
+        axis.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.2))
+
+    def arrow(part, start, end, bend="arc3"):
+        colour = "black" if part in lit else DIM
+        style = {"arrowstyle": "-|>", "color": colour, "connectionstyle": bend, "shrinkA": 0, "shrinkB": 0}
+        axis.annotate("", end, start, arrowprops=style)
+
+    def named(part, x, name, size):
+        write(part, x, 36.5, name)
+        write(part, x, 10.5, size)
+
+    middle, low, tall = 23.5, 13, 21
+    picture("image", 0.5, middle - 8, 8, 16, image.permute(1, 2, 0))
+    named("image", 4.5, "image", shape(*image.shape))
+    arrow("backbone", (9, middle), (11.5, middle))
+    box("backbone", 11.5, middle - 4, 9, 8, BLUE, "backbone")
+    arrow("map", (20.5, middle), (23, middle))
+    picture("map", 23, middle - 8, 8, 16, made["map"].mean(0))
+    named("map", 27, "feature map", shape(*made["map"].shape))
+    arrow("patches", (31.5, middle), (38.5, middle))
+    write("patches", 35, middle + 1.6, "cut")
+    box("PGN", 29, 1, 11, 5.5, ORANGE, "PGN")
+    arrow("PGN", (27, 9), (28.5, 3.7), "angle,angleA=-90,angleB=180,rad=0")
+    arrow("PGN", (40.5, 3.7), (42.5, 9), "angle,angleA=0,angleB=-90,rad=0")
+    write("PGN", 48.5, 5.5, f"$\\theta$: {shape(*made['theta'].shape)}")
+    named("patches", 42.5, "patches", f"{shape(M, C)}")
+    write("branches", 53, 36.5, "branches")
+    named("features", 64, "patch features", shape(M, D))
+    step = tall / M
+    for m in range(M):
+        y, colour = low + tall - (m + 1) * step + 0.35, COLOURS[m % len(COLOURS)]
+        height = step - 0.7
+        picture("patches", 39, y, 7, height, made["patches"][m], colour)
+        arrow("branches", (46.5, y + height / 2), (49.5, y + height / 2))
+        box("branches", 49.5, y, 7, height, colour)
+        arrow("features", (56.5, y + height / 2), (59.5, y + height / 2))
+        picture("features", 59.5, y, 9, height, made["features"][m][None], colour)
+        picture("image feature", 73, low + tall - (m + 1) * step, 4, step, made["features"][m][:, None], colour)
+    arrow("image feature", (69, middle), (72.5, middle))
+    write("image feature", 75, 10.5, str(M * D))
+    write("image feature", 75, 8.2, "image feature")
+    box("L_c", 72, 35, 19.5, 8, GREEN, f"memory bank\n{shape(M, 'N', D)}\n$L_c$: PEDAL")
+    arrow("L_c", (64, 38), (71.5, 40.5), "angle,angleA=90,angleB=180,rad=0")
+    arrow("L_v", (77.5, middle), (80, middle))
+    box("L_v", 80, middle - 6, 11.5, 12, PINK, "cyclic\nranking\n$L_v$: IPFL")
+    axis.set(xlim=(0, 92), ylim=(0, 44), aspect="equal")
+    axis.axis("off")
     return figure
 
 

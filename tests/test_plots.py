@@ -15,8 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paul import plots
+from paul.data.transforms import normalize, unit_range
 from paul.losses import cyclic_ranking
+from paul.options import PatchNetOptions
 from paul.patches import stripes
+from paul.patchnet import PatchNet
 from paul.report.frames import runs_frame
 from paul.report.variants import variants_table
 from tests.test_claims import record
@@ -80,6 +83,34 @@ def test_nearest_patches_are_the_nearest():
         distances = sorted(((features[1, j] - features[1, anchor]) ** 2).sum().sqrt() for j in range(12) if j != anchor)
         assert titles[5 * row] == "anchor"
         assert titles[5 * row + 1 : 5 * row + 5] == [f"{d:.2f}" for d in distances[:4]]
+
+
+def texts(figure):
+    return {
+        text.get_text(): matplotlib.colors.to_hex(text.get_color()) for text in figure.axes[0].texts if text.get_text()
+    }
+
+
+def test_the_network_is_drawn_with_the_shapes_of_its_own_tensors_and_what_is_not_lit_is_grey():
+    torch.manual_seed(0)
+    network = PatchNet(PatchNetOptions(backbone="small", num_patches=4, dim=10, pgn_channels=8, pgn_hidden=4), 3)
+    image = IMAGES[0].repeat(1, 2, 2)  # [3, 48, 24]
+    made = plots.inside(network, image)
+    output = network.to_target().eval()(normalize(unit_range(image[None])))
+    channels, *size = made["map"].shape
+    assert made["patches"].shape == (4, *size) and made["pooled"].shape == (4, channels)
+    torch.testing.assert_close(plots.inside(network, image)["features"], output.features[:, 0].detach())
+    torch.testing.assert_close(made["theta"], stripes(4))
+    said = texts(plots.network_drawing(network.train(), image))
+    times = " \N{MULTIPLICATION SIGN} "
+    for sizes in [(3, 48, 24), (channels, *size), (4, channels), (4, 10), (40,)]:
+        assert times.join(map(str, sizes)) in said
+    assert network.training and not plt.get_fignums() and len(set(said.values())) == 1
+    lit = texts(plots.network_drawing(network, image, lit=("PGN",)))
+    black = {text for text, colour in lit.items() if colour == "#000000"}
+    assert black == {"PGN", f"$\\theta$: {times.join('423')}"}
+    with pytest.raises(ValueError, match="no part of the network: bank; there are image, backbone"):
+        plots.network_drawing(network, image, lit=("bank",))
 
 
 @settings(deadline=None)
