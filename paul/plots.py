@@ -240,6 +240,41 @@ def curves(records, quantities=("loss", "loss_c", "loss_v"), labels=None):
 
 
 @drawn
+def two_areas(points, ranks, areas):
+    """Average precision of a list as the area under steps, and under straight lines.
+
+    `points` are (recall, precision) before the first image and after each one, `ranks` the places of the right images,
+    `areas` (step, trapezoid) stand in the titles.
+    """
+    recall, precision = np.array(points).T
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.1), sharey=True)
+    axes[0].fill_between(recall, np.append(precision[1:], precision[-1]), step="post", color=BLUE, alpha=0.25)
+    axes[1].fill_between(recall, precision, color=ORANGE, alpha=0.25)
+    for axis, name, area in zip(axes, ("step", "trapezoid"), areas, strict=True):
+        axis.plot(recall, precision, "o-", color=GREY, markersize=4, linewidth=1)
+        axis.plot(recall[ranks], precision[ranks], "o", color=GREEN, markersize=8)
+        for i, rank in enumerate(ranks, start=1):
+            place = {"xytext": (-6, 7), "textcoords": "offset points", "ha": "right"}
+            axis.annotate(f"{i}/{rank}", (recall[rank], precision[rank]), **place)
+        axis.set(xlabel="recall", ylim=(0, 1.15), xlim=(0, 1.05), title=f"{name}: {area:.3f}")
+    axes[0].set_ylabel("precision")
+    return figure
+
+
+@drawn
+def mean_and_range(frame, x: str, columns):
+    """Each of the `columns`, in percent, over column `x`: the mean of the rows that share an x, and their range."""
+    figure, axis = plt.subplots(figsize=(7, 3))
+    for column, colour in zip(columns, COLOURS):
+        each = frame.groupby(x)[column]
+        axis.plot(each.mean(), "o-", color=colour, label=column)
+        axis.fill_between(each.mean().index, each.min(), each.max(), color=colour, alpha=0.15)
+    axis.set(xlabel=x, ylabel="%", ylim=(0, None))
+    axis.legend()
+    return figure
+
+
+@drawn
 def per_query_ap(scores: dict):
     """Average precision query by query, in [0, 1], for each named model: sorted on the left, counted on the right."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.0))
