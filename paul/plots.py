@@ -103,6 +103,38 @@ def add_patch(axis, image, theta, colour, **kwargs) -> None:
 
 
 @drawn
+def contact_sheet(images, columns: int, titles=None):
+    """Images [n, 3, H, W] in lines of `columns`, each under its title where there are some."""
+    columns = min(columns, len(images))
+    gap = 0.05 if titles is None else 0.2
+    figure, axes = image_grid(-(-len(images) // columns), columns, images[0], scale=9.2 / max(columns, 8), gap=gap)
+    for axis, image, title in zip(axes.flat, images, titles or [""] * len(images)):
+        draw_on(axis, image, title=str(title))
+    return figure
+
+
+@drawn
+def close_up(images: dict, distances):
+    """As the paper's Fig. 1: an anchor between the same person and a stranger, and how far the two are from it.
+
+    `images` are [3, H, W] under "anchor", "same person" and "stranger", cut into six by lines; `distances` is a frame
+    with a column for each of the two and a line for each way to compare.
+    """
+    figure, axes = plt.subplots(1, 4, figsize=(9.2, 3.4), width_ratios=(1, 1, 1, 2.6))
+    frames = {"same person": GREEN, "anchor": "black", "stranger": RED}
+    for axis, (name, colour) in zip(axes, frames.items()):
+        draw_on(axis, images[name], colour, name)
+        for m in range(1, 6):
+            axis.axhline(m * images[name].shape[1] / 6, color="white", linewidth=0.8)
+    rows = np.arange(len(distances))
+    for name, shift in (("same person", -0.2), ("stranger", 0.2)):
+        axes[3].barh(rows + shift, distances[name], height=0.38, color=frames[name], label=name)
+    axes[3].set(yticks=rows, yticklabels=distances.index, xlabel="distance to the anchor", ylim=(len(rows) - 0.4, -0.6))
+    axes[3].legend()
+    return figure
+
+
+@drawn
 def patches_on_people(images, theta, titles=None, columns: int = 8):
     """Images [N, 3, H, W], each with its M patches theta [N, M, 2, 3] drawn on it, a colour per patch position."""
     theta = torch.as_tensor(theta).detach().cpu()
