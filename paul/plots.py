@@ -130,7 +130,7 @@ def close_up(images: dict, distances):
     for name, shift in (("same person", -0.2), ("stranger", 0.2)):
         axes[3].barh(rows + shift, distances[name], height=0.38, color=frames[name], label=name)
     axes[3].set(yticks=rows, yticklabels=distances.index, xlabel="distance to the anchor", ylim=(len(rows) - 0.4, -0.6))
-    axes[3].legend()
+    figure.legend(loc="outside lower right", ncols=2)
     return figure
 
 

@@ -22,6 +22,7 @@ import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from book.start import start
@@ -68,13 +69,13 @@ own = gallery["person_id"] == person
 right = gallery[own & (gallery["camera_id"] != camera)].sample(1, random_state=0)
 others = gallery[~own].drop_duplicates("person_id").sample(6, random_state=0)
 seven = pd.concat([right, others]).sample(frac=1, random_state=5)
-contact_sheet(pictures(target, pd.concat([asked, seven])), 8,
+contact_sheet(torch.cat([pictures(target, asked), pictures(target, seven)]), 8,
               ["query", *range(1, 8)])
 
 # %%
 place = seven["person_id"].tolist().index(person) + 1
-display(Markdown(f"The index says: number **{place}**. Camera {camera} took the query, "
-                 f"camera {right['camera_id'].item()} took that picture."))
+display(Markdown(f"The index says: number **{place}**. Camera {camera} took the "
+                 f"query, camera {right['camera_id'].item()} took that picture."))
 
 # %% [markdown] tags=["slide"]
 # You looked at clothes, at bags, at hair: at one part after the other. That is what the paper builds on.
@@ -108,7 +109,7 @@ def count(part):
 for name, dataset in sets.items():
     in_both = (set(dataset.split("train").person_ids)
                & set(dataset.split("query").person_ids))
-    assert not in_both, f"{titles[name]}: {len(in_both)} people in training and test"
+    assert not in_both, f"{name}: {len(in_both)} people are in training and test"
 pd.DataFrame({(titles[name], split): count(dataset.split(split).frame)
               for name, dataset in sets.items() for split in dataset.splits}).T
 
@@ -168,11 +169,11 @@ scores = evaluate(torch.randn(len(query), 8), query.person_ids, query.camera_ids
 rights = (table == RIGHT).sum(1)
 torch.testing.assert_close(rights[rights > 0],
                            torch.tensor(scores.per_query["positives"].to_numpy()))
-of_each = [(table == value).double().sum(1).mean() for value in (RIGHT, LEFT_OUT, WRONG)]
-display(Markdown("An average query finds {:.1f} right images in the gallery, {:.1f} "
-                 "that are left out, and {:.1f} wrong ones. ".format(*of_each)
-                 + f"A random order has a right one on top in "
-                 f"{of_each[0] / (of_each[0] + of_each[2]):.1%} of the cases."))
+good, skipped, bad = ((table == value).double().sum(1).mean()
+                      for value in (RIGHT, LEFT_OUT, WRONG))
+display(Markdown(f"An average query finds {good:.1f} right images, {bad:.1f} wrong "
+                 f"ones, and {skipped:.1f} that are left out. A random order has a "
+                 f"right one on top in {good / (good + bad):.1%} of the cases."))
 
 # %% [markdown]
 # ## A tour through the people
@@ -215,11 +216,11 @@ for name, dataset in sets.items():
 
 # %%
 def colour_patches(images, count):
-    """Root colour histograms of `count` horizontal stripes, each a unit vector:
-    [n, 3, H, W] -> [count, n, 64]."""
+    """Root colour histograms of stripes: [n, 3, H, W] -> [count, n, 64]."""
     width = images.shape[-1]
-    red, green, blue = (images[..., width // 4: -(width // 4)].long() // 64).unbind(1)
-    bins = (16 * red + 4 * green + blue).reshape(len(images), count, -1)
+    middle = images[..., width // 4: -(width // 4)].long() // 64
+    bins = 16 * middle[:, 0] + 4 * middle[:, 1] + middle[:, 2]
+    bins = bins.reshape(len(images), count, -1)
     counts = torch.zeros(len(images), count, 64, dtype=torch.float64)
     counts.scatter_add_(2, bins, torch.ones(bins.shape, dtype=torch.float64))
     return (counts / bins.shape[2]).sqrt().transpose(0, 1)
@@ -229,7 +230,6 @@ known = sets[target].frame
 known = known[known["split"].isin(["val_query", "val_gallery"])]
 if known.empty:  # a real set has no validation people; these are for looking only
     known = sets[target].split("train").frame.head(1000)
-known = known.reset_index(drop=True)
 people_images = pictures(target, known, size=(96, 48))  # 96 rows: six stripes
 person, camera = (torch.tensor(known[column].to_numpy())
                   for column in ("person_id", "camera_id"))
@@ -252,8 +252,7 @@ protocol = same_person & same_camera  # leaves an image itself out, too
 
 
 def nearest(x, excluded):
-    """Position of each image's nearest neighbour among those that aren't excluded:
-    x [n, D], excluded [n, n] -> [n]."""
+    """Each image's nearest one left: x [n, D], excluded [n, n] -> [n]."""
     return torch.cdist(x, x).masked_fill(excluded, float("inf")).argmin(1)
 
 
@@ -280,8 +279,7 @@ measured.loc["chance"] = [(right.sum(1) / (~excluded).sum(1)).mean().item()
 # %% [markdown]
 # Compare the first two lines: both descriptors saw the same pixels and the same colours, and differ only in knowing
 # *where* a colour is. Then compare the columns. The second takes away the strangers that the query's own camera took:
-# what it wins, the first had lost to the camera. Colours describe a camera, its street and light, before they describe
-# a person.
+# what it wins, the first had lost to the camera, to its street and its light.
 #
 # Does a patch inform at all when it names the wrong person? Leave the person's own images out, so that *every*
 # neighbour is a stranger, and ask whether the stranger wears the same colour where the patch is. Which stripe will know
@@ -296,7 +294,7 @@ strangers = same_person | same_camera
 figure, axes = plt.subplots(1, 3, figsize=(9.2, 2.8), sharey=True)
 for axis, (garment, column) in zip(axes, asked.items() if has_truth else ()):
     values = torch.tensor(known[column].astype("category").cat.codes.to_numpy())
-    agree = {name: 100 * (values[nearest(x, strangers)] == values).double().mean().item()
+    agree = {name: 100 * (values[nearest(x, strangers)] == values).numpy().mean()
              for name, x in named.items()}
     alike = (values[:, None] == values) & ~strangers
     chance = 100 * (alike.sum() / (~strangers).sum()).item()
@@ -304,17 +302,18 @@ for axis, (garment, column) in zip(axes, asked.items() if has_truth else ()):
     axis.barh(range(1, 7), alone, color=BLUE, height=0.75)
     axis.axvline(agree["whole image"], color=ORANGE)
     axis.axvline(chance, color=GREY, linestyle=":")
-    axis.set(ylim=(6.6, 0.4), yticks=range(1, 7), xlabel="% of the nearest strangers",
-             title=f"colour of the {garment}")
+    axis.set(ylim=(6.6, 0.4), yticks=range(1, 7), title=f"colour of the {garment}",
+             xlabel="% of the nearest strangers")
     display(Markdown(f"Colour of the {garment}: best by stripe "
-                     f"{alone.index(max(alone)) + 1}, {max(alone) / chance:.1f} times "
-                     "as often as by chance; the whole image "
+                     f"{np.argmax(alone) + 1}, {max(alone) / chance:.1f} times as "
+                     "often as by chance; the whole image "
                      f"{agree['whole image'] / chance:.1f} times."))
 plt.show()
 
 # %% [markdown]
-# A patch that is wrong about *who* can still be right about *what*. To pull it towards its nearest patches gathers
-# garments, where to pull whole images gathers people who aren't the same.
+# A patch that is wrong about *who* can still be right about *what*: that is the paper's idea. Pulled towards its
+# nearest patches it joins others of its garment; a whole image, pulled to its nearest images, joins people who aren't
+# the same.
 #
 # ### One case, up close
 #
@@ -325,10 +324,11 @@ plt.show()
 # %% tags=["slide"]
 #| caption: An anchor, the same person and a stranger, with the distances of both
 #|   from the anchor: stripe by stripe, all stripes together, and whole images.
-d_whole, d_stripes = torch.cdist(whole[0], whole[0]), torch.cdist(beside, beside) / 6**0.5
+d_whole, d_stripes = torch.cdist(whole, whole)[0], torch.cdist(beside, beside)
 best, case = -float("inf"), None
 for a, b in torch.nonzero(right).tolist():
-    clear = torch.minimum(d_whole[a, b] - d_whole[a], d_stripes[a] - d_stripes[a, b])
+    clear = torch.minimum(d_whole[a, b] - d_whole[a],
+                          (d_stripes[a] - d_stripes[a, b]) / 6**0.5)
     # the stranger comes from the person's camera, so that no camera is favoured
     clear[(camera != camera[b]) | same_person[a]] = -torch.inf
     if clear.max() > best:
@@ -336,7 +336,7 @@ for a, b in torch.nonzero(right).tolist():
                                    "stranger": clear.argmax().item()}
 a = case["anchor"]
 distances = {other: [*(stripes[:, a] - stripes[:, case[other]]).norm(dim=1),
-                     d_stripes[a, case[other]], d_whole[a, case[other]]]
+                     d_stripes[a, case[other]] / 6**0.5, d_whole[a, case[other]]]
              for other in ("same person", "stranger")}
 names = [*(f"stripe {m + 1}" for m in range(6)), "6 stripes", "whole image"]
 close_up({name: people_images[place] for name, place in case.items()},

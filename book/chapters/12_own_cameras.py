@@ -59,8 +59,7 @@ from paul.retrieval.features import read_embeddings
 from paul.retrieval.ranked_lists import picture, rank
 from paul.search import Index
 from PIL import Image
-from scipy.stats import spearmanr
-from scipy.stats import t as student_t
+from scipy import stats
 
 start(data_dir, profile)
 plt.rcParams.update(STYLE)
@@ -194,15 +193,15 @@ np.testing.assert_allclose([agreement_by_hand(features, i) for i in range(10)],
 
 # %% tags=["slide"]
 def own_camera(features):
-    """Share of neighbours from the own camera, over that camera's share of images."""
+    """Share of neighbours from the own camera, over its share of all images."""
     same = cameras[neighbours(features, k)] == cameras[:, None]
     expected = np.mean([((cameras == own).sum() - 1) / (N - 1) for own in cameras])
     return same.mean() / expected
 
 
 torch.manual_seed(seed)
-networks = {"untrained": PatchNet(source.options).to(pick_device()), "source": source,
-            "AdaBN": copy.deepcopy(source)}
+networks = {"untrained": PatchNet(source.options).to(pick_device()),
+            "source": source, "AdaBN": copy.deepcopy(source)}
 for name in ("untrained", "AdaBN"):
     refresh_statistics(networks[name], images)
 for number, state in enumerate(weights, 1):
@@ -215,8 +214,8 @@ agreed = {name: patch_agreement(f, M, k, cameras).numpy()
 signs = pd.DataFrame({"agreement": {name: a.mean() for name, a in agreed.items()},
                       "own camera": {name: own_camera(f)
                                      for name, f in described.items()}})
-signs.style.format("{:.2f}").set_caption("one run, so no interval; patches that point "
-                                         f"at random agree by {k / (N - 1):.2f}")
+signs.style.format("{:.2f}").set_caption(
+    f"one run; patches that point at random agree by {k / (N - 1):.2f}")
 
 # %% [markdown]
 # ### Sign 4: a contact sheet
@@ -253,19 +252,19 @@ signs["purity across cameras"] = {name: p.mean() for name, p in pure.items()}
 trained = signs.drop(index="untrained")
 figure, axis = plt.subplots(figsize=(7, 3))
 for (name, row), marker in zip(trained.iterrows(), "sDooooooooo"):
-    axis.plot(row.iloc[0], row.iloc[2], marker if name != "adapted" else "^", label=name)
-axis.set(xlabel="agreement of patches (no labels)", ylabel=f"{row.index[2]} (labels)")
+    axis.plot(*row.iloc[::2], marker if name != "adapted" else "^", label=name)
+axis.set(xlabel="agreement of patches (no labels)", ylabel="purity across cameras")
 figure.legend(loc="outside right upper")
 plt.show()
 display(signs.style.format("{:.2f}"))
-across = spearmanr(trained["agreement"], trained["purity across cameras"])[0]
-lines = [f"Across the {len(trained)} trained networks: rank correlation {across:.2f}."]
+across = stats.spearmanr(trained["agreement"], trained["purity across cameras"])[0]
+lines = [f"Across {len(trained)} trained networks: rank correlation {across:.2f}."]
 for name in ("source", "adapted"):
-    thirds = np.array_split(np.argsort(agreed[name], kind="stable"), 3)
-    least, middle, most = (pure[name][third].mean() for third in thirds)
-    lines.append(f"Across images, {name}: {spearmanr(agreed[name], pure[name])[0]:.2f}; "
-                 f"purity across cameras of the third that agrees least {least:.2f}, "
-                 f"then {middle:.2f}, then {most:.2f}: {1 - most:.0%} of it is wrong.")
+    by_agreement = pure[name][np.argsort(agreed[name], kind="stable")]
+    thirds = [third.mean() for third in np.array_split(by_agreement, 3)]
+    lines.append("Across images, {}: {:.2f}; purity across cameras of the third "
+                 "that agrees least {:.2f}, then {:.2f}, then {:.2f}.".format(
+                     name, stats.spearmanr(agreed[name], pure[name])[0], *thirds))
 display(Markdown("\n".join(f"- {line}" for line in lines)))
 
 # %% [markdown]
@@ -286,7 +285,7 @@ def interval_over_people(values, people, t):
 
 
 # %%
-quantile = student_t.ppf(0.975, len(set(person_ids)) - 1)
+quantile = stats.t.ppf(0.975, len(set(person_ids)) - 1)
 for name in ("source", "AdaBN", "adapted"):
     low, high = interval_over_people(pure[name], person_ids, quantile)
     half = 1.96 * pure[name].std(ddof=1) / N**0.5
@@ -354,7 +353,8 @@ session = onnxruntime.InferenceSession(work / "mine.onnx",
                                        providers=["CPUExecutionProvider"])
 (elsewhere,) = session.run(None, {"images": few.numpy()})
 np.testing.assert_allclose(elsewhere, expected, rtol=0, atol=1e-4)
-print(export.model_card(model, "mine", trained_on="Rendered people, labels hidden."))
+card = export.model_card(model, "mine", trained_on="Rendered, unlabelled people.")
+Markdown("##" + card.replace("\n## ", "\n#### "))
 
 # %% [markdown] tags=["slide"]
 # ## Before you trust it
@@ -424,7 +424,7 @@ print(export.model_card(model, "mine", trained_on="Rendered people, labels hidde
 # plain, flipped = (neighbours(f, k, cameras)
 #                   for f in (described["adapted"], mirrored))
 # stay = (plain[:, :, None] == flipped[:, None]).any(2).float().mean(1)
-# print(stay.mean(), spearmanr(stay, pure["adapted"])[0])
+# print(stay.mean(), stats.spearmanr(stay, pure["adapted"])[0])
 # ```
 #
 # - *full*: the sign for each image, its correlation with purity, and a second disturbance that training hasn't used;

@@ -17,6 +17,7 @@ results_dir: str = "results"
 target: str = "market"
 
 # %%
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -34,7 +35,7 @@ from paul.report.frames import target_name
 
 start(data_dir, profile)
 if profile == "paper":
-    raise ValueError("this appendix is about rendered people; the profile paper has none")
+    raise ValueError("this appendix is about rendered people, and paper has none")
 plt.rcParams.update(STYLE)
 folders = PROFILES[profile].folders
 sets = {name: ReidDataset.load(Path(data_dir) / folders[name]) for name in folders}
@@ -65,16 +66,16 @@ def pictures(name, frame):
 # %% tags=["slide"]
 near = {name: statistics.compare(statistics.by_camera(dataset.root, count=200))
         for name, dataset in sets.items()}
-figures = {"photographs": {line.name: f"{line.theirs:.3f}" for line in near["source"]}}
+figures = {"photographs": {of.name: f"{of.theirs:.3f}" for of in near["source"]}}
 for name, lines in near.items():
-    figures[titles[name]] = {line.name: f"{line.ours:.3f}" + " *" * (not line.inside)
-                             for line in lines}
+    figures[titles[name]] = {of.name: f"{of.ours:.3f}" + " *" * (not of.inside)
+                             for of in lines}
 pd.DataFrame(figures)
 
 # %%
-every = [(abs(line.ratio - 1), f"{line.name} ({titles[name]}, {line.ratio:.2f} times)")
-         for name, lines in near.items() for line in lines]
-within = sum(line.near for lines in near.values() for line in lines)
+every = [(abs(of.ratio - 1), f"{of.name} ({titles[name]}, {of.ratio:.2f} times)")
+         for name, lines in near.items() for of in lines]
+within = sum(of.near for lines in near.values() for of in lines)
 display(Markdown(f"{within} of {len(every)} figures are within a third of the "
                  f"photographs'. The furthest: {max(every)[1]}."))
 
@@ -115,7 +116,7 @@ polar.set(theta_zero_location="S", yticks=[])
 polar.set_xticks(np.radians([0, 90, 180, 270]), ["front", "side", "back", "side"])
 polar.set_title("what the camera sees", pad=14)
 boxes = figure.add_subplot(1, 3, 2)
-boxes.scatter(train["box_dx"], train["box_dy"], s=4, color=of_set[target], alpha=0.5)
+boxes.scatter(train["box_dx"], train["box_dy"], s=4, c=of_set[target], alpha=0.5)
 boxes.set(xlabel="to the right, box widths", ylabel="down, box heights",
           title="the person's centre", xlim=(-0.25, 0.25), ylim=(0.25, -0.25))
 hidden = figure.add_subplot(1, 3, 3)
@@ -125,11 +126,13 @@ shares = pd.DataFrame({
 shares.drop("none").plot.barh(ax=hidden, color=list(of_set.values()), width=0.8,
                               legend=False)
 hidden.set(xlabel="% of the images", ylabel="", title="what stands in front")
-figure.legend(*hidden.get_legend_handles_labels(), ncols=3, loc="outside lower right")
+figure.legend(*hidden.get_legend_handles_labels(), ncols=3,
+              loc="outside lower right")
 plt.show()
-display(Markdown("Something stands in front of the person in "
-                 f"{100 - shares.loc['none'].mean():.0f} % of the images; boxes are off "
-                 f"by up to {train['box_dy'].abs().max():.0%} of their height."))
+covered = 100 - shares.loc["none"].mean()
+off = train["box_dy"].abs().max()
+display(Markdown(f"In {covered:.0f} % of the images something stands in front; a "
+                 f"box is off by up to {off:.0%} of its height."))
 
 # %% [markdown]
 # ## Lookalikes, uniforms, twins
@@ -143,8 +146,8 @@ display(Markdown("Something stands in front of the person in "
 #| caption: Each column shows two different people, of whom the lower was made after
 #|   the upper, in views as like as can be.
 def nearest_views(a, b):
-    """Files of one image of each of two people: from one camera if they share one, and
-    in directions as like as can be."""
+    """Files of one image of each of two people: from one camera if they share one,
+    and in directions as like as can be."""
     pairs = train[train["person_id"] == a].merge(train[train["person_id"] == b],
                                                  how="cross", suffixes=("", "_b"))
     turn = np.radians(pairs["yaw"].astype(float) - pairs["yaw_b"].astype(float))
@@ -168,8 +171,8 @@ differing = [", ".join(detail for detail in DETAILS
 table = pd.DataFrame({"column": range(1, len(pairs) + 1), "differ in": differing,
                       "clothes": [people.loc[b, "clothes"] for _, b in pairs]})
 display(table.replace("_", " ", regex=True).style.hide(axis="index"))
-print(f"{len(model) / len(people):.0%} of {len(people)} training people are made after "
-      "somebody else")
+print(f"{len(model) / len(people):.0%} of {len(people)} training people are made "
+      "after somebody else")
 
 # %% [markdown] tags=["slide"]
 # The difference sits in one place: at the head, the chest, the legs, the bag. A single number for the whole image has
@@ -187,7 +190,7 @@ print(f"{len(model) / len(people):.0%} of {len(people)} training people are made
 
 # %%
 def colour_histogram(images):
-    """All pixels of all images together, uint8 [n, 3, H, W] -> [64], sums to one."""
+    """All pixels of all images, uint8 [n, 3, H, W] -> [64], sums to one."""
     red, green, blue = (images.long() // 64).unbind(1)
     bins = (16 * red + 4 * green + blue).flatten()
     return torch.bincount(bins, minlength=64).double() / len(bins)
@@ -211,10 +214,11 @@ samples = {name: rows_of(dataset.split("train").frame, 1500)
 images = {name: pictures(name, sample) for name, sample in samples.items()}
 histogram = {name: colour_histogram(part) for name, part in images.items()}
 odd = torch.tensor(samples["source"]["camera_id"].to_numpy() % 2 == 1)
-distance = {f"{titles[a]} to {titles[b]}": total_variation(histogram[a], histogram[b])
-            for a, b in (("source", "market"), ("source", "duke"), ("market", "duke"))}
+distance = {f"{titles[a]} to {titles[b]}":
+            total_variation(histogram[a], histogram[b])
+            for a, b in combinations(sets, 2)}
 distance["source: odd to even cameras"] = total_variation(
-    colour_histogram(images["source"][odd]), colour_histogram(images["source"][~odd]))
+    *(colour_histogram(images["source"][half]) for half in (odd, ~odd)))
 pd.Series(distance, name="total variation").to_frame().style.format(precision=3)
 
 # %% tags=["slide"]
@@ -230,16 +234,16 @@ for name, part in images.items():
     points = pd.DataFrame({"warm": red - blue, "bright": part.mean((1, 2, 3))})
     cameras = points.groupby(samples[name]["camera_id"].to_numpy()).mean()
     right.scatter(*points.T.to_numpy(), s=2, color=of_set[name], alpha=0.12)
-    right.scatter(*cameras.T.to_numpy(), s=55, color=of_set[name], edgecolor="black",
-                  zorder=3)
+    right.scatter(*cameras.T.to_numpy(), s=55, color=of_set[name],
+                  edgecolor="black", zorder=3)
 left.set(xlabel="brightness of a pixel", yticks=[], title="all pixels")
 left.legend()
 right.set(xlabel="red $-$ blue: warmer to the right", ylabel="mean brightness",
           title="images (dots), cameras (circles)")
 plt.show()
 furthest = max(list(distance.values())[:3]) / list(distance.values())[3]
-display(Markdown(f"The two sets that lie furthest apart do so by {furthest:.1f} times "
-                 "what two halves of one set's cameras do."))
+display(Markdown(f"The two sets that lie furthest apart do so by {furthest:.1f} "
+                 "times what two halves of one set's cameras do."))
 
 # %% [markdown]
 # Where that ratio is near one, what is called a gap between sets is for the most part a gap between cameras. Telling
@@ -252,9 +256,8 @@ display(Markdown(f"The two sets that lie furthest apart do so by {furthest:.1f} 
 
 # %%
 card = sets[target].card
-keys = ("name", "description", "licence", "renderer", "world", "fingerprint")
-pd.Series({key: str(card[key])[:60] for key in keys if key in card}, name="card.json"
-          ).to_frame()
+keys = ("name", "description", "licence", "renderer", "world")
+pd.DataFrame({"card.json": {key: str(card.get(key)) for key in keys}}).style
 
 # %% [markdown] tags=["slide"]
 # ## Summary
