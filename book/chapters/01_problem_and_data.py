@@ -382,8 +382,8 @@ close_up({name: people_images[place] for name, place in case.items()},
 #
 # 1. *Predict.* Without the middle-half crop in `colour_patches`, what happens to the two columns of the table of images
 #    found, and why more to the first? (*Hint:* what fills the outer quarters of a box?)
-# 2. *Extend.* Cut 1, 2, 3, 6, 12 and 24 stripes and draw the share found. Why does it stop rising? (*Hint:* think of
-#    boxes that are off, and of how many pixels are left to a stripe.)
+# 2. *Extend.* Cut 1, 2, 3, 6, 12 and 24 stripes and draw the share found. Why do the last stripes win so little?
+#    (*Hint:* think of boxes that are off, and of how many pixels are left to a stripe.)
 # 3. *Break it.* In `verdict`, count a query's own person in its own camera as right. What does the share found by the
 #    whole image become, and what has been measured then? (*Hint:* `protocol` would only exclude the image itself.)
 # 4. *Implement.* Close the book and write `verdict` from the three lines of the definition alone. For which gallery
@@ -413,7 +413,7 @@ close_up({name: people_images[place] for name, place in case.items()},
 #
 # - *full*: the curve, both reasons, and a test of one of them (such as stripes cut after undoing `box_dy`);
 # - *half*: the curve and one reason that its shape supports;
-# - *some*: the curve, with "too many are bad" for a reason.
+# - *some*: the curve, with "too many don't help" for a reason.
 #
 # </details>
 #
