@@ -109,6 +109,38 @@ def add_patch(axis, image, theta, colour, **kwargs) -> None:
 
 
 @drawn
+def contact_sheet(images, columns: int, titles=None):
+    """Images [n, 3, H, W] in lines of `columns`, each under its title where there are some."""
+    columns = min(columns, len(images))
+    gap = 0.05 if titles is None else 0.2
+    figure, axes = image_grid(-(-len(images) // columns), columns, images[0], scale=9.2 / max(columns, 8), gap=gap)
+    for axis, image, title in zip(axes.flat, images, titles or [""] * len(images)):
+        draw_on(axis, image, title=str(title))
+    return figure
+
+
+@drawn
+def close_up(images: dict, distances):
+    """As the paper's Fig. 1: an anchor between the same person and a stranger, and how far the two are from it.
+
+    `images` are [3, H, W] under "anchor", "same person" and "stranger", cut into six by lines; `distances` is a frame
+    with a column for each of the two and a line for each way to compare.
+    """
+    figure, axes = plt.subplots(1, 4, figsize=(9.2, 3.4), width_ratios=(1, 1, 1, 2.6))
+    frames = {"same person": GREEN, "anchor": "black", "stranger": RED}
+    for axis, (name, colour) in zip(axes, frames.items()):
+        draw_on(axis, images[name], colour, name)
+        for m in range(1, 6):
+            axis.axhline(m * images[name].shape[1] / 6, color="white", linewidth=0.8)
+    rows = np.arange(len(distances))
+    for name, shift in (("same person", -0.2), ("stranger", 0.2)):
+        axes[3].barh(rows + shift, distances[name], height=0.38, color=frames[name], label=name)
+    axes[3].set(yticks=rows, yticklabels=distances.index, xlabel="distance to the anchor", ylim=(len(rows) - 0.4, -0.6))
+    figure.legend(loc="outside lower right", ncols=2)
+    return figure
+
+
+@drawn
 def patches_on_people(images, theta, titles=None, columns: int = 8):
     """Images [N, 3, H, W], each with its M patches theta [N, M, 2, 3] drawn on it, a colour per patch position."""
     theta = torch.as_tensor(theta).detach().cpu()
@@ -353,6 +385,41 @@ def curves(records, quantities=("loss", "loss_c", "loss_v"), labels=None):
     names = [words((labels or {}).get(row, row)) for row in rows]
     handles = [Line2D([], [], color=COLOURS[place % len(COLOURS)]) for place in range(len(rows))]
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(rows), 4))
+    return figure
+
+
+@drawn
+def two_areas(points, ranks, areas):
+    """Average precision of a list as the area under steps, and under straight lines.
+
+    `points` are (recall, precision) before the first image and after each one, `ranks` the places of the right images,
+    `areas` (step, trapezoid) stand in the titles.
+    """
+    recall, precision = np.array(points).T
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.1), sharey=True)
+    axes[0].fill_between(recall, np.append(precision[1:], precision[-1]), step="post", color=BLUE, alpha=0.25)
+    axes[1].fill_between(recall, precision, color=ORANGE, alpha=0.25)
+    for axis, name, area in zip(axes, ("step", "trapezoid"), areas, strict=True):
+        axis.plot(recall, precision, "o-", color=GREY, markersize=4, linewidth=1)
+        axis.plot(recall[ranks], precision[ranks], "o", color=GREEN, markersize=8)
+        for i, rank in enumerate(ranks, start=1):
+            place = {"xytext": (-6, 7), "textcoords": "offset points", "ha": "right"}
+            axis.annotate(f"{i}/{rank}", (recall[rank], precision[rank]), **place)
+        axis.set(xlabel="recall", ylim=(0, 1.15), xlim=(0, 1.05), title=f"{name}: {area:.3f}")
+    axes[0].set_ylabel("precision")
+    return figure
+
+
+@drawn
+def mean_and_range(frame, x: str, columns):
+    """Each of the `columns`, in percent, over column `x`: the mean of the rows that share an x, and their range."""
+    figure, axis = plt.subplots(figsize=(7, 3))
+    for column, colour in zip(columns, COLOURS):
+        each = frame.groupby(x)[column]
+        axis.plot(each.mean(), "o-", color=colour, label=column)
+        axis.fill_between(each.mean().index, each.min(), each.max(), color=colour, alpha=0.15)
+    axis.set(xlabel=x, ylabel="%", ylim=(0, None))
+    axis.legend()
     return figure
 
 

@@ -58,6 +58,38 @@ def test_patches_on_people_draws_every_patch():
     assert not plt.get_fignums()
 
 
+def test_a_contact_sheet_shows_every_image_once_under_its_title():
+    figure = plots.contact_sheet(IMAGES[:5], 3, ["query", 1, 2, 3, 4])
+    shown = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title() for axis in shown] == ["query", "1", "2", "3", "4"]
+    np.testing.assert_array_equal(shown[4].images[0].get_array(), IMAGES[4].permute(1, 2, 0))
+
+
+def test_the_close_up_puts_the_anchor_between_and_its_distances_beside():
+    images = dict(zip(("anchor", "same person", "stranger"), IMAGES))
+    distances = pd.DataFrame({"same person": [0.2, 0.9], "stranger": [0.5, 0.4]}, ["stripe 1", "whole image"])
+    figure = plots.close_up(images, distances)
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["same person", "anchor", "stranger"]
+    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), IMAGES[0].permute(1, 2, 0))
+    assert [bar.get_width() for bar in figure.axes[3].patches] == [0.2, 0.9, 0.5, 0.4]
+
+
+def test_both_areas_have_the_walks_points_and_say_what_they_are():
+    figure = plots.two_areas([(0, 1), (0.5, 1), (0.5, 0.5), (1, 2 / 3)], [1, 3], [0.8333, 0.7917])
+    for axis, title in zip(figure.axes, ("step: 0.833", "trapezoid: 0.792")):
+        assert axis.get_title(loc="left") == title
+        assert [text.get_text() for text in axis.texts] == ["1/1", "2/3"]
+        np.testing.assert_allclose(axis.lines[1].get_xydata(), [[0.5, 1], [1, 2 / 3]])
+
+
+def test_a_line_of_means_lies_in_its_range():
+    frame = pd.DataFrame({"people": [2, 2, 5, 5], "Rank-1": [10, 30, 5, 7], "unused": 0})
+    (axis,) = plots.mean_and_range(frame, "people", ["Rank-1"]).axes
+    np.testing.assert_allclose(axis.lines[0].get_xydata(), [[2, 20], [5, 6]])
+    corners = axis.collections[0].get_paths()[0].vertices
+    assert {tuple(corner) for corner in corners} == {(2, 10), (2, 30), (5, 5), (5, 7)}
+
+
 def test_ranked_list_marks_right_wrong_and_left_out():
     right, skipped = [[True, False, True, False]], [[False, False, True, False]]
     figure = plots.ranked_list(IMAGES[:1], IMAGES[None, 1:5], right, skipped)

@@ -9,15 +9,15 @@
 # - where data, checkpoints and results go, and why no real person is in them.
 #
 # The book follows one paper: Yang, Yu, Wu and Zheng, *Patch-based Discriminative Feature Learning for Unsupervised
-# Person Re-identification*, CVPR 2019, pp. 3633-3642, called "the paper" from here on. Its sections come up in
-# chapters 03 (Sec. 3.1, PatchNet), 04 (Sec. 3.2, PEDAL) and 05 (Sec. 3.3, IPFL); its four tables are chapters 07 to
-# 09.
+# Person Re-identification*, CVPR 2019, pp. 3633-3642, called "the paper" from here on. Its sections come up in chapters
+# 03 (Sec. 3.1, PatchNet), 04 (Sec. 3.2, PEDAL) and 05 (Sec. 3.3, IPFL), its four tables in chapters 07 to 09. What
+# would hold up a first reading is in appendices.
 
 # %% [markdown]
 # ## Parameters
 #
-# Every chapter has a cell like the next one. `python -m book run --chapters 00 --profile smoke` puts other values in
-# a cell below it, and so does `-p name=value` for any single parameter. A name that no chapter has is refused. Paths
+# Every chapter has a cell like the next one. `python -m book run --chapters 00 --profile smoke` puts other values in a
+# cell below it, and so does `-p name=value` for any single parameter. A name that no chapter has is refused. Paths
 # count from the repository's root, in whichever folder the kernel was started.
 
 # %% tags=["parameters"]
@@ -64,15 +64,14 @@ assert free > 2 * 2**30, "make room: less than 2 GiB are free"
 print("ready")
 
 # %% [markdown]
-# **You should see** the word *ready*. Two cores and no GPU are enough for everything up to and including the `mini`
-# profile.
+# Two cores and no GPU are enough for everything up to and including the `mini` profile.
 
 # %% [markdown] tags=["slide"]
 # ## Four profiles, one book
 #
 # A profile fixes the data, the network and the schedule. Whatever is measured is printed with its profile, because a
-# figure of a small network on rendered people says nothing about the paper's figures on real ones. What the small
-# profiles *can* show is orderings: which loss helps, which way of making patches is better.
+# figure of a small network on rendered people says nothing about the paper's figures on real ones. What a small profile
+# *can* show is an order: which loss helps, which way of making patches is better.
 #
 # | profile | people | network | where it runs | what it is for |
 # |---|---|---|---|---|
@@ -81,8 +80,8 @@ print("ready")
 # | `gpu` | rendered, a thousand and more | ResNet-50 at 384 x 128 | one GPU | the paper's architecture and schedule |
 # | `paper` | MSMT17, Market-1501, DukeMTMC-reID | ResNet-50 | one GPU | the paper itself |
 #
-# Each option of a profile that isn't the paper's is listed with its reason. These are the ones of the profile this
-# page ran with, as the library knows them:
+# Each option of a profile that isn't the paper's is listed with its reason. These are the ones of the profile this page
+# ran with, as the library knows them:
 
 # %%
 from paul.experiments.profiles import PROFILES
@@ -104,8 +103,7 @@ differences.astype(str).style.hide(axis="index")
 #
 # > **The paper (Sec. 3.2).** Comparing a patch with every other patch of the training set would need the features of
 # > the whole set at each step. So a memory keeps one feature for each image and patch position. It starts as the
-# > feature itself, and each time the image comes up again, the memory moves a tenth of the way towards the new
-# > feature.
+# > feature itself, and each time the image comes up again, the memory moves a tenth of the way towards the new feature.
 #
 # **2. The equation.** With $w_{j,t}$ the memory of image $j$ after its $t$-th visit, $x_{j,t}$ its feature at that
 # visit and $l$ the update rate:
@@ -161,8 +159,8 @@ plt.show()
 
 # %% [markdown]
 # **You should see** the middle curve, the paper's $l = 0.1$, cross one half between visits 6 and 7, since $0.9^{t} =
-# \tfrac12$ at $t \approx 6.6$. A range like this ends every experiment of the book. If what you see lies outside of
-# it, something is wrong, and that is worth finding out before reading on.
+# \tfrac12$ at $t \approx 6.6$. Some chapters give such a range; where an outcome depends on the run, the cell below a
+# figure says in words what *your* run shows, and what it means stands beneath.
 
 # %% [markdown]
 # ## What the paper leaves open
@@ -185,8 +183,7 @@ ledger.loc[6, ["item", "paper", "code", "ours", "knobs"]].to_frame("ledger 6").s
 # %% [markdown]
 # ## How long it takes
 #
-# Measured, never estimated: `python -m book costs` writes into `book/book.toml` what the last run took on its
-# machine.
+# Measured, never estimated: `python -m book costs` writes into `book/book.toml` what the last run took on its machine.
 
 # %% tags=["slide"]
 from book.toc import load_book
@@ -203,9 +200,9 @@ for name, measured in book.measured.items():
 costs.style.format(precision=0, na_rep="not measured")
 
 # %% [markdown]
-# The experiment chapters are cheap to read and costly to make: they load every run that is already recorded and
-# compute only those that are missing. On a fresh copy the committed records are there, so `make book` adds one seed
-# of its own and sets it beside them.
+# The experiment chapters are cheap to read and costly to make: they load every run that is already recorded and compute
+# only those that are missing. On a fresh copy the committed records are there, so `make book` adds one seed of its own
+# and sets it beside them.
 
 # %% [markdown] tags=["slide"]
 # ## Where things are
@@ -226,15 +223,14 @@ costs.style.format(precision=0, na_rep="not measured")
 #
 # Person re-identification can be used to follow people who never agreed to it, and its data sets are photographs of
 # passers-by. One of them, DukeMTMC, was withdrawn by its authors in 2019, and nothing here downloads it. The pictures
-# of this book are rendered: no camera recorded them and nobody is in them. Chapter 01 shows how, and what a reader
-# who has the right to use a real set has to do.
+# of this book are rendered: no camera recorded them and nobody is in them. Chapter 01 shows them, and says what a
+# reader who has the right to use a real set has to do.
 
 # %% [markdown] tags=["slide"]
 # ## Summary
 #
 # - The machine was checked; the profile fixes data, network and schedule, and is printed with every figure.
-# - An idea is a statement, an equation, a few lines from scratch, a check against the library and a picture with a
-#   range.
+# - An idea is a statement, an equation, a few lines from scratch, a check against the library and a picture.
 # - Times are measured, results are recorded as runs, and everything derived can be made again by a command.
 
 # %% [markdown]
@@ -262,9 +258,9 @@ costs.style.format(precision=0, na_rep="not measured")
 #
 # <details><summary>Solution 2</summary>
 #
-# What is left of the start after $t$ further visits is $(1 - l)^t$. From $0.9^t < 0.01$ follows
-# $t > \ln 0.01 / \ln 0.9 \approx 43.7$, so 44 visits. The figure of this chapter ends at 39, where a little over 1.6 %
-# is left: replace the 40 in `torch.zeros(40, 1)` by 50.
+# What is left of the start after $t$ further visits is $(1 - l)^t$. From $0.9^t < 0.01$ follows $t > \ln 0.01 / \ln 0.9
+# \approx 43.7$, so 44 visits. The figure of this chapter ends at 39, where a little over 1.6 % is left: replace the 40
+# in `torch.zeros(40, 1)` by 50.
 #
 # ```python
 # # runs alone
@@ -305,8 +301,8 @@ costs.style.format(precision=0, na_rep="not measured")
 # <details><summary>Solution 5</summary>
 #
 # A feature of age $a$ has the weight $l (1-l)^a$, so the mean age is $\sum_a a\, l (1-l)^a = (1-l)/l$: nine visits at
-# $l = 0.1$. A plain mean of the last $n$ has ages $0, \dots, n-1$ and the mean age $(n-1)/2$. They are equal for
-# $l = 2/(n+1)$; a tenth corresponds to $n = 19$.
+# $l = 0.1$. A plain mean of the last $n$ has ages $0, \dots, n-1$ and the mean age $(n-1)/2$. They are equal for $l =
+# 2/(n+1)$; a tenth corresponds to $n = 19$.
 #
 # - *full*: both ages derived, and the equation solved for $l$;
 # - *half*: one age derived, the other read off a simulation;
@@ -317,5 +313,4 @@ costs.style.format(precision=0, na_rep="not measured")
 # %% [markdown]
 # ## Next
 #
-# Chapter 01, *The problem and the data*: what it means to find a person again, and who the people in the pictures
-# are.
+# Chapter 01, *The problem and the data*: what it means to find a person again, and who the people in the pictures are.
