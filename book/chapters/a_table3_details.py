@@ -387,7 +387,7 @@ if on_their_sets is not None:
 #
 # The one that sees most of the camera: patches with much street beside the person, and few clothes. Neighbours at the
 # own camera are often right for the wrong reason, the next frame of one passage, so all patches fall. Which falls most
-# is decided by where the PGN put its patches, and is best read off pictures of them (chapter 10).
+# is decided by where the PGN put its patches, and is best read off pictures of them (chapter 09).
 #
 # ```python
 # from paul.retrieval.agreement import neighbours
