@@ -17,7 +17,7 @@ from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 from paul.data.transforms import normalize, unit_range
 from paul.engine.files import write_text
 from paul.patches import sample_patches
-from paul.report.frames import METRICS, TARGETS, metric_labels, target_name
+from paul.report.frames import METRICS, metric_labels, target_name
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#8A8A8A"
@@ -489,8 +489,7 @@ def ordering_lines(frame, profile: str, metric: str = "rank1"):
             axis.text(1.05, texts[place, 1], label, ha="left", va="center", fontsize=10)
         axis.set(xlim=(-1.3, 2.3), ylim=(len(part) + 0.5, 0.4), yticks=[], xticks=[0, 1])
         axis.set_xticklabels(["paper", f"ours ({profile})"])
-        axis.set_title(f"{METRICS[metric].split()[0]}, best first: {TARGETS.get(target, target)} | "
-                       f"{target_name(target, profile)}", fontsize=10)  # fmt: skip
+        axis.set_title(f"{METRICS[metric].split()[0]}, best first: {target_name(target, profile)}", fontsize=10)
         axis.spines[["left", "bottom"]].set_visible(False)
         axis.tick_params(length=0)
     return figure

@@ -210,8 +210,8 @@ for target, name in names.items():
     which = "more" if patches.mean() > gain.mean() else "no more"
     added = [in_words(np.subtract(*gain_split(row, target)))
              for row in ("patch_lc", "patch_lv", "paul")]
-    share = "no gain to share"
-    if gain.mean() > 0:
+    share = "no sure gain to share"
+    if sign(gain) == "+":
         share = f"{by_adabn.mean() / gain.mean():.0%} of it"
     texts = (f"patches bring {in_words(patches)} before any adaptation, {which} than "
              f"all of PAUL's adaptation: {in_words(gain)}.",
