@@ -202,8 +202,8 @@ def colour_stripes(images, count=6):
     return (counts / bins.shape[2]).sqrt().flatten(1)
 
 
-people = ReidDataset.load(Path(data_dir) / PROFILES[profile].folders[target])
-parts = people.split("query"), people.split("gallery")
+dataset = ReidDataset.load(Path(data_dir) / PROFILES[profile].folders[target])
+parts = dataset.split("query"), dataset.split("gallery")
 query_images, gallery_images = (load_images(part, (96, 48)) for part in parts)
 query_ids, gallery_ids = (torch.tensor(part.person_ids) for part in parts)
 query_cams, gallery_cams = (torch.tensor(part.camera_ids) for part in parts)
