@@ -285,11 +285,10 @@ for axis, name, loss in zip(axes, ("pull only", "PEDAL"), (pull_loss, pedal_loss
     axis.set(xticks=[], yticks=[], aspect="equal", title=name)
 plt.show()
 
-# %% [markdown]
-# **You should see** a person's points run together on both circles. With pulling alone, people who happen to be
-# neighbours fall into one place, and nothing takes them apart again; with a network in between, one place for everybody
-# is the easiest way to be near everybody. PEDAL keeps neighbours apart and splits some people: the push acts on whoever
-# is not among the nearest, mates included. Our Table 3 has the pull-only loss as a row of its own.
+# %% [markdown] **You should see** a person's points run together on both circles. With pulling alone, people who happen
+# to be neighbours fall into one place, and nothing takes them apart again; with a network in between, one place for
+# everybody is the easiest way to be near everybody. PEDAL keeps more of them apart and splits some people: the push
+# acts on whoever is not among the nearest, mates included. Our Table 3 has the pull-only loss as a row of its own.
 
 # %% [markdown] tags=["slide"]
 # ## Pulling images, or pulling patches?
