@@ -22,9 +22,10 @@ from book.manifest import committed_seeds, read_manifest, write_text
 from book.pack import pack
 from book.quickstart import quickstart
 from book.run import locked, run_book, seed_range
-from book.start import rendering, start
+from book.start import rendering, start, validation_people
 from book.toc import ROOT, BookError, load_book
 from paul.experiments.profiles import PROFILES
+from tests.people import write_set, write_study
 
 TOML = """
 [book]
@@ -442,6 +443,15 @@ def test_missing_people_are_named_with_the_line_that_renders_them(tmp_path, monk
     assert shlex.split(line[1:]) == rendering(tmp_path / "no people", "smoke")
     assert all(str(tmp_path / "no people" / folder) in said for folder in PROFILES["smoke"].folders.values())
     assert "--data" not in said
+
+
+def test_chapters_look_at_validation_people_and_at_training_people_where_there_are_none(tmp_path):
+    size = PROFILES["smoke"].image_size
+    frame, images = validation_people(str(write_study(tmp_path, size)), "smoke", "market")
+    assert frame["person_id"].tolist() == [25, 25, 24] and frame.index.tolist() == [0, 1, 2]
+    assert images.shape == (3, 3, *size)
+    write_set(tmp_path / "real" / "smoke" / "market", {"train": [(1, 1), (2, 2)]}, size=size)
+    assert validation_people(str(tmp_path / "real"), "smoke", "market")[0]["person_id"].tolist() == [1, 2]
 
 
 def test_every_chapter_starts_before_it_opens_anything():

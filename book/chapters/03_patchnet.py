@@ -231,8 +231,8 @@ for pool in (pool_patches, lambda x, theta: sample_patches(x, theta).mean((3, 4)
     gradients.append(theta.grad)
 torch.testing.assert_close(*gradients)
 weights = 4 * M * 80 * 24 * 8 / 1e6  # MB, for 80 images at 384 x 128
-print(f"a step of the paper's network: {M} weight maps take {weights:.1f} MB, "
-      f"{M} patches of 2048 channels {weights * 2048:.0f} MB")
+print(f"a step of the paper's network: weight maps {weights:.1f} MB, "
+      f"patches of 2048 channels {weights * 2048:.0f} MB")
 
 # %%
 #| caption: The weight map of each of the five frames, bright where a pixel counts
@@ -332,9 +332,8 @@ torch.testing.assert_close((f[:, None] - f[None]).square().sum(-1),
                            2 * M - 2 * cosines.sum(0), atol=1e-5, rtol=1e-4)
 whole = pool_patches(feature_map, stripes(1).expand(5, -1, -1, -1))[0]
 torch.testing.assert_close(whole, feature_map.mean((2, 3)))  # the twin's pooling
-print("features [M, B, D]", tuple(on_target.features.shape),
-      " embeddings [M, B, E]", tuple(on_target.embeddings.shape),
-      " descriptor [B, M D]", tuple(f.shape))
+print("features [M, B, D]", tuple(on_target.features.shape), "embeddings [M, B, E]",
+      tuple(on_target.embeddings.shape), "\ndescriptor [B, M D]", tuple(f.shape))
 
 # %% [markdown]
 # Table 3 needs a network that sees whole images. Its *twin* has the same backbone and a descriptor just as wide, but

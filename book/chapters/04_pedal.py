@@ -114,10 +114,11 @@ for index in ([0, 3, 5], [3, 3, 1], [5, 0, 3]):  # image 3 comes twice in one ba
 bank = features.clone()  # of a fresh start, for all that follows
 some = unit_range(images[torch.randperm(N, generator=generator)[: min(N, 120)]])
 memory, index = PatchMemory(len(some), M, D, options.rate), torch.arange(len(some))
-for time in range(1, 9):
+print("median length, visit by visit:", end="")
+for _ in range(8):
     view = random_shift(random_flip(some, generator), generator, 0.06)
     memory.update(index, seen_by(model, view)[0])
-    print(f"visit {time}: {memory.bank.norm(dim=2).median():.3f}", end="; ")
+    print(f" {memory.bank.norm(dim=2).median():.3f}", end="")
 print(f"\nthe paper's bank on Market-1501: {4 * 6 * 12936 * 256 / 1e6:.0f} MB")
 
 # %% [markdown]
@@ -285,11 +286,10 @@ for axis, name, loss in zip(axes, ("pull only", "PEDAL"), (pull_loss, pedal_loss
     axis.set(xticks=[], yticks=[], aspect="equal", title=name)
 plt.show()
 
-# %% [markdown]
-# **You should see** a person's points run together on both circles. With pulling alone, people who happen to be
-# neighbours fall into one place, and nothing takes them apart again; with a network in between, one place for everybody
-# is the easiest way to be near everybody. PEDAL keeps neighbours apart and splits some people: the push acts on whoever
-# is not among the nearest, mates included. Our Table 3 has the pull-only loss as a row of its own.
+# %% [markdown] **You should see** a person's points run together on both circles. With pulling alone, people who happen
+# to be neighbours fall into one place, and nothing takes them apart again; with a network in between, one place for
+# everybody is the easiest way to be near everybody. PEDAL keeps more of them apart and splits some people: the push
+# acts on whoever is not among the nearest, mates included. Our Table 3 has the pull-only loss as a row of its own.
 
 # %% [markdown] tags=["slide"]
 # ## Pulling images, or pulling patches?

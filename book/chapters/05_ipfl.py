@@ -334,7 +334,7 @@ torch.testing.assert_close(*(torch.autograd.grad(loss, a)[0]
                              for loss in (by_library, by_hand)))
 own_distance = (anchors - centers[owner]).norm(dim=1)
 slack = ((anchors - centers[picked]).norm(dim=1) - own_distance)[picked >= 0]
-print(f"L_v of this batch: {by_hand.item():.6f}; anchors with an open hinge, by margin:",
+print(f"L_v {by_hand:.6f}; open hinges by margin:",
       {m: f"{(slack < m).float().mean():.0%}" for m in (0, 0.5, 1, 2, 3)})
 
 # %% [markdown]
@@ -362,8 +362,8 @@ still = centers.clone().requires_grad_()  # every anchor on its own centre
 (by_library,) = torch.autograd.grad(
     ipfl_loss(still, centers, torch.arange(len(centers)), margin=2.0), still)
 assert by_root.isnan().all() and by_library.isfinite().all()
-print(f"no negative at all: L_v is {zero:.3f} by zero, {skip:.3f} by skip; at r = "
-      f"{options.r} the walk gave up for {ours['none found']:.2%} of the anchors")
+print(f"L_v without a negative: {zero:.3f} by zero, {skip:.3f} by skip; "
+      f"walks that gave up: {ours['none found']:.2%}")
 
 # %% [markdown] tags=["slide"]
 # ## Summary

@@ -356,8 +356,8 @@ for axis, (name, space) in zip(axes, {"patch features": concatenate(features)[ro
     axis.hist(two, bins=bins, density=True, color=GREY, alpha=0.75, label="two people")
     axis.hist(one, bins=bins, density=True, color=GREEN, alpha=0.65, label="one person")
     axis.set(title=name, xlabel="distance of two images", yticks=[])
-    print(f"{name}: two images of one person are nearer than two of different people in "
-          f"{(one[:, None] < two[None]).float().mean():.1%} of all cases")
+    print(f"{name}: one person's images are nearer than two people's in "
+          f"{(one[:, None] < two[None]).float().mean():.1%}")
 axes[0].legend()
 plt.show()
 
