@@ -1,5 +1,5 @@
-"""The book's command line: python -m book run | build | zip | quickstart | pair | costs | verify, and for courses
-student | grade | slides | course."""
+"""The book's command line: python -m book run | build | zip | quickstart | pair | sentences | costs | verify, and for
+courses student | grade | slides | course."""
 
 from __future__ import annotations
 
@@ -94,6 +94,21 @@ def _costs(options, command: str) -> int:
     return 0
 
 
+def _sentences(options, command: str) -> int:
+    from .sentences import compared, held, relist
+
+    book = load_book()
+    if options.write:
+        relist(book)
+    missing, gone = compared(book, held())
+    for slug, sentence in missing:
+        print(f"{slug}: not listed: {sentence}")
+    for start in gone:
+        print(f"listed, but no chapter says it: {start}")
+    print(f"{len(held()['unheld'])} sentences about results are held by nothing")
+    return 1 if missing or gone else 0
+
+
 def _student(options, command: str) -> int:
     from .course.notebooks import write_course
 
@@ -177,6 +192,10 @@ def _parser() -> argparse.ArgumentParser:
     pair = commands.add_parser("pair", help="write the notebooks that belong to the chapters")
     pair.add_argument("--check", action="store_true", help="only say which differ; exit 1 if any does")
     pair.set_defaults(do=_pair)
+
+    truth = commands.add_parser("sentences", help="compare what chapters say of results with sentences.toml")
+    truth.add_argument("--write", action="store_true", help="take out what is gone, put what is new under 'unheld'")
+    truth.set_defaults(do=_sentences)
 
     costs = commands.add_parser("costs", help="write the last run's seconds into book.toml")
     costs.add_argument("--manifest", type=Path, default=ROOT / "build" / "executed" / "manifest.json")

@@ -97,6 +97,16 @@ def draw_on(axis, *args, **kwargs) -> None:
     show_image(axis, *args, **kwargs)
 
 
+@drawn
+def two_rows(above, below):
+    """Images [n, 3, H, W] in a row, and below each of them what belongs to it."""
+    figure, axes = image_grid(2, len(above), above[0], scale=0.92, gap=0.05)
+    for line, pictures in zip(axes, (above, below), strict=True):
+        for axis, picture in zip(line, pictures, strict=True):
+            draw_on(axis, picture)
+    return figure
+
+
 def quadrilateral(theta, height: int, width: int) -> np.ndarray:
     """Corners [4, 2] (x, y in pixels) of the patch that theta [2, 3] cuts, the map's [-1, 1] laid over the image."""
     corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], dtype=float)
@@ -182,17 +192,20 @@ def ranked_list(queries, ranked, right, skipped=None, titles=None):
 
 
 @drawn
-def nearest_patches(images, theta, features, anchors, patch: int, count: int = 6, person_ids=None):
+def nearest_patches(images, theta, features, anchors, patch: int, count: int = 6, person_ids=None, among=None):
     """As the paper's Fig. 6: anchors, each before the `count` images whose patch lies nearest, the patch drawn on both.
 
     images [N, 3, H, W], theta [N, M, 2, 3], features [M, N, D] (an image is never its own neighbour); `anchors` are
-    positions in N. With person_ids [N], neighbours of the anchor's person are framed and ticked.
+    positions in N, and so are `among`, which may be neighbours (all, if left out). With person_ids [N], neighbours of
+    the anchor's person are framed and ticked.
     """
+    far = torch.full((len(images),), float("inf"))
+    far[torch.arange(len(images)) if among is None else torch.as_tensor(among)] = 0
     features = torch.as_tensor(features).detach().cpu().float()[patch]
     theta = torch.as_tensor(theta).detach().cpu()[:, patch]
     figure, axes = image_grid(len(anchors), count + 1, images[0], scale=0.9)
     for line, anchor in zip(axes, anchors, strict=True):
-        distance = (features - features[anchor]).norm(dim=1)
+        distance = (features - features[anchor]).norm(dim=1) + far
         distance[anchor] = float("inf")
         nearest = distance.argsort(stable=True)[:count].tolist()
         for axis, place in zip(line, [anchor, *nearest], strict=False):
@@ -420,6 +433,20 @@ def mean_and_range(frame, x: str, columns):
         axis.fill_between(each.mean().index, each.min(), each.max(), color=colour, alpha=0.15)
     axis.set(xlabel=x, ylabel="%", ylim=(0, None))
     axis.legend()
+    return figure
+
+
+@drawn
+def learning_rates(stages: dict, share):
+    """Learning rates over a stage, a panel for each: {title: {group: its rate at each of `share`}}, zeros left out."""
+    figure, axes = plt.subplots(1, len(stages), figsize=(9.2, 2.9), sharey=True, squeeze=False)
+    for axis, (title, groups) in zip(axes[0], stages.items(), strict=True):
+        for (name, rates), dashes in zip(groups.items(), ("-", "--", "-."), strict=False):
+            rates = np.asarray(rates, dtype=float)
+            axis.plot(share, np.where(rates > 0, rates, np.nan), dashes, label=name.replace("_", " "))
+        axis.set(yscale="log", xlabel="share of the stage", title=title)
+        axis.legend(fontsize=10)
+    axes[0, 0].set_ylabel("learning rate")
     return figure
 
 

@@ -145,6 +145,12 @@ def test_the_network_is_drawn_with_the_shapes_of_its_own_tensors_and_what_is_not
         plots.network_drawing(network, image, lit=("bank",))
 
 
+def test_nearest_patches_look_for_neighbours_among_those_that_may_be():
+    features = torch.arange(12.0)[None, :, None]
+    figure = plots.nearest_patches(IMAGES, stripes(1).expand(12, -1, -1, -1), features, [0], 0, 3, among=range(5, 12))
+    assert [axis.get_title() for axis in figure.axes] == ["anchor", "5.00", "6.00", "7.00"]
+
+
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 10), st.integers(1, 4), st.booleans(), st.integers(1, 6))
 def test_the_walk_ends_where_cyclic_ranking_does(seed, n, r, include_self, limit):
@@ -257,3 +263,17 @@ def test_curves_of_variants_show_each_change_beside_the_value_that_is_used():
     for name, factors, changes in (("k", ["0.5", "1", "4"], [-1, 0, 2]), ("s", ["1", "2"], [0, 0.5])):
         assert [tick.get_text() for tick in shown[name].get_xticklabels()] == [f"x {factor}" for factor in factors]
         assert list(shown[name].containers[0].lines[0].get_ydata()) == pytest.approx(changes)
+
+
+def test_two_rows_show_each_image_above_its_own():
+    figure = plots.two_rows(IMAGES[:3], IMAGES[3:6])
+    shown = [np.asarray(axis.images[0].get_array()) for axis in figure.axes]
+    assert all((picture == np.moveaxis(image.numpy(), 0, -1)).all() for picture, image in zip(shown, IMAGES[:6]))
+
+
+def test_rates_of_zero_are_no_part_of_a_line():
+    figure = plots.learning_rates({"one": {"new": [0.1, 0.01], "patch_generator": [0, 1e-5]}}, [0, 0.5])
+    (axis,) = figure.axes
+    new, generator = (line.get_ydata() for line in axis.lines)
+    assert list(new) == [0.1, 0.01] and np.isnan(generator[0]) and generator[1] == 1e-5
+    assert axis.get_yscale() == "log" and axis.get_title(loc="left") == "one"

@@ -126,7 +126,7 @@ def test_every_figure_and_table_of_the_paper_has_a_chapter_or_is_said_to_be_miss
 
 def test_the_papers_page_links_to_the_headings_by_their_anchors():
     page = paper_page(PAPER, load_book())
-    assert "../chapters/04_pedal.ipynb#whose-patches-are-the-nearest-fig-6" in page
+    assert "../chapters/06_training.ipynb#before-and-after-fig-6" in page
     assert slug("The list's length $r$, and more (ledger 12)") == "the-lists-length-r-and-more-ledger-12"
 
 

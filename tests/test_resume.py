@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -275,6 +276,15 @@ def test_both_memories_are_in_the_checkpoint(adapted, target):
     assert state["memory"]["bank"].shape == (NETWORK.num_patches, len(target), NETWORK.dim)
     assert state["centers"]["centers"].shape == (len(target), NETWORK.num_patches * NETWORK.dim // 2)
     assert state["memory"]["filled"].all() and state["centers"]["filled"].all()
+
+
+def test_the_page_says_what_a_checkpoint_holds(adapted):
+    page = (Path(__file__).parents[1] / "book/pages/when_things_break.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^- `(\w+)`:", page.split("## What a checkpoint holds")[1].split("\n## ")[0], re.MULTILINE)
+    state = checkpoint.read(adapted[1] / "checkpoint.pt")
+    assert sorted(listed) == sorted(
+        {**state, **state["training"]}.keys() - {"training", *checkpoint.describe(adapted[0])}
+    )
 
 
 def test_another_training_in_the_folder_is_refused(source, target, trained, adapted, tmp_path):

@@ -24,11 +24,10 @@ import numpy as np
 import pandas as pd
 import torch
 from book.start import start, validation_people
-from IPython.display import display
 from paul import plots
 from paul.data.transforms import normalize, random_flip, random_shift, unit_range
 from paul.experiments.profiles import PROFILES
-from paul.experiments.runner import source_model, trained_model
+from paul.experiments.runner import source_model
 from paul.experiments.specs import Places, Spec
 from paul.losses import pedal_loss, pull_loss
 from paul.memory import PatchMemory
@@ -337,25 +336,18 @@ plt.show()
 # garments are one heap.
 
 # %% [markdown] tags=["slide"]
-# ## Whose patches are the nearest? (Fig. 6)
+# ## Whose patches are the nearest?
 #
-# > **The paper (Fig. 6)** shows patches beside those that the trained network finds nearest to them: mostly the same
-# > person's, and where they are not, they look the same.
-#
-# The same here, before and after adaptation (the next cell trains PAUL, or loads it where a chapter has). The frame is
-# the patch that was compared, the number its distance, and a tick marks the same person. What do the others have in
-# common with the anchor, and what has adaptation changed?
+# Three people, each before the eight whose second patch lies nearest, before any adaptation: the paper's Fig. 6 at its
+# start, whose end is in chapter 06. The frame is the patch that was compared, the number its distance, and a tick marks
+# the same person. What do the others have in common with the anchor?
 
 # %% tags=["slide"]
-#| caption: Before adaptation: three images, each before the eight whose first patch
+#| caption: Before adaptation: three images, each before the eight whose second patch
 #|   lies nearest.
-#| caption: After adaptation: the same three by the same patch.
-adapted = trained_model("paul", target, seed, profile, data_dir, models_dir)
-after = seen_by(adapted, unit_range(images))
 three = [0, N // 3, N - 1]
-for x, places in ((features, theta), after):
-    display(plots.nearest_patches(images, places, x, three, patch=1, count=8,
-                                  person_ids=person_ids))
+plots.nearest_patches(images, theta, features, three, patch=1, count=8,
+                      person_ids=person_ids)
 
 # %% [markdown]
 # A wrong neighbour may wear the same garment; the appendix counts how often. Pulled towards it, a patch learns what
