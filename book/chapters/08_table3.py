@@ -167,7 +167,7 @@ paired_picture()
 
 # %%
 def sign(each):
-    """ "+" or "-" where the interval leaves out zero, else "0"; "?" for one seed."""
+    """ "+" or "-" where the interval leaves out zero, else "0"; "?": one seed."""
     around = mean_interval(each)
     if around.n < 2:
         return "?"
@@ -213,8 +213,8 @@ for target, name in names.items():
     share = "no sure gain to share"
     if sign(gain) == "+":
         share = f"{by_adabn.mean() / gain.mean():.0%} of it"
-    texts = (f"patches bring {in_words(patches)} before any adaptation, {which} than "
-             f"all of PAUL's adaptation: {in_words(gain)}.",
+    texts = (f"patches bring {in_words(patches)} before any adaptation, {which} "
+             f"than all of PAUL's adaptation: {in_words(gain)}.",
              "$L_c$ adds {}; $L_v$ {}; both {}.".format(*added),
              f"{in_words(by_adabn)}; PAUL {in_words(gain)}: {share}.")
     for finding, text in zip(said, texts):

@@ -136,8 +136,8 @@ pd.DataFrame(shown).style.format(precision=1, na_rep="not printed")
 # %%
 order = ordering("table4", runs, paper)
 same, pairs = order["same_order"].sum(), order["pairs"].sum()
-print(f"{same} of {pairs} pairs of rows (two targets, two scores) are in the paper's "
-      f"order by our means; {order['disagrees'].sum()} against it by their interval")
+print(f"{same} of {pairs} pairs of rows (two targets, two scores) are in the "
+      f"paper's order; {order['disagrees'].sum()} are against it by their interval")
 
 # %% tags=["slide"]
 #| caption: The paper's order of rows on the left of each panel, ours on the right;
@@ -305,7 +305,7 @@ for row, model in models.items():
     each = purity(each, people)
     lines[labels[row]] = [each.mean().item(), each.max().item(),
                           purity(described[None], people).item()]
-lines = pd.DataFrame(lines, ["mean of the patches", "best patch", "whole descriptor"])
+lines = pd.DataFrame(lines, ["mean patch", "best patch", "whole descriptor"])
 lines.T.style.format("{:.0%}")
 
 # %% [markdown]

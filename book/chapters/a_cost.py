@@ -101,7 +101,7 @@ def read(folder):
     files = {name: folder / f"{name}.json" for name in ("peaks", *SUITES)}
     said = {name: json.loads(file.read_text(encoding="utf-8"))
             for name, file in files.items() if file.is_file()}
-    return {name: one if name == "peaks" else one["rows"] for name, one in said.items()}
+    return {name: one.get("rows", one) for name, one in said.items()}
 
 
 def shown(rows):
@@ -126,7 +126,7 @@ folders = sorted(file.parent for file in benchmarks.glob("*/peaks.json"))
 records = {folder.name: read(folder) for folder in folders
            if not folder.name.endswith("-quick")}
 cpus, gpus = ({name: record for name, record in records.items()
-               if record["peaks"]["device"] == device} for device in ("cpu", "cuda"))
+               if record["peaks"]["device"] == kind} for kind in ("cpu", "cuda"))
 
 
 def all_rows(record, suites=SUITES):
@@ -290,7 +290,7 @@ for name, record in cpus.items():
         picture = approximation(row, f"{title}; {record['peaks']['machine']}")
         save(picture, figures / name / "approximation.svg")
         display(picture)
-        print(f"cheapest with a gradient within 1 %, or else the best: {row['size']}; "
+        print(f"cheapest with a gradient within 1 %, or the best: {row['size']}; "
               f"{row['ratio']:.1f} times as fast as the exact loss")
 
 # %% [markdown]
