@@ -333,7 +333,7 @@ figure
 # > **The paper (Fig. 6)** shows patches beside those nearest to them, without and with its losses.
 #
 # The first three people whom one camera took as queries, and the gallery of all other cameras: the street can't help.
-# A tick marks the same person.
+# A tick marks the same person. Frames move though the PGN stays: what it looks at, the backbone's map, has changed.
 
 # %% tags=["slide"]
 #| caption: Before adaptation (direct): three queries, and the eight nearest patches.
