@@ -280,8 +280,9 @@ with torch.device("meta"):
 parts = {"backbone": [large.backbone], "PGN": [large.generator],
          "branches": [large.branch, large.branch_norm],
          "embeddings": [large.embedding], "classifiers": [large.classifier]}
-counts = pd.Series({name: sum(p.numel() for part in modules for p in part.parameters())
-                    for name, modules in parts.items()}, name="parameters")
+counts = pd.Series({name: sum(p.numel() for part in modules
+                              for p in part.parameters())
+                    for name, modules in parts.items()})
 C, P, Q = 2048, paper.pgn_channels, paper.pgn_hidden
 assert counts["PGN"] == (  # weights, biases and the batch norm's two
     (9 * C * P + P) + 2 * P + (P * Q + Q) + (Q * 6 * M + 6 * M))

@@ -41,7 +41,7 @@ generator = torch.Generator().manual_seed(seed)
 paper = PROFILES["paper"]
 options = PROFILES[profile].adapt_options(target)
 theirs = {name: paper.adapt_options(name).s for name in ("market", "duke")}
-print(f"s = {options.s}, k = {options.k}, l = {options.rate}; the paper's s: {theirs}")
+print(f"s = {options.s}, k = {options.k}, l = {options.rate}; paper's s: {theirs}")
 
 # %% [markdown]
 # The features come from a PatchNet that was trained on the source people alone: the state in which adaptation begins.
@@ -54,7 +54,7 @@ person_ids = torch.tensor(frame["person_id"].to_numpy())
 
 @torch.no_grad()
 def seen_by(network, pictures):
-    """Unit patch features [M, N, D] and places theta [N, M, 2, 3] of [N, 3, H, W]."""
+    """Patch features [M, N, D] and places theta [N, M, 2, 3] of [N, 3, H, W]."""
     device = next(network.eval().parameters()).device
     parts = [normalize(part.to(device)) for part in pictures.split(256)]
     return (torch.cat([network(part).features.cpu() for part in parts], dim=1),
@@ -176,7 +176,7 @@ torch.testing.assert_close(library, ours)
 q = softmax_over_bank(x.detach(), bank.double(), batch, options.s)
 torch.testing.assert_close(-q.topk(options.k, dim=2).values.sum(2).log().mean(),
                            ours.detach())
-print(f"L_c of {len(batch)} images in loops, as a softmax, by the library: {ours:.6f}")
+print(f"L_c of 12 images in loops, as a softmax, by the library: {ours:.6f}")
 
 # %% [markdown] tags=["slide"]
 # ## The gradient in one line
@@ -224,8 +224,8 @@ for s in sweep:
     q = softmax_over_bank(mirrored, bank, rows, float(s))
     mass, where = q.topk(min(options.k, N - 1), dim=2)
     p = torch.zeros_like(q).scatter(2, where, mass / mass.sum(2, keepdim=True))
-    nearest = torch.cdist(mirrored, bank).gather(2, where[:, :, :1])[..., 0].square()
-    odds = s / 2 * (nearest - (mirrored - own).square().sum(2)) + mass[..., 0].log()
+    near = torch.cdist(mirrored, bank).gather(2, where)[..., 0].square()
+    odds = s / 2 * (near - (mirrored - own).square().sum(2)) + mass[..., 0].log()
     measured.append({"on the $k$ nearest": mass.sum(2).mean().item(),
                      "gradient": (s * (q - p) @ bank).norm(dim=2).mean().item(),
                      "own entry": odds.sigmoid().mean().item()})
@@ -261,7 +261,7 @@ def on_circle(angle):
 
 
 def let_move(x, loss, steps, s, k, rate=0.1, lr=0.5):
-    """Unit vectors x [M, N, D] after so many steps of gradient descent on a loss."""
+    """Unit vectors x [M, N, D] after that many steps of descent on a loss."""
     memory = PatchMemory(x.shape[1], len(x), x.shape[2], rate)
     index = torch.arange(x.shape[1])
     for _ in range(steps):
@@ -324,9 +324,9 @@ base = outcomes["at the start"].mean(0)
 plane = torch.linalg.svd(outcomes["at the start"] - base).Vh[:2]
 figure, axes = plt.subplots(1, 3, figsize=(9.2, 3.0))
 for axis, (name, x) in zip(axes, outcomes.items()):
-    near = torch.cdist(x, x).fill_diagonal_(torch.inf).topk(3, largest=False).indices
+    near = torch.cdist(x, x).fill_diagonal_(torch.inf).argsort()[:, :3]
     mine = (who[near] == who[:, None]).float().mean()
-    axis.scatter(*((x - base) @ plane.T).T, c=who, cmap="tab10", vmin=0, vmax=9, s=24)
+    axis.scatter(*((x - base) @ plane.T).T, c=who, cmap="tab10", vmax=9, s=24)
     axis.set(xticks=[], yticks=[], title=name, xlabel=f"{mine:.0%} own neighbours")
 plt.show()
 

@@ -41,8 +41,8 @@ plt.rcParams.update(plots.STYLE)
 torch.manual_seed(seed)
 chosen, paper = PROFILES[profile], PROFILES["paper"].adapt
 options = chosen.adapt_options(target)
-print(f"margin {options.margin}, r = {options.r}, surrogates {options.surrogate!r}; "
-      f"the paper: margin {paper.margin}, r = {paper.r}")
+print(f"margin {options.margin}, r = {options.r}, surrogates: "
+      f"{options.surrogate}; the paper: margin {paper.margin}, r = {paper.r}")
 
 # %% [markdown]
 # As in chapter 04: a PatchNet fresh from the source, and validation people, whose names serve to measure alone.
@@ -76,11 +76,12 @@ plots.network_drawing(model, images[0], lit=("image feature", "L_v"))
 strengths = {name: getattr(options, name)
              for name in ("jitter", "hue_turn", "degrees", "padding")}
 strengths["area"] = options.crop_area
+generator = torch.Generator()
 figure, axes = image_grid(4, 9, images[0], scale=0.95, gap=0.12)
 both = [(row, mode) for row in (0, N - 1) for mode in ("one", "all")]
 for line, (row, mode) in zip(axes, both):
-    changed = surrogates(unit_range(images[[row] * 8]),
-                         torch.Generator().manual_seed(seed), mode=mode, **strengths)
+    changed = surrogates(unit_range(images[[row] * 8]), generator.manual_seed(seed),
+                         mode=mode, **strengths)
     draw_on(line[0], images[row], "black", f"image, \"{mode}\"")
     for axis, picture in zip(line[1:], changed):
         draw_on(axis, picture.clamp(0, 1))
@@ -109,16 +110,16 @@ def describe(pictures):
             for name in ("features", "embeddings")]
 
 
-generator = torch.Generator().manual_seed(seed)
-changed = torch.cat([surrogates(part, generator, mode=options.surrogate, **strengths)
-                     for part in unit_range(images).split(256)])
+generator.manual_seed(seed)
+changed = torch.cat([
+    surrogates(part, generator, mode=options.surrogate, **strengths)
+    for part in unit_range(images).split(256)])
 features, embeddings = describe(unit_range(images))
 u = F.normalize(model.embedding.weight.detach().cpu(), dim=2)  # [M, E, D]
 by_hand = torch.stack([torch.stack([features[m] @ row for row in u[m]], dim=1)
                        for m in range(len(u))])
 torch.testing.assert_close(by_hand, embeddings, atol=1e-5, rtol=1e-4)
 x, f, f_changed = map(concatenate, (features, embeddings, describe(changed)[1]))
-print(f"an image: {x.shape[1]} numbers as patch features, {f.shape[1]} as embeddings")
 
 # %% [markdown]
 # Which space tells people apart better is measured in the appendix. What surely differs is the *unit*: the margin of
@@ -164,7 +165,7 @@ for visit in ([0, 2, 5], [2, 4, 0], [5, 2, 2]):
 
 # %% tags=["implement", "slide"]
 def ask_back(features, centers, owner, r=3, max_candidates=15):
-    """Of features [A, D], with owners [A] in centers [n, D], the negatives, or -1."""
+    """The negatives in centers [n, D] of features [A, D], owner [A]; or -1."""
     negatives = []
     for f, i in zip(features, owner.tolist()):
         walk = [j for j in (centers - f).norm(dim=1).argsort().tolist() if j != i]
@@ -197,7 +198,7 @@ for step, (axis, (candidate, near, negative)) in enumerate(zip(axes, steps), 1):
     axis.plot(0, 0, "*", color=BLUE, markersize=17, zorder=4)
     for j in near:
         axis.plot(*spots[[candidate, j]].T, color=BLUE if j == 0 else "0.4")
-    axis.scatter(*spots[candidate], color=RED if negative else ORANGE, s=80, zorder=3)
+    axis.scatter(*spots[candidate], c=RED if negative else ORANGE, s=80, zorder=3)
     axis.set(xticks=[], yticks=[], aspect="equal")
     axis.set_title(f"{step}: " + ("the negative" if negative else "go on"))
 plt.show()
@@ -218,7 +219,7 @@ plt.show()
 #| caption: Cyclic ranking on a batch: the anchor in blue, a line for each candidate
 #|   with its own nearest, and the hard negative in red.
 def draw_batch(generator):
-    """Places of images [n], features of both views [2 n, D], centres, owners [2 n]."""
+    """Images' places [n], features of both views [2 n, D], centres, owners."""
     rows = torch.randperm(N, generator=generator)[: options.batch]
     own = torch.arange(len(rows)).repeat(2)
     return (rows, torch.cat([f[rows], f_changed[rows]]),
@@ -229,8 +230,9 @@ rows, anchors, centers, owner = draw_batch(torch.Generator().manual_seed(seed))
 picked = cyclic_ranking(anchors.double(), centers.double(), owner, r=options.r)
 assert torch.equal(picked,
                    ask_back(anchors.double(), centers.double(), owner, r=options.r))
-walks = [plots.walk(anchors, centers, owner, a, options.r) for a in range(len(owner))]
 person = person_ids[rows]  # of short walks one that begins and ends as it should
+walks = [plots.walk(anchors, centers, owner, a, options.r)
+         for a in range(len(anchors))]
 short = [a for a, walk in enumerate(walks) if 2 <= len(walk) <= 4
          and person[walk[0][0]] == person[owner[a]] != person[walk[-1][0]]] or [0]
 plots.cyclic_walk(images[rows], anchors, centers, owner, short[0], options.r,
@@ -244,7 +246,7 @@ plots.cyclic_walk(images[rows], anchors, centers, owner, short[0], options.r,
 
 # %% tags=["slide"]
 def trust(pick, label=""):
-    """Means over batches: was it the same person, and where in the list it stood."""
+    """Means: is it the same person, and where in the list it stands."""
     generator, tally = torch.Generator().manual_seed(1), []
     for _ in range(30):
         rows, anchors, centers, owner = draw_batch(generator)
@@ -256,22 +258,21 @@ def trust(pick, label=""):
         found = negative >= 0
         wrong = found & (person[negative.clamp(min=0)] == person[owner])
         nearer = distance < distance.gather(1, negative.clamp(min=0)[:, None])
-        tally.append([wrong[has_mate].float().mean(),
-                      1 + nearer.sum(1)[found].float().mean(), (~found).float().mean()])
-    return pd.Series(torch.tensor(tally).nanmean(0).tolist(), [
-        "same person, if it could be", "place in the list", "none found"], name=label)
+        tally.append([wrong[has_mate].float().mean(), (~found).float().mean(),
+                      1 + nearer.sum(1)[found].float().mean()])
+    names = ["same person, if it could be", "none found", "place in the list"]
+    return pd.Series(torch.tensor(tally).nanmean(0).tolist(), names, name=label)
 
 
 def cyclic(r, include_self=True):
     return lambda anchors, centers, owner, distance: cyclic_ranking(
-        anchors, centers, owner, r=r, include_self=include_self,
-        max_candidates=options.max_candidates)
+        anchors, centers, owner, r=r, include_self=include_self)
 
 
 naive = trust(lambda *batch: batch[-1].argmin(1), "the nearest")
 ours = trust(cyclic(options.r), f"cyclic, r = {options.r}")
 pd.DataFrame([naive, ours]).style.format(
-    dict(zip(naive.index, ("{:.1%}", "{:.1f}", "{:.1%}"))), na_rep="nobody")
+    dict(zip(naive.index, ("{:.1%}", "{:.1%}", "{:.1f}"))), na_rep="nobody")
 
 # %% [markdown]
 # What is gained in trust is paid in hardness: the negative is not the first in the list any more. With more people, as
@@ -284,13 +285,13 @@ pd.DataFrame([naive, ours]).style.format(
 
 # %% tags=["slide"]
 #| caption: Over the length r of a candidate's list, which counts itself: how often
-#|   the negative is the same person, its place, and how many walks find none.
+#|   the negative is the same person, how many walks find none, and its place.
 lengths = [r for r in (1, 2, 3, 4, 5, 7, 10, 15, 20) if r < options.batch]
 counted, not_counted = (
     pd.DataFrame([trust(cyclic(r, itself)) for r in lengths], lengths)
     for itself in (True, False))
 figure, axes = plt.subplots(1, 3, figsize=(9.2, 2.7))
-for axis, name, colour in zip(axes, counted, (RED, BLUE, GREY)):
+for axis, name, colour in zip(axes, counted, (RED, GREY, BLUE)):
     axis.plot(counted[name], "-o", color=colour, markersize=4)
     axis.set(title=name, xlabel="$r$", ylim=(0, None))
 plt.show()

@@ -106,7 +106,7 @@ if truth_known:
     for axis, (way, column, row) in zip(axes, (("across", "box_dx", 0),
                                                ("down", "box_dy", 1))):
         true = 2 * frame[column].to_numpy()
-        axis.plot([-0.4, 0.4], [-0.4, 0.4], color="0.6", linestyle="--", linewidth=1)
+        axis.plot([-0.4, 0.4], [-0.4, 0.4], "--", color="0.6", linewidth=1)
         for name, theta in schemes.items():
             centre = theta[:, :, row, 2].mean(1).numpy()
             if name in ("PGN, trained", "equal stripes"):
@@ -114,8 +114,8 @@ if truth_known:
             lines.append({"direction": way, "patches": name,
                           "slope": np.polyfit(true, centre, 1)[0],
                           "correlation": correlation(centre, true)})
-        axis.set(xlabel=f"true place of the person, {way}", title=way, aspect="equal",
-                 ylabel="mean centre of its patches")
+        axis.set(xlabel=f"true place of the person, {way}", aspect="equal",
+                 ylabel="mean centre of its patches", title=way)
     axes[0].legend(markerscale=2.5)
     plt.show()
     followed = pd.DataFrame(lines).pivot(index="patches", columns="direction")
@@ -143,7 +143,7 @@ if truth_known:
     axes[0].set_ylabel("place of its centre on the body\n(0: its middle)")
     axes[0].invert_yaxis()
     plt.show()
-    spread = pd.Series({name: heights.std(0).mean() for name, heights in on_body.items()},
+    spread = pd.Series({name: on_body[name].std(0).mean() for name in on_body},
                        name="wanders, in body heights")
     display(spread.to_frame().style.format(precision=3))
 
@@ -174,8 +174,9 @@ for line, name in zip(axes, ("equal stripes", "PGN, trained")):
 plt.show()
 numbers = ["width a", "tilt b", "centre x", "tilt c", "height d", "centre y"]
 six = trained_theta.flatten(2)  # [N, M, 6]
-pd.DataFrame({f"patch {m + 1}": [f"{mean:+.2f} ± {deviation:.2f}" for mean, deviation in
-                                 zip(six[:, m].mean(0), six[:, m].std(0))]
+pd.DataFrame({f"patch {m + 1}": [f"{mean:+.2f} ± {deviation:.2f}"
+                                 for mean, deviation in zip(six[:, m].mean(0),
+                                                            six[:, m].std(0))]
               for m in range(M)}, numbers)
 
 # %% [markdown] tags=["slide"]
@@ -235,7 +236,8 @@ print(f"the two directions hold {explained:.0%} of the variance")
 # %% tags=["slide"]
 #| caption: One patch's distances to the bank in order of rank, and the softmax over
 #|   them at several scales; the same person is green.
-scales = sorted({options.s, *(paper.adapt_options(name).s for name in ("market", "duke"))})
+scales = sorted({options.s} | {paper.adapt_options(name).s
+                               for name in ("market", "duke")})
 first = order[: min(N - 1, 60)]
 colours = np.where(person_ids[first] == person_ids[anchor], GREEN, GREY)
 places = np.arange(1, len(first) + 1)
@@ -274,7 +276,8 @@ agreement = {}
 for name, x in spaces.items():
     distance = torch.cdist(x, x).masked_fill(easy, torch.inf)
     near = distance.topk(min(options.k, N - 1), largest=False).indices
-    alike = {truth: label[near] == label[:, None] for truth, label in truths.items()}
+    alike = {truth: label[near] == label[:, None]
+             for truth, label in truths.items()}
     mates = alike.pop("same person")
     agreement[name] = {"same person": mates.float().mean().item()} | {
         f"{truth}, of the wrong": hit[~mates].float().mean().item()
@@ -348,13 +351,14 @@ rows = torch.randperm(N, generator=generator)[:300]
 same = person_ids[rows][:, None] == person_ids[rows]
 upper = torch.ones_like(same).triu(1)
 figure, axes = plt.subplots(1, 2, figsize=(9, 2.9))
-for axis, (name, space) in zip(axes, {"patch features": concatenate(features)[rows],
-                                      "embeddings": concatenate(embeddings)[rows]}.items()):
+for axis, (name, space) in zip(axes, {"patch features": features,
+                                      "embeddings": embeddings}.items()):
+    space = concatenate(space)[rows]
     distance = torch.cdist(space, space)
     one, two = distance[upper & same], distance[upper & ~same]
     bins = np.linspace(0, two.max(), 40)
-    axis.hist(two, bins=bins, density=True, color=GREY, alpha=0.75, label="two people")
-    axis.hist(one, bins=bins, density=True, color=GREEN, alpha=0.65, label="one person")
+    for d, colour, label in ((two, GREY, "two people"), (one, GREEN, "one person")):
+        axis.hist(d, bins, density=True, color=colour, alpha=0.7, label=label)
     axis.set(title=name, xlabel="distance of two images", yticks=[])
     print(f"{name}: one person's images are nearer than two people's in "
           f"{(one[:, None] < two[None]).float().mean():.1%}")
