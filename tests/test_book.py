@@ -463,6 +463,11 @@ def test_every_chapter_starts_before_it_opens_anything():
         assert ast.unparse(code[0]) == wanted, chapter.slug
 
 
+def test_no_chapter_is_too_long_to_be_read_in_one_go():
+    lines = {path.stem: path.read_text(encoding="utf-8").count("\n") for path in (ROOT / "book/chapters").glob("*.py")}
+    assert len(lines) > 10 and max(lines.values()) <= 450, lines
+
+
 def test_code_of_chapters_fits_the_column_of_a_page():
     """Comments of text cells are prose, whose lines a page breaks anew."""
     wide = [
