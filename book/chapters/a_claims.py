@@ -87,8 +87,8 @@ verdict_frame(verdicts).style.set_properties(**to_read)
 # %% [markdown] tags=["slide"]
 # ## The ledger
 #
-# Every entry has a page beside the chapters. Here are those whose worth the runs at hand can measure, the largest effect
-# first. `paul run ledger` takes the other readings one by one.
+# A page beside the chapters has it whole. Here are the entries whose worth the runs at hand can measure, the largest
+# effect first. `paul run ledger` takes the other readings one by one.
 
 # %% tags=["slide"]
 ledger = ledger_frame(everything, profile, "book/ledger.toml")
