@@ -87,13 +87,13 @@ verdict_frame(verdicts).style.set_properties(**to_read)
 # %% [markdown] tags=["slide"]
 # ## The ledger
 #
-# Where the runs at hand can measure what an entry is worth, it stands in the last column, and the entry with the
-# largest comes first. `paul run ledger` takes the other readings one by one.
+# A page beside the chapters has it whole. Here are the entries whose worth the runs at hand can measure, the largest
+# effect first. `paul run ledger` takes the other readings one by one.
 
 # %% tags=["slide"]
 ledger = ledger_frame(everything, profile, "book/ledger.toml")
-ledger = ledger.sort_values("largest", ascending=False, kind="stable")
-ledger.drop(columns="largest").style.set_properties(**to_read)
+ledger = ledger.dropna(subset="largest").sort_values("largest", ascending=False)
+ledger[["item", "ours", "effect"]].style.set_properties(**to_read)
 
 # %% [markdown] tags=["slide"]
 # ## Summary
