@@ -256,14 +256,15 @@ table.style.format("{:.1f} %").set_caption(f"{here}, seed {seed} alone")
 # %% [markdown] tags=["slide"]
 # ## The target stage, one step by hand
 #
-# > **The paper (Sec. 3.4).** Train on both losses together, weighted by $\lambda$: the image-level one finds positives
-# > and negatives across the batch, the patch-level one pulls each patch towards its like. The PGN stays as the source
-# > left it.
-#
-# $$
-# L = L_v + \lambda L_c .
-# $$
-#
+# > **The paper (Sec. 3.4).** Train on $L = L_v + \lambda L_c$: the image-level loss finds positives and negatives across
+# > the batch, the patch-level one pulls each patch towards its like. The PGN stays as the source left it.
+
+# %%
+#| caption: PatchNet in the target stage: what this stage trains, and by what, is lit.
+plots.network_drawing(trained_source, images[target][0],
+                      lit=("backbone", "branches", "features", "L_c", "L_v"))
+
+# %% [markdown]
 # Chapters 04 and 05 have the two losses. What is left to say is the *order* within a step. A batch of $B$ images and
 # their $B$ surrogates pass the network together. Then each memory is brought up to date with what just came out, and
 # only then are the losses taken (ledger 3, 11). An image is the anchor of $L_v$ and its surrogate the positive: the one
@@ -284,8 +285,7 @@ plots.two_rows(plain[:10], changed[:10].clamp(0, 1))
 model = copy.deepcopy(trained_source).cpu().to_target().train()
 real, altered = random_flip(plain, generator), random_flip(changed, generator)
 with torch.no_grad():
-    output = model(normalize(torch.cat([real, altered])))
-B = len(index)
+    output, B = model(normalize(torch.cat([real, altered]))), len(index)
 
 # the patch level: bank first, then the loss of the real images
 bank = PatchMemory(len(images[target]), M, output.features.shape[2], options.rate)
