@@ -256,7 +256,7 @@ table.style.format("{:.1f} %").set_caption(f"{here}, seed {seed} alone")
 # %% [markdown] tags=["slide"]
 # ## The target stage, one step by hand
 #
-# > **The paper (Sec. 3.4).** Train on $L = L_v + \lambda L_c$: the image-level loss finds positives and negatives across
+# > **The paper (Sec. 3.4).** Train on $L = L_v + \lambda L_c$: the image-level loss finds positives and negatives in
 # > the batch, the patch-level one pulls each patch towards its like. The PGN stays as the source left it.
 
 # %%
