@@ -13,23 +13,7 @@ from paul.experiments.methods import METHODS
 from paul.experiments.profiles import PROFILES
 from paul.experiments.rows import PARTS, ROWS
 from paul.experiments.specs import Places, Spec
-from paul.experiments.tuning import (
-    FINALISTS,
-    LIMITS,
-    MOST,
-    SEARCH,
-    SECOND,
-    SEED,
-    TRIALS,
-    Trial,
-    arm_of,
-    best_of,
-    beyond,
-    design,
-    first_score,
-    lines,
-    on_edge,
-)
+from paul.experiments.tuning import LIMITS, MOST, SEARCH, SEED, TRIALS, Trial, arm_of, beyond, design, lines, on_edge
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "results/search/mini.json"
@@ -101,27 +85,6 @@ def test_a_search_leaves_every_edge_with_trials_of_its_own(monkeypatch, tmp_path
         )
 
 
-def test_a_source_stage_that_one_seed_alone_trains_well_is_not_chosen(monkeypatch, tmp_path):
-    """The best rate of the first seed is the worst of the second, which is asked of the best alone."""
-    asked = []
-
-    def score(spec, places):
-        asked.append((spec.seed, spec.pretrain.peak_rate))
-        broken = spec.seed == SECOND and spec.pretrain.peak_rate > 0.5
-        return {"map_step": 0.0 if broken else 50 - abs(spec.pretrain.peak_rate - 0.6)}
-
-    monkeypatch.setattr(tuning, "score", score)
-    monkeypatch.setattr(tuning, "_trained", lambda spec, places: None)
-    monkeypatch.setattr(tuning, "fingerprints", lambda spec, places: {"target": spec.target})
-    search = {"equal_direct": {"pretrain.peak_rate": (0.1, 0.2, 0.4, 0.6, 0.8)}}
-    arm = tuning.tune("mini", Places(results=str(tmp_path)), workers=1, search=search, trials=5)["arms"]["source/equal"]
-    assert arm["chosen"] == {"pretrain.peak_rate": 0.4} and arm["on_edge"] == []
-    assert len(set(asked)) * 2 == len(asked) and {rate for seed, rate in asked if seed == SECOND} == {0.4, 0.6, 0.8}
-    kept = {trial["values"]["pretrain.peak_rate"]: trial for trial in arm["trials"]}
-    assert set(kept[0.4]["per_seed"]) == {str(SEED), str(SECOND)} and set(kept[0.1]["per_seed"]) == {str(SEED)}
-    assert kept[0.6]["score"] == 25.0 and kept[0.4]["score"] == pytest.approx(49.8)
-
-
 def test_what_a_search_chose_reaches_the_rows_of_its_arm_and_no_others(monkeypatch):
     monkeypatch.setitem(PROFILES, "mini", replace(PROFILES["mini"], tuned={}))
     before = {name: Spec(name, "market", 0, "mini") for name in ROWS}
@@ -138,22 +101,15 @@ def test_the_profile_holds_the_choice():
     found = json.loads(RECORD.read_text(encoding="utf-8"))
     assert {arm: of["chosen"] for arm, of in found["arms"].items()} == PROFILES["mini"].tuned
     assert [line["on the edge"] for line in lines(found)] == ["-"] * len(SEARCH)
-    assert found["seeds"] == [SEED, SECOND]
+    assert found["seed"] == SEED
     for arm, of in found["arms"].items():  # as drawn, and then one step at a time
         points = [trial["values"] for trial in of["trials"]]
         assert points[:TRIALS] == design(arm, SEARCH[of["row"]]) and len(points) <= MOST
-        source = arm.startswith("source")
-        candidates = [trial for trial in of["trials"] if len(trial["per_seed"]) == 1 + source]
-        assert best_of(candidates)["values"] == of["chosen"]
-        for place in range(TRIALS, len(points)):  # beyond the best of the first seed, or of those that have both
-            before = of["trials"][:place]
-            bests = [max(before, key=first_score), *([best_of(candidates)] if source else [])]
-            assert points[place] in [beyond(points[:place], best["values"]) for best in bests]
-        if source:
-            finalists = sorted(of["trials"], key=first_score, reverse=True)[:FINALISTS]
-            assert all(trial in candidates for trial in finalists)
+        for place in range(TRIALS, len(points)):
+            best = max(of["trials"][:place], key=lambda trial: trial["score"])["values"]
+            assert points[place] == beyond(points[:place], best)
 
 
 def test_no_reported_run_starts_from_the_seed_of_the_search():
     found = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "results/runs/mini").glob("*.json")]
-    assert found and not {SEED, SECOND} & {record["seed"] for record in found}
+    assert found and SEED not in {record["seed"] for record in found}

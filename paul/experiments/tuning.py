@@ -8,11 +8,7 @@ best lies between two others, has come to its limit (`LIMITS`), or the arm has h
 
 The score of a trial is the step mAP on the targets' validation people (`val_query`, `val_gallery`), averaged over the
 targets, from a source seed that no run reports; no test person is looked at. Source stages are scored by direct
-transfer and come first: a row's trials start from the source model that was chosen for its network. Near the largest
-rate that works, one seed trains well and the next does not, so the `FINALISTS` of a source stage are trained from a
-second seed, too, and their mean over both decides. (That came in after the first: recorded runs of equal stripes, at a
-rate chosen from one seed, had source models whose training losses differed by a third. The test scores of world 0 had
-been seen by then; the choice is the validation people's alone.)
+transfer and come first: a row's trials start from the source model that was chosen for its network.
 
 The values to be tried do not have as clean a history. They lie around what an earlier search chose of five options of
 the target stage, one after the other, which are still mini's own where no arm has another; and its values were laid
@@ -41,10 +37,9 @@ from paul.experiments.runner import evaluate_descriptor, outcome_of, source_mode
 from paul.experiments.specs import Places, Spec
 from paul.experiments.workers import workers_executor
 
-SEED, SECOND = 100, 101  # source models of their own: no reported run starts from one
+SEED = 100  # a source model of its own: no reported run starts from it
 TRIALS = 6  # of every arm, drawn
 MOST = 16  # of an arm, with the steps beyond an edge
-FINALISTS = 3  # trials of a source stage that a second seed confirms
 
 # Values tried, by the names that a row's overrides have.
 PEAK_RATE = {"pretrain.peak_rate": (0.04, 0.08, 0.16, 0.32, 0.64, 1.28)}
@@ -149,29 +144,6 @@ def beyond(tried: list[dict], chosen: dict) -> dict | None:
     return None
 
 
-def first_score(trial: dict) -> float:
-    """A trial's score from the first seed, which every trial has."""
-    return _mean(trial["per_seed"][str(SEED)])
-
-
-def best_of(found: list[dict]) -> dict:
-    """The best of some trials by their mean over seeds."""
-    return max(found, key=lambda trial: trial["score"])
-
-
-def _mean(each: dict) -> float:
-    return sum(one["map_step"] for one in each.values()) / len(each)
-
-
-def _add(found: list[dict], values: dict, seed: int, each: dict) -> None:
-    """Put the scores by target of one seed with those of the same values, if there are any."""
-    trial = next((trial for trial in found if trial["values"] == values), None)
-    if trial is None:
-        found.append(trial := {"values": values, "per_seed": {}})
-    trial["per_seed"][str(seed)] = each
-    trial["score"] = sum(map(_mean, trial["per_seed"].values())) / len(trial["per_seed"])
-
-
 def score(spec: Trial, places: Places) -> dict[str, float]:
     """Scores on one target's validation people, in percent."""
     with one_thread(pick_device(places.device)):
@@ -210,56 +182,49 @@ def tune(
     p = profile(profile_name)
     search = dict(sorted(search.items(), key=lambda item: METHODS[ROWS[item[0]].method].trains))  # source stages first
     done: dict[str, list[dict]] = {row: [] for row in search}
+
+    def best(row: str) -> dict:
+        return max(done[row], key=lambda trial: trial["score"])["values"]
+
+    def following(row: str) -> list[dict]:
+        values = [trial["values"] for trial in done[row]]
+        point = beyond(values, best(row)) if len(values) < max(MOST, trials) else None
+        return [point] if point else []
+
     sources = {arm_of(row): row for row in search if not METHODS[ROWS[row].method].trains}
-
-    def candidates(row: str) -> list[dict]:
-        """What an arm is chosen from: of a source stage, the trials that have both seeds."""
-        return [trial for trial in done[row] if row not in sources.values() or len(trial["per_seed"]) == 2]
-
-    def following(row: str) -> list[tuple[dict, int]]:
-        """What is asked next: a step beyond an edge; where there is none, the second seed of the finalists."""
-        points = [trial["values"] for trial in done[row]]
-        best, unconfirmed = [max(done[row], key=first_score)], []
-        if row in sources.values():
-            finalists = sorted(done[row], key=first_score, reverse=True)[:FINALISTS]
-            unconfirmed = [(trial["values"], SECOND) for trial in finalists if len(trial["per_seed"]) == 1]
-        if not unconfirmed:
-            best.append(best_of(candidates(row)))
-        room = len(points) < max(MOST, trials)
-        steps = [beyond(points, one["values"]) for one in best] if room else []
-        return [(step, SEED) for step in steps if step][:1] or unconfirmed
-
     with workers_executor(workers) as executor, tqdm(total=0, unit="step", desc="search") as bar:
         for level in (list(sources.values()), [row for row in search if row not in sources.values()]):
-            asked = {row: [(point, SEED) for point in design(arm_of(row), search[row], trials)] for row in level}
+            asked = {row: design(arm_of(row), search[row], trials) for row in level}
             while any(asked.values()):
                 specs = []
                 for row, points in asked.items():
                     source = sources.get(ROWS[row].source_arm)
-                    before = best_of(candidates(source))["values"] if source and source != row else {}
-                    for point, seed in points:
+                    before = best(source) if source and source != row else {}
+                    for point in points:
                         changes = tuple({**before, **point}.items())
-                        specs += [Trial(row, target, seed, profile_name, changes=changes) for target in p.targets]
+                        specs += [Trial(row, target, SEED, profile_name, changes=changes) for target in p.targets]
                 _all(executor, _trained, sources_of(specs), places, bar)
                 scores = iter(_all(executor, score, specs, places, bar))
                 for row, points in asked.items():
-                    for point, seed in points:
-                        _add(done[row], point, seed, {target: next(scores) for target in p.targets})
+                    for point in points:
+                        each = {target: next(scores) for target in p.targets}
+                        mean = sum(one["map_step"] for one in each.values()) / len(each)
+                        done[row].append({"values": point, "score": mean, "per_target": each})
                 asked = {row: following(row) for row in level}
     arms = {
         arm_of(row): {
             "row": row,
             "space": {name: list(values) for name, values in search[row].items()},
             "trials": done[row],
-            "chosen": best_of(candidates(row))["values"],
-            "on_edge": on_edge([trial["values"] for trial in done[row]], best_of(candidates(row))["values"]),
+            "chosen": best(row),
+            "on_edge": on_edge([trial["values"] for trial in done[row]], best(row)),
             "numerics": Spec(row, p.targets[0], SEED, profile_name).numerics,
         }
         for row in search
     }
     result = {
         "profile": profile_name,
-        "seeds": [SEED, SECOND],
+        "seed": SEED,
         "score": "mean over targets of the validation people's step mAP",
         "arms": arms,
         "code": code_hash(),
@@ -281,7 +246,7 @@ def lines(result: dict) -> list[dict]:
             ),
             "trials": len(found["trials"]),
             "chosen": ", ".join(f"{name} {value:g}" for name, value in found["chosen"].items()),
-            "best": next(trial["score"] for trial in found["trials"] if trial["values"] == found["chosen"]),
+            "best": max(trial["score"] for trial in found["trials"]),
             "worst": min(trial["score"] for trial in found["trials"]),
             "on the edge": ", ".join(found["on_edge"]) or "-",
         }
