@@ -8,7 +8,9 @@ best lies between two others, has come to its limit (`LIMITS`), or the arm has h
 
 The score of a trial is the step mAP on the targets' validation people (`val_query`, `val_gallery`), averaged over the
 targets, from a source seed that no run reports; no test person is looked at. Source stages are scored by direct
-transfer and come first: a row's trials start from the source model that was chosen for its network.
+transfer and come first: a row's trials start from the source model that was chosen for its network. One seed decides,
+and for a rate near the largest that works the next seed may train far worse: at the rate chosen for equal stripes, the
+training losses of two recorded source models differ by a third.
 
 The values to be tried do not have as clean a history. They lie around what an earlier search chose of five options of
 the target stage, one after the other, which are still mini's own where no arm has another; and its values were laid
