@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from datetime import date
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 import data_prep.__main__ as data_prep
 from paul import cli
@@ -119,6 +121,7 @@ class Life:
             status = 70
             try:
                 os.environ |= {LIFE: self.token, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+                tqdm.set_lock(threading.RLock())  # that of before is shared, and a life killed under it keeps it
                 os.chdir(folder)
                 with open("said.txt", "w") as said:
                     os.dup2(said.fileno(), 1)

@@ -15,12 +15,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from people import ADAPT
@@ -46,6 +48,7 @@ class Life:
         status = 1
         try:
             os.close(self.steps)
+            tqdm.set_lock(threading.RLock())  # that of before is shared, and a life killed under it keeps it
             os.environ.update(environment)
             if before:
                 before()

@@ -51,7 +51,7 @@ def file(tmp_path):
 )
 @pytest.mark.parametrize("stage", ["source", "target"])
 def test_network_and_training_state_come_back_bit_for_bit(options, stage, tmp_path):
-    network = model(options)
+    network = model(options).to(memory_format=torch.channels_last)  # as training has it
     if stage == "target":
         network.to_target()
     memory = {"bank": torch.randn(2, 5, 8), "filled": torch.ones(5, dtype=torch.bool)}

@@ -31,6 +31,7 @@ def network(generator: str = "pgn", stage: str = "target"):
     for _ in range(3):
         model(torch.randn(16, 3, *SIZE) + 1)
     model.image_size = SIZE
+    model = model.to(memory_format=torch.channels_last)  # as training has it
     return (model.to_target() if stage == "target" else model).eval()
 
 

@@ -32,7 +32,7 @@ WIDTH = NETWORK.num_patches * NETWORK.dim
 def model():
     """A network whose batch norms have seen something, so that features aren't all alike."""
     torch.manual_seed(0)
-    model = PatchNet(NETWORK, num_classes=3).to_target()
+    model = PatchNet(NETWORK, num_classes=3).to_target().to(memory_format=torch.channels_last)  # as training has it
     model.generator.fc_loc[2].weight.data.normal_(std=0.01)
     model.train()
     model(torch.randn(16, 3, *SIZE))

@@ -11,7 +11,9 @@ import pytest
 from book.__main__ import main
 from book.sentences import HOLDERS, about_results, beginning, compared, held, relist, sentences
 from book.toc import ROOT, BookError, load_book
+from paul.experiments.profiles import PROFILES
 from paul.experiments.records import read_records
+from paul.experiments.tuning import LIMITS
 from tests.test_reproducibility import all_tests
 
 UNHELD = 5  # as many are not held yet; this number only falls
@@ -122,3 +124,8 @@ def test_adabn_takes_a_part_of_the_gain():
             )
         )
         assert direct < adabn < paul
+
+
+def test_on_whole_images_the_search_went_to_the_smallest_rate():
+    for arm in ("target/image_lc", "target/image_pull"):
+        assert PROFILES["mini"].tuned[arm]["adapt.lr"] == LIMITS["adapt.lr"][0]

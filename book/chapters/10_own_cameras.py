@@ -42,6 +42,7 @@ from IPython.display import Markdown, display
 from paul import Extractor
 from paul.adapt import adapt
 from paul.data.datasets import ReidDataset
+from paul.data.images import read_image
 from paul.data.passes import extract, refresh_statistics
 from paul.data.pixels import load_images
 from paul.engine.device import pick_device
@@ -64,8 +65,7 @@ from scipy import stats
 start(data_dir, profile)
 plt.rcParams.update(STYLE)
 chosen = PROFILES[profile]
-work = Path(tempfile.mkdtemp(prefix="own-cameras-"))
-rng = np.random.default_rng(seed)
+work, rng = Path(tempfile.mkdtemp(prefix="own-")), np.random.default_rng(seed)
 
 # %% [markdown]
 # ## A folder of crops
@@ -301,9 +301,9 @@ for name in ("source", "AdaBN", "adapted"):
 
 # %%
 describe = Extractor(model)  # or Extractor("models/mine/model.pt")
-photo = Image.open(frame["file"][0]).convert("RGB")
-tensor = torch.tensor(np.array(photo)).permute(2, 0, 1)
-kinds = (frame["file"][0], np.array(photo), photo, tensor, tensor / 255)
+pixels = read_image(frame["file"][0])
+tensor = torch.tensor(pixels).permute(2, 0, 1)
+kinds = (frame["file"][0], pixels, Image.fromarray(pixels), tensor, tensor / 255)
 assert len({describe(item).numpy().tobytes() for item in kinds}) == 1
 
 embed(describe, frame, work / "features.parquet")
