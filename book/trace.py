@@ -10,7 +10,7 @@ from paul.data.worlds import population
 from paul.experiments.records import numbers_of
 from paul.experiments.rows import ROWS
 from paul.report.frames import target_name
-from paul.report.worlds import folders_of, records_of_worlds
+from paul.report.worlds import records_of_worlds
 
 from .toc import BookError
 
@@ -36,14 +36,12 @@ def write_trace(results: Path, profile: str, pages: Path, beside: Path) -> set[s
     if not found:
         return set()
     (pages / "records.md").write_text(records_page(found, profile), encoding="utf-8")
-    for folder in folders_of(results, profile):
-        if (runs := Path(results) / "runs" / folder).is_dir():
-            shutil.copytree(runs, beside / "records" / folder, ignore=lambda _, names: _no_records(names))
+    for record in found:
+        path = Path(record["file"])
+        copy = beside / "records" / path.parent.name / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
     return {record["row"] for record in found}
-
-
-def _no_records(names: list[str]) -> list[str]:
-    return [name for name in names if name.startswith(".") or not name.endswith(".json")]
 
 
 def records_page(found: list[dict], profile: str) -> str:
@@ -51,19 +49,24 @@ def records_page(found: list[dict], profile: str) -> str:
 
     Raises BookError for a record that lacks a part.
     """
-    rows = [row for row in ROWS if any(record["row"] == row for record in found)]
+    run = {record["row"] for record in found}
+    rows = [row for row in ROWS if row in run] + sorted(run - set(ROWS))  # at last what only older sources knew
     cells = {record["file"]: _cells(record) for record in found}
     machines = sorted({f"{record.get('machine', '')}, device {record.get('device', '')}" for record in found})
-    sources = {(*numbers_of(record)[::2], record["seconds"].get("pretrain", 0)) for record in found}
-    seconds = sum(map(_own_seconds, found)) + sum(taken for *_, taken in sources)
+    sources = set()  # a model that runs share took its seconds once
+    for record in found:
+        seed, _, world = numbers_of(record)
+        sources.add((seed, world, record["seconds"].get("pretrain", 0)))
+    seconds = sum(map(_own_seconds, found)) + sum(taken for _, _, taken in sources)
     head = HEAD.format(profile=profile, count=len(found), hours=seconds / 3600, machines="; ".join(machines))
     parts = []
     for row in rows:
+        label = ROWS[row].label if row in ROWS else "no row of today's"
         mine = [record for record in found if record["row"] == row]
         mine.sort(key=lambda record: (record["target"], *numbers_of(record)[::-1]))
         lines = [" | ".join(cells[record["file"]]) for record in mine]
         table = [" | ".join(COLUMNS), "|".join(["---"] * len(COLUMNS)), *lines]
-        parts.append(f"\n(row-{row})=\n## {ROWS[row].label} (`{row}`)\n\n" + "\n".join(f"| {line} |" for line in table))
+        parts.append(f"\n(row-{row})=\n## {label} (`{row}`)\n\n" + "\n".join(f"| {line} |" for line in table))
     return head + "\n".join(parts) + "\n"
 
 

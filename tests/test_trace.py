@@ -45,6 +45,13 @@ def test_every_record_has_a_line_and_its_file_beside_the_page(tmp_path):
         assert sorted(mine["Rank-1"].astype(float)) == pytest.approx(sorted(wanted), abs=0.051), value
 
 
+def test_a_row_that_is_no_more_has_its_runs_at_the_end(tmp_path):
+    save(tmp_path, record("gone"), record("paul"))
+    rows = write_trace(tmp_path, "mini", tmp_path, tmp_path / "site")
+    lines = lines_of((tmp_path / "records.md").read_text(encoding="utf-8"))
+    assert rows == {"gone", "paul"} and list(lines["row"]) == ["paul", "gone"]
+
+
 def test_a_source_model_that_runs_share_is_counted_once():
     runs = [record(row, seed=seed) | {"file": f"{row}{seed}"} for row in ("paul", "patch_lc") for seed in (0, 1)]
     for run, seconds in zip(runs, (100.0, 200.0, 100.0, 200.0)):
