@@ -557,22 +557,24 @@ def test_tuning_never_sees_test_people_and_keeps_the_best(tmp_path):
         lines = index.read_text().splitlines()
         index.write_text("\n".join(line for line in lines if ",query," not in line and ",gallery," not in line))
     places = Places(str(data), str(tmp_path / "results"), str(tmp_path / "models"), "cpu")
-    search = {"patch_lc": {"adapt.lr": (0.001, 0.1)}, "patch_direct": {"pretrain.peak_rate": (0.001, 0.05)}}
+    search = {
+        "target/patch_lc": tuning.Arm(("patch_lc",), {"adapt.lr": (0.001, 0.1)}),
+        "source/patch": tuning.Arm(("patch_direct", "equal_direct"), {"pretrain.peak_rate": (0.001, 0.05)}),
+    }
     found = tuning.tune("smoke", places, workers=1, search=search, trials=2)
     assert json.loads((tmp_path / "results/search/smoke.json").read_text()) == found
-    assert list(found["arms"]) == ["source/pgn", "target/patch_lc"]  # whose trials start from the first one's choice
     for arm in found["arms"].values():
         tried = [value for trial in arm["trials"] for value in trial["values"].values()]
         assert len(arm["trials"]) > 2 and len(set(tried)) == len(tried)  # of two values, either is an edge
         best = max(arm["trials"], key=lambda trial: trial["score"])
-        assert arm["chosen"] == best["values"] and set(best["per_target"]) == {"market", "duke"}
-        assert best["score"] == pytest.approx(sum(one["map_step"] for one in best["per_target"].values()) / 2)
+        assert arm["chosen"] == best["values"] and {run["target"] for run in best["runs"]} == {"market", "duke"}
+        assert best["score"] == pytest.approx(sum(run["map_step"] for run in best["runs"]) / len(best["runs"]))
     sources = [
         json.loads((tmp_path / "models/smoke" / path.name / "log.jsonl").read_text().splitlines()[0])
         for path in (tmp_path / "models/smoke").glob("source--*")
     ]
-    # one a value, shared by targets and by the trials of the second arm
-    assert len(sources) == len(found["arms"]["source/pgn"]["trials"])
+    # one a value and network, shared by targets and by the trials of the other arm
+    assert len(sources) == 2 * len(found["arms"]["source/patch"]["trials"])
     assert tuning.tune("smoke", places, workers=1, search=search, trials=2)["arms"] == found["arms"]
     text = tuning.lines(found)
     assert [line["arm"] for line in text] == list(found["arms"])

@@ -20,7 +20,7 @@ class Profile:
         network, pretrain, adapt: options; `by_target` overrides some of `adapt` per target. Options of other methods
             stand with the methods.
         tuned: options that a search on validation people chose (`paul.experiments.tuning`), by arm: "source/image" for
-            every row of that network, "target/paul" for that row.
+            every row on whole images, "source/patch" for every other, "target/paul" for that row.
         weights: of the backbone.
         reasons: why an option differs from the paper's, by option name.
     """
@@ -131,11 +131,7 @@ MINI = Profile(
     ),
     tuned={
         "source/image": {"pretrain.peak_rate": 0.02},
-        "source/pgn": {"pretrain.peak_rate": 0.04},
-        "source/random": {"pretrain.peak_rate": 0.08},
-        "source/equal": {"pretrain.peak_rate": 0.32},
-        "source/pgn4": {"pretrain.peak_rate": 0.04},
-        "source/pgn8": {"pretrain.peak_rate": 0.04},
+        "source/patch": {"pretrain.peak_rate": 0.04},
         "target/image_lc": {"adapt.lr": 1e-05, "adapt.s": 2.5},
         "target/image_pull": {"adapt.lr": 1e-05, "adapt.s": 2.5},
         "target/patch_lc": {"adapt.lr": 0.012, "adapt.s": 5.0},

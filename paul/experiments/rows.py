@@ -45,10 +45,8 @@ class Row:
 
     @property
     def source_arm(self) -> str:
-        """Whose source stage it shares, in the search for options: "source/image", "source/pgn8"."""
-        generator = self.overrides.get("network.generator", "pgn")
-        patches = self.overrides.get("network.num_patches", "") if generator == "pgn" else ""
-        return f"source/{generator}{patches}"
+        """Whose rate its source stage has, in the search for options: "source/image", "source/patch"."""
+        return f"source/{self.level}"
 
     def changed(self, part: str, base):
         """The options `base` of a part with the row's overrides, and then scaled."""

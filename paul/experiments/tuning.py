@@ -1,19 +1,23 @@
 """One search budget for every arm: which options are searched, on whom, and the same number of trials for each.
 
-An arm is a network's source stage (`source/image`) or a row's own training (`target/image_lc`). Its trials are drawn
-beforehand, from its name alone: each value of each option stands in as many of them as any other, in an order that
-chance decides (a Latin hypercube), so an arm with more options gets no more trials than one with few. There is one way
-to more: an option whose best value is the smallest or largest tried goes a step further, one trial at a time, until the
-best lies between two others, has come to its limit (`LIMITS`), or the arm has had `MOST`.
+An arm is a source stage ("source/image", "source/patch") or a row's own training ("target/image_lc"). Its trials are
+drawn beforehand, from its name alone: each value of each option stands in as many of them as any other, in an order
+that chance decides (a Latin hypercube), so an arm with more options gets no more trials than one with few. There is one
+way to more: an option whose best value is the smallest or largest tried goes a step further, one trial at a time, until
+the best lies between two others, has come to its limit (`LIMITS`), or the arm has had `MOST`.
 
 The score of a trial is the step mAP on the targets' validation people (`val_query`, `val_gallery`), averaged over the
-targets, from a source seed that no run reports; no test person is looked at. Source stages are scored by direct
-transfer and come first: a row's trials start from the source model that was chosen for its network. One seed decides,
-and for a rate near the largest that works the next seed may train far worse: at the rate chosen for equal stripes, the
-training losses of two recorded source models differ by a third.
+targets and the arm's rows, from a source seed that no run reports; no test person is looked at. Source stages are
+scored by direct transfer and come first: a row's trials start from the source model with the rate that was chosen.
 
-The values to be tried do not have as clean a history. They lie around what an earlier search chose of five options of
-the target stage, one after the other, which are still mini's own where no arm has another; and its values were laid
+All networks that cut patches share one rate of the source stage, as all networks of the paper do: it is the same
+training, whatever cuts the patches, and the mean over five networks is one over five trainings. A network's own best
+rate says less. Near the largest rate that works a seed may train far worse than the next: an earlier search, by
+network, gave equal stripes 0.32 for 0.9 points of validation mAP, and with it the training losses of two recorded
+source models differed by a third. Who made this rule had seen world 0's test scores of that search.
+
+The values to be tried do not have a clean history either. They lie around what an earlier search chose of five options
+of the target stage, one after the other, which are still mini's own where no arm has another; and its values were laid
 after trials on one source seed, on earlier renderings, that printed test scores beside the validation scores.
 
 `results/search/<profile>.json` holds every trial. What it chose stands in the profile (`Profile.tuned`), to which a
@@ -22,6 +26,7 @@ test holds it. LOMO and BoW have nothing to search: they are taken as their pape
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,9 +35,8 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from paul.engine.device import one_thread, pick_device
-from paul.experiments.methods import METHODS
 from paul.experiments.profiles import profile
-from paul.experiments.provenance import code_hash, commit
+from paul.experiments.provenance import commit, digest
 from paul.experiments.records import fingerprints, write_record
 from paul.experiments.rows import ROWS, Row
 from paul.experiments.runner import evaluate_descriptor, outcome_of, source_model, sources_of
@@ -68,20 +72,33 @@ LIMITS = {
 }
 BOTH = LR | L_C | L_V | LAM
 
-# Row whose trials these are -> what is searched. A source stage is searched on its network's direct transfer.
-SEARCH: dict[str, dict[str, tuple]] = {
-    **{f"{name}_direct": PEAK_RATE for name in ("image", "patch", "random", "equal", "pgn4", "pgn8")},
-    **dict.fromkeys(("image_lc", "image_pull", "patch_lc", "patch_pull"), LR | L_C),
-    "patch_lv": LR | L_V,
-    **dict.fromkeys(("paul", "random", "equal", "pgn4", "pgn8"), BOTH),
-    "pul": PUL,
-    "cluster_contrast": CONTRAST,
+
+@dataclass(frozen=True)
+class Arm:
+    """What is searched together.
+
+    Attributes:
+        rows: whose scores are averaged.
+        space: option -> the values tried.
+    """
+
+    rows: tuple[str, ...]
+    space: dict[str, tuple]
+
+
+def _target(space: dict[str, tuple], *rows: str) -> dict[str, Arm]:
+    return {f"target/{row}": Arm((row,), space) for row in rows}
+
+
+SEARCH: dict[str, Arm] = {
+    "source/image": Arm(("image_direct",), PEAK_RATE),
+    "source/patch": Arm(("patch_direct", "random_direct", "equal_direct", "pgn4_direct", "pgn8_direct"), PEAK_RATE),
+    **_target(LR | L_C, "image_lc", "image_pull", "patch_lc", "patch_pull"),
+    **_target(LR | L_V, "patch_lv"),
+    **_target(BOTH, "paul", "random", "equal", "pgn4", "pgn8"),
+    **_target(PUL, "pul"),
+    **_target(CONTRAST, "cluster_contrast"),
 }
-
-
-def arm_of(row: str) -> str:
-    """What a row's trials choose: "source/image" for image_direct, "target/paul" for paul."""
-    return f"target/{row}" if METHODS[ROWS[row].method].trains else ROWS[row].source_arm
 
 
 @dataclass(frozen=True)
@@ -157,6 +174,21 @@ def score(spec: Trial, places: Places) -> dict[str, float]:
         return found.percent()
 
 
+def _key(spec: Trial, places: Places) -> str:
+    """Of everything that decides a trial's scores: options, seeds, arithmetic, data."""
+    seeds = [spec.seed, spec.adapt_seed]
+    return digest({"spec": spec.data(), "seeds": seeds, "numerics": spec.numerics, "data": fingerprints(spec, places)})
+
+
+def _scored(path: Path) -> dict[str, dict]:
+    """Key -> run, of an earlier search; {} where there is none that can be read."""
+    try:
+        arms = json.loads(path.read_text(encoding="utf-8"))["arms"]
+        return {run["key"]: run for arm in arms.values() for trial in arm["trials"] for run in trial["runs"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
 def _trained(spec: Trial, places: Places) -> None:
     source_model(spec, places)
 
@@ -172,69 +204,79 @@ def _all(executor, work, specs: list[Trial], places: Places, bar) -> list:
     return found
 
 
+def _best(trials: list[dict]) -> dict:
+    return max(trials, key=lambda trial: trial["score"])["values"]
+
+
 def tune(
-    profile_name: str = "mini", places: Places = Places(), workers: int = 2, search=SEARCH, trials: int = TRIALS
+    profile_name: str = "mini",
+    places: Places = Places(),
+    workers: int = 2,
+    search: dict[str, Arm] = SEARCH,
+    trials: int = TRIALS,
 ) -> dict:
-    """Search, write results/search/<profile>.json, and return what it holds. An interrupted search trains again only
-    what was not finished.
+    """Search, write results/search/<profile>.json, and return what it holds. Runs that the file has already, with the
+    same options, arithmetic and data, are taken from it; an interrupted search trains again only what was not finished.
 
     Raises:
         FileNotFoundError: the data are missing.
     """
-    p = profile(profile_name)
-    search = dict(sorted(search.items(), key=lambda item: METHODS[ROWS[item[0]].method].trains))  # source stages first
-    done: dict[str, list[dict]] = {row: [] for row in search}
+    path, targets = Path(places.results) / "search" / f"{profile_name}.json", profile(profile_name).targets
+    known = _scored(path)
+    done: dict[str, list[dict]] = {arm: [] for arm in search}
 
-    def best(row: str) -> dict:
-        return max(done[row], key=lambda trial: trial["score"])["values"]
+    def specs_at(arm: str, point: dict) -> list[Trial]:
+        """A trial's runs, on each target, from the source model that was chosen for their networks."""
+        found = []
+        for row in search[arm].rows:
+            source = done.get(ROWS[row].source_arm) if arm.startswith("target/") else None
+            changes = tuple({**(_best(source) if source else {}), **point}.items())
+            found += [Trial(row, target, SEED, profile_name, changes=changes) for target in targets]
+        return found
 
-    def following(row: str) -> list[dict]:
-        values = [trial["values"] for trial in done[row]]
-        point = beyond(values, best(row)) if len(values) < max(MOST, trials) else None
+    def following(arm: str) -> list[dict]:
+        values = [trial["values"] for trial in done[arm]]
+        point = beyond(values, _best(done[arm])) if len(values) < max(MOST, trials) else None
         return [point] if point else []
 
-    sources = {arm_of(row): row for row in search if not METHODS[ROWS[row].method].trains}
     with workers_executor(workers) as executor, tqdm(total=0, unit="step", desc="search") as bar:
-        for level in (list(sources.values()), [row for row in search if row not in sources.values()]):
-            asked = {row: design(arm_of(row), search[row], trials) for row in level}
+        for stage in ("source/", "target/"):
+            asked = {arm: design(arm, of.space, trials) for arm, of in search.items() if arm.startswith(stage)}
             while any(asked.values()):
-                specs = []
-                for row, points in asked.items():
-                    source = sources.get(ROWS[row].source_arm)
-                    before = best(source) if source and source != row else {}
-                    for point in points:
-                        changes = tuple({**before, **point}.items())
-                        specs += [Trial(row, target, SEED, profile_name, changes=changes) for target in p.targets]
-                _all(executor, _trained, sources_of(specs), places, bar)
-                scores = iter(_all(executor, score, specs, places, bar))
-                for row, points in asked.items():
-                    for point in points:
-                        each = {target: next(scores) for target in p.targets}
-                        mean = sum(one["map_step"] for one in each.values()) / len(each)
-                        done[row].append({"values": point, "score": mean, "per_target": each})
-                asked = {row: following(row) for row in level}
-    arms = {
-        arm_of(row): {
-            "row": row,
-            "space": {name: list(values) for name, values in search[row].items()},
-            "trials": done[row],
-            "chosen": best(row),
-            "on_edge": on_edge([trial["values"] for trial in done[row]], best(row)),
-            "numerics": Spec(row, p.targets[0], SEED, profile_name).numerics,
-        }
-        for row in search
-    }
+                planned = [(arm, point, specs_at(arm, point)) for arm, points in asked.items() for point in points]
+                missing = [spec for *_, specs in planned for spec in specs if _key(spec, places) not in known]
+                _all(executor, _trained, sources_of(missing), places, bar)
+                for spec, scores in zip(missing, _all(executor, score, missing, places, bar)):
+                    key = _key(spec, places)
+                    known[key] = {"row": spec.row, "target": spec.target, **scores, "key": key, "commit": commit()}
+                for arm, point, specs in planned:
+                    runs = [known[_key(spec, places)] for spec in specs]
+                    mean = sum(run["map_step"] for run in runs) / len(runs)
+                    done[arm].append({"values": point, "score": mean, "runs": runs})
+                asked = {arm: following(arm) for arm in asked}
     result = {
         "profile": profile_name,
         "seed": SEED,
-        "score": "mean over targets of the validation people's step mAP",
-        "arms": arms,
-        "code": code_hash(),
-        "commit": commit(),
-        "data": {t: fingerprints(Spec("paul", t, SEED, profile_name), places)["target"] for t in p.targets},
+        "score": "mean over rows and targets of the validation people's step mAP",
+        "arms": {
+            arm: {
+                "rows": list(of.rows),
+                "space": {name: list(values) for name, values in of.space.items()},
+                "trials": done[arm],
+                "chosen": _best(done[arm]),
+                "on_edge": on_edge([trial["values"] for trial in done[arm]], _best(done[arm])),
+            }
+            for arm, of in search.items()
+        },
+        "data": {t: fingerprints(Spec("paul", t, SEED, profile_name), places) for t in targets},
     }
-    write_record(Path(places.results) / "search" / f"{profile_name}.json", result)
+    write_record(path, result)
     return result
+
+
+def searched(space: dict) -> str:
+    """The values tried, as a cell of a table."""
+    return "; ".join(f"{name} {', '.join(f'{value:g}' for value in values)}" for name, values in space.items())
 
 
 def lines(result: dict) -> list[dict]:
@@ -243,9 +285,7 @@ def lines(result: dict) -> list[dict]:
     return [
         {
             "arm": arm,
-            "searched": "; ".join(
-                f"{name} {', '.join(f'{value:g}' for value in values)}" for name, values in found["space"].items()
-            ),
+            "searched": searched(found["space"]),
             "trials": len(found["trials"]),
             "chosen": ", ".join(f"{name} {value:g}" for name, value in found["chosen"].items()),
             "best": max(trial["score"] for trial in found["trials"]),
