@@ -13,10 +13,12 @@ from data_prep.synthetic import PROFILES, plan_set, prepare
 from data_prep.wardrobe import sample_wardrobe
 from data_prep.worlds import SETS, World, read_folder
 from paul.data.datasets import how_to_make
-from paul.data.worlds import knobs_of, population, turned, world_of
+from paul.data.worlds import OF_TARGETS, knobs_of, population, source_population, turned, world_of
 from paul.experiments.plan import images_of
 from paul.experiments.profiles import PROFILES as STUDY
 from paul.experiments.profiles import profile as named
+from paul.experiments.runner import sources_of
+from paul.experiments.specs import Spec
 
 TINY = World(3, people=2, images=2, size=(64, 32))
 CLOTHES = (
@@ -52,6 +54,27 @@ def test_a_world_is_the_same_each_time_and_no_other(tmp_path):
     assert mine["name"] == f"market-{folders[0].name}" != other["name"]
     assert (mine["world"], mine["knobs"]["people"], mine["size"], other["world"]) == (3, 2, [64, 32], 4)
     assert mine["fingerprint"] != other["fingerprint"] and mine["gap"] != other["gap"]
+
+
+def test_the_targets_knobs_leave_the_source_as_it_is_and_its_models_are_shared(tmp_path):
+    """One source set and one source model for a world, however its targets are drawn."""
+    other = {"gap": 2.0, "shared": 0.0, "alike": 0.9, "cameras": 4, "images": 3, "people": 3}
+    marks = {}
+    for name, value in {"number": TINY.number, **other}.items():
+        world = replace(TINY, **{name: value})
+        prepare(tmp_path, "smoke", world, workers=1, names=["source"], progress=False)
+        marks[name] = read_card(tmp_path / world.folder("smoke") / "source")["fingerprint"]
+    same = {name for name in other if marks[name] == marks["number"]}
+    assert same == set(OF_TARGETS)
+    for knobs in other.items():
+        own, plain = turned("mini", **dict([knobs])), "mini"
+        shares = knobs[0] in OF_TARGETS
+        assert (source_population(own, 3) == source_population(plain, 3) == "mini-w3") is shares
+        assert (named(own).in_world(3).folders["source"] == "mini-w3/source") is shares
+        assert named(own).in_world(3).folders["duke"] == f"{population(own, 3)}/duke"
+        run, other_run = (Spec("paul", "duke", 0, profile, world=3) for profile in (own, plain))
+        assert (run.source() == other_run.source()) is shares and len(sources_of([run, other_run])) == 2 - shares
+    assert source_population("mini-people7-gap2.0", 1) == "mini-w1-people7" and source_population("paper") == "paper"
 
 
 def test_worlds_share_no_person_camera_or_street():

@@ -26,6 +26,7 @@ KNOBS = {
     "alike": (float, 0.1),
     "size": (_sides, None),
 }
+OF_TARGETS = ("gap", "shared")  # knobs that change no image of the source
 
 
 def _text(value) -> str:
@@ -65,6 +66,16 @@ def population(profile: str, world: int = 0) -> str:
         raise ValueError(f"worlds are numbered from 0, got {world}")
     base, *knobs = profile.split("-")
     return "-".join([base, *([f"w{world}"] if world else []), *knobs])
+
+
+def source_population(profile: str, world: int = 0) -> str:
+    """The folder of a world's source set and source models: its targets' own knobs change neither, and share them.
+
+    Raises:
+        ValueError: a negative number.
+    """
+    base, knobs = knobs_of(profile)
+    return population(turned(base, **{name: knobs[name] for name in knobs if name not in OF_TARGETS}), world)
 
 
 def world_of(folder: str) -> tuple[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 
-from paul.data.worlds import RENDERED, knobs_of, population, world_of
+from paul.data.worlds import RENDERED, knobs_of, population, source_population, world_of
 from paul.options import AdaptOptions, PatchNetOptions, PretrainOptions, known
 
 
@@ -51,7 +51,7 @@ class Profile:
             return self
         if knobs_of(self.name)[0] not in RENDERED:
             raise ValueError(f"profile {self.name} has no world {world}: its sets are not rendered")
-        return replace(self, folders=_embedded(population(self.name, world)))
+        return replace(self, folders=_embedded(self.name, world))
 
     def adapt_options(self, target: str) -> AdaptOptions:
         """The target stage's options on one target."""
@@ -81,8 +81,9 @@ class Profile:
         return rows
 
 
-def _embedded(name: str) -> dict[str, str]:
-    return {"source": f"{name}/source", "market": f"{name}/market", "duke": f"{name}/duke"}
+def _embedded(name: str, world: int = 0) -> dict[str, str]:
+    own = population(name, world)
+    return {"source": f"{source_population(name, world)}/source", "market": f"{own}/market", "duke": f"{own}/duke"}
 
 
 PAPER = Profile(

@@ -45,7 +45,7 @@ def source_folder(spec: Spec, places: Places = Places()) -> Path:
     """Where a run's source model is trained: its options, its arithmetic and the data set decide."""
     dataset = ReidDataset.load(_folder(spec, "source", places))
     key = digest({**spec.source(), "numerics": spec.numerics["source"], "fingerprint": dataset.fingerprint})
-    return Path(places.models) / spec.population / f"source--s{spec.seed}--{key[:8]}"
+    return Path(places.models) / spec.source_population / f"source--s{spec.seed}--{key[:8]}"
 
 
 def target_folder(spec: Spec, places: Places = Places()) -> Path:

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from paul.data.worlds import knobs_of, population
+from paul.data.worlds import knobs_of, population, source_population
 from paul.experiments.methods import METHODS
 from paul.experiments.profiles import Profile, profile
 from paul.experiments.provenance import digest
@@ -75,6 +75,11 @@ class Spec:
     def population(self) -> str:
         """The folder below which everything of its profile and world stands."""
         return population(self.profile, self.world)
+
+    @property
+    def source_population(self) -> str:
+        """The folder below which the source model stands."""
+        return source_population(self.profile, self.world)
 
     @property
     def entry(self) -> Row:
