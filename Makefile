@@ -35,7 +35,7 @@ help:
 # that never began (2), because another one is under way, leaves tables and pages to that one.
 book: $(STAMP)
 	@status=0; \
-	$(RUN) -m book run --profile $(PROFILE) --extra-seed --keep-going -p workers=$(WORKERS) || status=$$?; \
+	$(RUN) -m book run --profile $(PROFILE) --keep-going -p workers=$(WORKERS) || status=$$?; \
 	if [ $$status -ge 130 ] || [ $$status -eq 2 ]; then exit $$status; fi; \
 	$(RUN) -m paul report --profile $(PROFILE) || status=$$?; \
 	mkdir -p results/figures; \

@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options, command: str) -> int:
-    from .run import run_book, seed_range
+    from .run import run_book
 
     asked = {}
     for text in options.parameter:
@@ -34,8 +34,6 @@ def _run(options, command: str) -> int:
             raise BookError(f"-p {text}: write it as name=value")
         asked[name] = value
     book = load_book()
-    if options.extra_seed:
-        asked.setdefault("seeds", seed_range(options.results, options.profile))
     return run_book(
         book,
         chapters=options.chapters,
@@ -169,7 +167,6 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--results", type=Path, default=ROOT / "results", help="folder of run records, tables and figures")
     run.add_argument("--out", type=Path, default=ROOT / "build" / "executed", help="folder of the executed notebooks")
     run.add_argument("-p", dest="parameter", action="append", default=[], metavar="name=value", help="set a parameter")
-    run.add_argument("--extra-seed", action="store_true", help="one source seed more than the committed records have")
     run.set_defaults(do=_run)
 
     build = commands.add_parser("build", help="make the pages from the executed notebooks")

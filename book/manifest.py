@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import subprocess
 import tempfile
 from datetime import datetime, timezone
@@ -107,13 +106,3 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def committed_seeds(results: Path, profile: str) -> set[int]:
-    """Source seeds of the run records under version control; of those in the folder when it isn't."""
-    folder = results / "runs" / profile
-    listed = _git("ls-files", "--", str(folder.resolve())) if folder.resolve().is_relative_to(ROOT) else None
-    names = listed.splitlines() if listed is not None else [path.name for path in folder.glob("*.json")]
-    # results/runs/<profile>/<row>--<target>--s<seed>--<hash>.json, s<seed>a<seed> with another adaptation seed
-    found = [re.search(r"--s(\d+)(?:a\d+)?--[^-]*$", name) for name in names]
-    return {int(one[1]) for one in found if one}

@@ -21,7 +21,7 @@ from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from .manifest import committed_seeds, now, provenance, read_manifest, write_manifest
+from .manifest import now, provenance, read_manifest, write_manifest
 from .pairs import read_chapter
 from .start import RENDERED, rendering
 from .toc import ROOT, Book, BookError, Chapter
@@ -62,11 +62,6 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise BookError(f"another run of the book writes to {folder}: wait for it, or name another --out") from None
         yield
-
-
-def seed_range(results: Path, profile: str) -> str:
-    """The committed source seeds and one more: '0-3' when 0-2 are committed, '0-0' when none is."""
-    return f"0-{max(committed_seeds(results, profile), default=-1) + 1}"
 
 
 def choose_parameters(notebooks: dict[str, object], book: Book, common: dict, asked: dict[str, str]) -> dict[str, dict]:

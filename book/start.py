@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import sys
+import zlib
 from pathlib import Path
 
 from .toc import ROOT
@@ -12,9 +14,15 @@ from .toc import ROOT
 RENDERED = ("smoke", "mini", "gpu")  # profiles whose people data_prep can make
 
 
-def rendering(data: Path | str, profile: str) -> list[str]:
-    """The command that renders what is missing of a profile's people into the folder `data`."""
-    return [sys.executable, "-m", "data_prep", "synthetic", "--profile", profile, "--out", str(data)]
+def rendering(data: Path | str, profile: str, world: int = 0) -> list[str]:
+    """The command that renders what is missing of a profile's people, of a world, into the folder `data`."""
+    command = [sys.executable, "-m", "data_prep", "synthetic", "--profile", profile, "--out", str(data)]
+    return [*command, "--world", str(world)] if world else command
+
+
+def own_world() -> int:
+    """A world's number from this machine's name: the same each time, of few others, and none that is registered."""
+    return 1000 + zlib.crc32(platform.node().encode()) % 999_000
 
 
 def start(data_dir: str | None = None, profile: str | None = None) -> None:

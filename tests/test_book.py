@@ -18,11 +18,11 @@ import pytest
 from book import pairs
 from book.__main__ import main
 from book.costs import write_costs
-from book.manifest import committed_seeds, read_manifest, write_text
+from book.manifest import read_manifest, write_text
 from book.pack import pack
 from book.quickstart import quickstart
-from book.run import locked, run_book, seed_range
-from book.start import rendering, start, validation_people
+from book.run import locked, run_book
+from book.start import own_world, rendering, start, validation_people
 from book.toc import ROOT, BookError, load_book
 from paul.experiments.profiles import PROFILES
 from tests.people import write_set, write_study
@@ -254,16 +254,6 @@ def test_measured_costs_come_from_the_manifest(small, tmp_path):
     assert (tmp_path / "book.toml").read_text() == once
 
 
-def test_the_extra_seed_is_one_more_than_there_are(tmp_path):
-    assert seed_range(tmp_path, "mini") == "0-0"
-    folder = tmp_path / "runs" / "mini"
-    folder.mkdir(parents=True)
-    for name in ("paul--market--s0--0a1b2c3d.json", "paul--duke--s2a5--0a1b2c3d.json", "notes.json"):
-        (folder / name).touch()
-    assert committed_seeds(tmp_path, "mini") == {0, 2}
-    assert seed_range(tmp_path, "mini") == "0-3"
-
-
 @pytest.mark.parametrize(
     "toml, message",
     [
@@ -477,3 +467,14 @@ def test_code_of_chapters_fits_the_column_of_a_page():
         if len(line) > 84 and not line.startswith("#")
     ]
     assert not wide
+
+
+def test_a_machines_own_world_is_one_number_that_no_verdict_waits_for(monkeypatch):
+    numbers = []
+    for name in ("one", "two", "three"):
+        monkeypatch.setattr("platform.node", lambda name=name: name)
+        assert own_world() == own_world()
+        numbers.append(own_world())
+    assert len(set(numbers)) == 3 and all(1000 <= number < 10**6 for number in numbers)
+    command = rendering("data", "smoke", numbers[0])
+    assert command[command.index("--world") + 1] == str(numbers[0]) and "--world" not in rendering("data", "smoke")

@@ -288,6 +288,21 @@ def test_scores_are_those_of_the_trained_network(finished, data):
     assert record["queries_left_out"] == expected["left_out"]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_several_networks_are_those_of_one_by_one_and_are_trained_once(finished, tmp_path, monkeypatch, workers):
+    _, places = finished
+    rows, where = ("image_direct", "image_lc", "paul"), ("market", 0, "smoke", places.data)
+    found = experiments.trained_models(rows, *where, tmp_path, "cpu", workers=workers)
+    assert list(found) == list(rows)
+    for row, model in found.items():
+        alone = experiments.trained_model(row, *where, places.models, "cpu")
+        assert not model.training
+        assert all(torch.equal(value, alone.state_dict()[name]) for name, value in model.state_dict().items())
+    monkeypatch.setattr("paul.experiments.runner._train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("paul.experiments.runner._train_source", lambda *_, **__: pytest.fail("trained again"))
+    assert list(experiments.trained_models(rows, *where, tmp_path, "cpu", workers=workers)) == list(rows)
+
+
 def test_adabn_is_not_direct_transfer(finished):
     _, places = finished
     states = [

@@ -38,7 +38,7 @@ from paul.data.pixels import load_images
 from paul.data.transforms import normalize, random_flip, surrogates, unit_range
 from paul.experiments.profiles import PROFILES
 from paul.experiments.rows import ROWS
-from paul.experiments.runner import run_table, trained_model
+from paul.experiments.runner import run_table, trained_models
 from paul.experiments.specs import seeds_of
 from paul.losses import cyclic_ranking
 from paul.objective import PaulLoss
@@ -296,7 +296,7 @@ def purity(features, person_ids, k=10):
     return float((ids[nearest] == ids[:, None]).float().mean())
 
 
-target, model_seed = targets[0], seeds_of(seeds)[-1]
+target, model_seed = targets[0], seeds_of(seeds)[0]
 own_seed = seeds_of(adapt_seeds)[0] if adapt_seeds else model_seed
 dataset = ReidDataset.load(Path(data_dir) / chosen.folders[target])
 splits = [dataset.split(name)
@@ -304,8 +304,8 @@ splits = [dataset.split(name)
 images = torch.cat([load_images(split, chosen.image_size) for split in splits])
 people = np.concatenate([split.person_ids for split in splits])
 rows = ("image_direct", "image_lc", "patch_direct", "patch_lc", "patch_lv", "paul")
-models = {row: trained_model(row, target, model_seed, profile, data_dir,
-                             adapt_seed=own_seed) for row in rows}
+models = trained_models(rows, target, model_seed, profile, data_dir,
+                        adapt_seed=own_seed, workers=workers)
 features = {row: extract(model, images).cpu() for row, model in models.items()}
 counts = np.unique(people, return_inverse=True)[1]
 chance = (np.bincount(counts)[counts] - 1).mean() / (len(people) - 1)

@@ -33,7 +33,7 @@ from paul.data.pixels import load_images
 from paul.data.transforms import normalize, unit_range
 from paul.experiments.profiles import PROFILES
 from paul.experiments.rows import ROWS
-from paul.experiments.runner import run_table, trained_model
+from paul.experiments.runner import run_table, trained_models
 from paul.experiments.specs import seeds_of
 from paul.patches import RandomPatches, stripes
 from paul.plots import COLOURS, drawn, ordering_lines, patches_on_people
@@ -193,15 +193,15 @@ for verdict in judge_all(claims, everything, profile, paper):
 # The same people under each scheme, the networks of one source seed before adaptation.
 
 # %%
-target, model_seed = targets[0], seeds_of(seeds)[-1]
+target, model_seed = targets[0], seeds_of(seeds)[0]
 dataset = ReidDataset.load(Path(data_dir) / chosen.folders[target])
 validation = dataset.split("val_gallery")
 images = load_images(validation, chosen.image_size)
 people = validation.person_ids
 schemes = ("random_direct", "equal_direct", "pgn4_direct", "patch_direct",
            "pgn8_direct")
-models = {row: trained_model(row, target, model_seed, profile, data_dir)
-          for row in schemes}
+models = trained_models(schemes, target, model_seed, profile, data_dir,
+                        workers=workers)
 
 
 @torch.no_grad()

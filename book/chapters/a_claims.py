@@ -162,4 +162,4 @@ ledger[["item", "ours", "effect"]].style.set_properties(**to_read)
 # %% [markdown]
 # ## Next
 #
-# *What it costs*: time and memory of all this.
+# *A world of your own*: the same differences, on people whom nobody has drawn before.

@@ -38,7 +38,7 @@ from paul.data.pixels import load_images
 from paul.engine.device import one_thread, pick_device
 from paul.experiments.profiles import PROFILES
 from paul.experiments.rows import ROWS
-from paul.experiments.runner import evaluate_model, run_table, trained_model
+from paul.experiments.runner import evaluate_model, run_table, trained_models
 from paul.experiments.specs import seeds_of
 from paul.plots import (
     claims_panel,
@@ -161,7 +161,7 @@ def features_of(model, images):
     return described.unflatten(1, (model.options.num_patches, -1)).transpose(0, 1)
 
 
-target, model_seed = targets[0], seeds_of(seeds)[-1]
+target, model_seed = targets[0], seeds_of(seeds)[0]
 own_seed = seeds_of(adapt_seeds)[0] if adapt_seeds else model_seed
 dataset = ReidDataset.load(Path(data_dir) / chosen.folders[target])
 splits = [dataset.split(name)
@@ -170,8 +170,8 @@ images = torch.cat([load_images(split, chosen.image_size) for split in splits])
 people = np.concatenate([split.person_ids for split in splits])
 
 rows = ("image_direct", "image_lc", "patch_direct", "patch_lc", "patch_lv", "paul")
-models = {row: trained_model(row, target, model_seed, profile, data_dir,
-                             adapt_seed=own_seed) for row in rows}
+models = trained_models(rows, target, model_seed, profile, data_dir,
+                        adapt_seed=own_seed, workers=workers)
 features = {row: features_of(model, images) for row, model in models.items()}
 whole = {row: f.transpose(0, 1).flatten(1)[None] for row, f in features.items()}
 counts = np.unique(people, return_inverse=True)[1]

@@ -19,6 +19,7 @@ _RUNNER = (
     "target_folder",
     "trained",
     "trained_model",
+    "trained_models",
     "workers_for",
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import lru_cache, partial
 from pathlib import Path
@@ -182,6 +183,36 @@ def trained_model(*run, **places) -> PatchNet:
     return trained(*run, **places).model
 
 
+def trained_models(
+    rows: Sequence[str],
+    target: str,
+    seed: int = 0,
+    profile: str = "mini",
+    data_dir: str = "data",
+    models_dir: str = MODELS,
+    device: str | None = None,
+    adapt_seed: int | None = None,
+    workers: int = 2,
+) -> dict[str, PatchNet]:
+    """The networks of `trained`, by row; those that have not begun are trained by so many processes on a CPU."""
+    places = Places(data_dir, models=models_dir, device=device)
+    specs = [Spec(row, target, seed, profile, adapt_seed=adapt_seed) for row in rows]
+
+    def new(some: list[Spec], folder) -> list[Spec]:
+        return [spec for spec in some if not (folder(spec, places) / "checkpoint.pt").is_file()]
+
+    own = new([spec for spec in specs if spec.method.trains], target_folder)
+    sources = new(sources_of(specs), source_folder)
+    for work, todo in ((_train_source, sources), (_train, own)):
+        if len(todo) > 1:
+            with workers_for(todo, workers, device) as executor:
+                list((executor.map if executor else map)(partial(work, places=places), todo))
+    return {
+        spec.row: trained_model(spec.row, target, seed, profile, data_dir, models_dir, device, adapt_seed)
+        for spec in specs
+    }
+
+
 def _recorded(spec: Spec, places: Places) -> dict | None:
     """The run's record; None where there is none, or the file by that name holds another run's."""
     found = read_record(places.record(spec))
@@ -257,6 +288,10 @@ def sources_of(specs: list[Spec]) -> list[Spec]:
 
 def _train_source(spec: Spec, places: Places) -> None:
     source_model(spec, places)
+
+
+def _train(spec: Spec, places: Places) -> None:
+    outcome_of(spec, source_model(spec, places)[0] if spec.method.needs_source else None, places)
 
 
 def _elsewhere(work, places: Places, arguments: tuple, expected: tuple[Spec, str, str]):
