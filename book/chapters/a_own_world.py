@@ -53,7 +53,8 @@ targets = tuple(PROFILES[profile].targets)
 world = world or own_world()
 rendered = profile in RENDERED
 if rendered:  # real sets have no other world
-    subprocess.run(rendering(data_dir, profile, world), check=True, capture_output=True)
+    command = rendering(data_dir, profile, world)
+    subprocess.run(command, check=True, capture_output=True)
 print(f"world {world:,} at profile {profile}" if rendered else "no rendered people")
 
 # %% [markdown] tags=["slide"]
@@ -94,11 +95,12 @@ def difference(runs, pair):
 
 
 seen = {name: difference(recorded, pair) for name, pair in SIX.items()}
-fresh = {name: each[each.index.get_level_values("world") > 0].groupby("world").mean()
-         for name, each in seen.items()}
-known = {name: each[each.index.get_level_values("world") == 0]
-         for name, each in seen.items()}
-mine = {name: difference(own, pair) for name, pair in SIX.items()} if len(own) else {}
+known, fresh = {}, {}  # of world 0 a value a seed, of the others a value a world
+for name, each in seen.items():
+    number = each.index.get_level_values("world")
+    known[name] = each[number == 0]
+    fresh[name] = each[number > 0].groupby("world").mean()
+mine = {name: difference(own, pair) for name, pair in SIX.items() if len(own)}
 
 # %% [markdown] tags=["slide"]
 # ## Two intervals that are taken for one another
@@ -142,17 +144,19 @@ print(f"the next of forty lands in its prediction {share:.0%} of the time, "
 # are all there is: they say how much training is luck, and nothing about other people.
 
 # %% tags=["slide"]
-lines = []
-for name in SIX:
-    around = mean_interval(fresh[name]) if len(fresh[name]) else None
-    lines.append({
-        "difference": words(name),
-        "world 0, mean over seeds": known[name].mean(),
-        "fresh worlds": len(fresh[name]),
-        "their mean": figure_text(around.mean, around.low, around.high) if around else "",
-        "one more": "{:+.1f} to {:+.1f}".format(*prediction(fresh[name]))
-        if len(fresh[name]) > 1 else "",
-        "yours": mine[name].mean() if mine else np.nan})
+def cells(name):
+    """A line of the table: world 0, fresh worlds, the range for one more, yours."""
+    line = {"difference": words(name), "world 0, seeds' mean": known[name].mean(),
+            "fresh worlds": len(fresh[name]), "their mean": "", "one more": ""}
+    if len(fresh[name]):
+        around = mean_interval(fresh[name])
+        line["their mean"] = figure_text(around.mean, around.low, around.high)
+    if len(fresh[name]) > 1:
+        line["one more"] = "{:+.1f} to {:+.1f}".format(*prediction(fresh[name]))
+    return line | {"yours": mine[name].mean() if mine else np.nan}
+
+
+lines = list(map(cells, SIX))
 pd.DataFrame(lines).style.format(precision=1, na_rep="").hide(axis="index")
 
 # %% tags=["slide"]
@@ -162,15 +166,17 @@ pd.DataFrame(lines).style.format(precision=1, na_rep="").hide(axis="index")
 def beside():
     figure, axis = plt.subplots(figsize=(8, 3.6))
     for y, name in enumerate(SIX):
+        told = {} if y else {"old": "world 0, a seed each", "fresh": "fresh worlds",
+                             "own": "yours"}  # once, for the legend
         axis.plot(known[name], [y + 0.2] * len(known[name]), "o", color=GREY,
-                  markerfacecolor="none", label="world 0, a seed each" if not y else None)
+                  markerfacecolor="none", label=told.get("old"))
         if len(fresh[name]) > 1:
             axis.plot(prediction(fresh[name]), [y, y], color=BLUE, linewidth=1)
         axis.plot(fresh[name], [y] * len(fresh[name]), "o", color=BLUE, alpha=0.5,
-                  label="fresh worlds" if not y and len(fresh[name]) else None)
+                  label=told.get("fresh") if len(fresh[name]) else None)
         if mine:
             axis.plot(mine[name], [y - 0.2] * len(mine[name]), "*", color=ORANGE,
-                      markersize=14, label="yours" if not y else None)
+                      markersize=14, label=told.get("own"))
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set(yticks=range(len(SIX)), yticklabels=map(words, SIX),
              xlabel=f"points of mAP, profile {profile}")
