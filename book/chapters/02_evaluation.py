@@ -431,9 +431,9 @@ intervals.style.format("{:.1f}").set_caption("95 % intervals of the step mAP")
 #
 # <details><summary>Solution 5</summary>
 #
-# Hardly. One point for all stays at a Rank-1 of zero, because the wrong image wins ties. Random features gain what
-# chance gives them: with own-camera images there is more to hit. Colours gain because they describe the *picture*, with
-# its light and street, and the own camera's next frame has nearly the same. So it flatters what depends on the camera.
+# Hardly. One point for all stays at a Rank-1 of zero, because the wrong image wins ties. For random features there is
+# more to hit by chance. Colours describe the *picture*, with its light and street, and the own camera's next frame has
+# nearly the same: the more a descriptor depends on the camera, the more it is flattered.
 #
 # </details>
 #

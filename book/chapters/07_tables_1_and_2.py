@@ -185,7 +185,7 @@ ours.rename(columns=METRICS).style.format(precision=1).hide(axis="index")
 # %% [markdown] tags=["slide"]
 # ## From runs to an interval
 #
-# The seeds differ, although nothing but chance separates them. With $n$ values of mean $\bar x$ and standard deviation
+# Nothing but chance separates the seeds. With $n$ values of mean $\bar x$ and standard deviation
 # $s$, the interval that would hold the true mean in 95 of 100 such studies is
 #
 # $$

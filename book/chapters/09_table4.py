@@ -37,7 +37,7 @@ from paul.experiments.runner import run_table, trained_models
 from paul.experiments.specs import seeds_of
 from paul.patches import RandomPatches, stripes
 from paul.plots import COLOURS, drawn, ordering_lines, patches_on_people
-from paul.report.claims import judge_all, load_claims, place_interval, verdict_text
+from paul.report.claims import judged, place_interval, verdict_text
 from paul.report.frames import TARGETS, paired_differences, runs_frame, target_name
 from paul.report.statistics import mean_interval
 from paul.report.tables import (
@@ -179,10 +179,10 @@ for example in ([0.1, 0.4, -0.2], [6.0, 6.5, 5.8], [-3.0, 2.0, 5.0]):
 
 # %% tags=["slide"]
 everything = current_runs(results_dir, profile)
-claims = [claim for claim in load_claims("book/claims.toml")
-          if claim.id in ("C8", "C9", "C10")]
-for verdict in judge_all(claims, everything, profile, paper):
-    display(Markdown(verdict_text(verdict)))
+verdicts = judged(results_dir, "book/claims.toml", paper, profile=profile)[profile]
+for verdict in verdicts:
+    if verdict["id"] in ("C8", "C9", "C10"):
+        display(Markdown(verdict_text(verdict)))
 
 # %% [markdown]
 # The margin of C10 was fixed beforehand, from the paper's own table: its smallest gain over no adaptation is a little

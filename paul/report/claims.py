@@ -355,15 +355,15 @@ def evidence_frame(verdict: dict) -> pd.DataFrame:
     return pd.DataFrame(verdict["evidence"], columns=columns)
 
 
-def write_claims(results_dir, claims_path, paper, data=None) -> dict:
-    """Judge every profile that has runs and write results_dir/claims.json; returns profile -> list of verdicts.
+def judged(results_dir, claims_path, paper, data=None, profile: str | None = None) -> dict[str, list[dict]]:
+    """The verdicts of a profile, or of every one that has runs: profile -> `judge_all`.
 
     `data` names the folder of the sets: runs on others are outdated where theirs are there. A registration is looked
     for beside the claims.
     """
     claims = load_claims(claims_path)
     registration = load_registration(Path(claims_path).with_name(FILE))
-    names = recorded_profiles(results_dir)
+    names = [name for name in recorded_profiles(results_dir) if profile in (None, profile_in(name))]
     found = {name: current_runs(results_dir, name, data) for name in names}
     for name in sorted({profile_in(name) for name in names}):  # with what claims compare of people drawn otherwise
         runs = runs_of_worlds(results_dir, name, data)
@@ -373,6 +373,11 @@ def write_claims(results_dir, claims_path, paper, data=None) -> dict:
             found[name] = runs
         elif name in found:
             found[name] = runs[runs["world"] == 0]
-    verdicts = {profile: judge_all(claims, runs, profile, paper, registration) for profile, runs in found.items()}
+    return {name: judge_all(claims, runs, name, paper, registration) for name, runs in found.items()}
+
+
+def write_claims(results_dir, claims_path, paper, data=None) -> dict[str, list[dict]]:
+    """Write results_dir/claims.json, the verdicts of every profile that has runs (`judged`), and return them."""
+    verdicts = judged(results_dir, claims_path, paper, data)
     write_text(Path(results_dir) / "claims.json", json.dumps(verdicts, indent=1, allow_nan=False) + "\n")
     return verdicts
