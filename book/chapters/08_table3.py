@@ -245,8 +245,8 @@ for verdict in verdicts:
 # %% [markdown] tags=["slide"]
 # ## The verdict that one image decided
 #
-# On an earlier rendering of the development world, C7 ("both losses are better than either") was *contradicted*. PAUL
-# minus $L_c$ alone was $-4.1$ points of mAP on the Market-like target, $[-6.5, -1.7]$ over three seeds (commit 4fd9e4a).
+# On an earlier rendering of the development world C7 ("both are better than either") was *contradicted*. PAUL minus
+# $L_c$ alone was $-4.1$ points of mAP on the Market-like target, $[-6.5, -1.7]$ over three seeds (commit 4fd9e4a).
 #
 # - The test was fixed beforehand, the seeds were paired, the interval left out zero.
 # - The set had $1{,}641 = 41 \times 40 + 1$ training images. Each epoch ended with a batch of *one* image.
