@@ -8,6 +8,7 @@ from collections.abc import Set
 from html import escape
 from pathlib import Path
 
+from paul.report.claims import development_text
 from paul.report.frames import METRICS, TARGETS, target_name
 
 from .front import badge
@@ -42,7 +43,11 @@ def read_claims(entries: dict, path: Path) -> tuple[str, list[dict]]:
 
 
 def _fits_evidence(claim: dict) -> bool:
-    alike = claim.get("alike")
+    alike, development = claim.get("alike"), claim.get("development")
+    if development is not None and not _fits(development, {"verdict": str, "sentence": str}):
+        return False
+    if not all(isinstance(name, str) for name in claim.get("missing", [])):
+        return False
     second = [] if alike is None else alike["evidence"]
     whole = alike is None or isinstance(alike["verdict"], str)
     return whole and all(_fits(line, LINE) for line in [*claim["evidence"], *second])
@@ -53,8 +58,19 @@ def _fits(part: dict, kinds: dict) -> bool:
 
 
 def headline(judged: list[dict], profile: str) -> str:
-    """What came out in one sentence, counted."""
-    verdicts = [claim["verdict"] for claim in judged]
+    """What came out in one sentence, counted; of the development world where the registered ones have not all run."""
+    counted = _counted([claim["verdict"] for claim in judged], profile)
+    early = _counted([claim["development"]["verdict"] for claim in judged if "development" in claim], profile)
+    if counted or not early:
+        return counted
+    waiting = dict.fromkeys(world for claim in judged for world in claim.get("missing", []))
+    return (
+        f"No claim has its verdict yet: it waits for {', '.join(waiting)}. On the development world, which decides "
+        f"nothing: {early[0].lower()}{early[1:]}"
+    )
+
+
+def _counted(verdicts: list[str], profile: str) -> str:
     tested = [verdict for verdict in verdicts if verdict != "not run"]
     if not tested:
         return ""
@@ -76,7 +92,7 @@ def verdicts_part(judged: list[dict], profile: str) -> str:
     rows = "\n".join(
         f'<tr><td><a href="pages/claims.html#claim-{escape(claim["id"].lower())}">{escape(claim["id"])}</a></td>'
         f'<td>{escape(claim["text"])}<br><span class="teaches">{escape(claim["where"])}</span></td>'
-        f"<td>{badge(claim['verdict'], 'verdict')}</td></tr>"
+        f"<td>{badge(claim['verdict'], 'verdict')}{_early(claim)}</td></tr>"
         for claim in judged
     )
     return f"""
@@ -89,6 +105,13 @@ profile `{profile}` by rules written down before the runs. Each leads to its evi
 {rows}
 </table>
 """
+
+
+def _early(claim: dict) -> str:
+    """What the development world says of a claim that has no verdict yet."""
+    if claim["verdict"] != "not run" or "development" not in claim:
+        return ""
+    return f'<br><span class="teaches">world 0: {escape(claim["development"]["verdict"])}</span>'
 
 
 def claims_page(judged: list[dict], profile: str, book: Book, traced: Set[str] = frozenset()) -> str:
@@ -117,7 +140,7 @@ def _claim(claim: dict, profile: str, book: Book, traced: Set[str]) -> str:
 {claim["text"]} ({claim["where"]})
 
 {claim["sentence"]}{f" More in chapter {places}." if places else ""}
-
+{f"{chr(10)}*{development_text(claim)}*{chr(10)}" if "development" in claim else ""}
 {_evidence(claim["evidence"], profile, traced)}
 {f"{second}{chr(10) * 2}{_evidence(alike['evidence'], profile, traced)}" if alike["evidence"] else ""}
 """

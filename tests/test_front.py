@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from book.build import COURSE_PAGES
-from book.claims import claims_page, headline, read_claims
+from book.claims import claims_page, headline, read_claims, verdicts_part
 from book.front import PATHS, front_page
 from book.game import choose, game
 from book.toc import BookError, load_book
@@ -40,6 +40,20 @@ def claims(*verdicts):
 )
 def test_the_headline_is_counted(verdicts, profile, said):
     assert headline(claims(*verdicts), profile) == said
+
+
+def test_before_registered_worlds_have_run_the_development_world_is_shown_as_what_it_is():
+    waiting = {"missing": ["world 3", "world 8"], "development": {"verdict": "supported", "sentence": "All hold."}}
+    judged = [claim | waiting for claim in claims("not run", "not run")]
+    assert headline(judged, "mini") == (
+        "No claim has its verdict yet: it waits for world 3, world 8. On the development world, which decides nothing: "
+        "of 2 claims we could test, none is contradicted, on rendered people; 2 are supported, none is inconclusive."
+    )
+    assert "world 0: supported" in verdicts_part(judged, "mini")
+    assert "*Development, not a verdict: on world 0 supported. All hold.*" in claims_page(judged, "mini", load_book())
+    decided = [claim | waiting | {"missing": []} for claim in claims("contradicted")]
+    assert headline(decided, "mini").startswith("Of 1 claim we could test, 1 is contradicted")
+    assert "world 0: supported" not in verdicts_part(decided, "mini")
 
 
 def test_each_claim_has_its_evidence_and_the_chapter_of_its_table():

@@ -200,8 +200,8 @@ def test_world_0_is_the_verdict_until_registered_worlds_have_run_and_a_remark_th
     both = pd.concat([zero, runs(a=0, b=4).assign(rank1=1.0)])
     (after,) = judge_all([HIGHER], both, "mini", BOOK / "paper", registration)
     assert (before[0]["verdict"], after["verdict"]) == ("supported", "contradicted")
-    assert after["development"].startswith("Development, not a verdict: on world 0 supported.")
-    assert after["development"] in verdict_text(after)
+    assert after["development"] == {name: before[0][name] for name in ("verdict", "sentence")}
+    assert f"Development, not a verdict: on world 0 supported. {before[0]['sentence']}" in verdict_text(after)
 
 
 def test_folders_of_a_profiles_worlds(tmp_path):
@@ -255,7 +255,7 @@ def test_the_records_of_all_worlds_come_together(tmp_path):
     verdicts = write_claims(tmp_path, *paths)
     (second,) = verdicts["mini"]
     assert second["verdict"] == "contradicted" and second["evidence"][0]["n"] == second["n"] == 2
-    assert "on world 0 supported" in second["development"] and set(verdicts) == {"mini", "mini-w10"}
+    assert second["development"]["verdict"] == "supported" and set(verdicts) == {"mini", "mini-w10"}
     (tmp_path / "others/runs/smoke").mkdir(parents=True)
     assert set(write_claims(tmp_path / "others", *paths)) == {"smoke"}
 

@@ -323,22 +323,27 @@ def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper) -> dict:
 
 def judge_all(claims, runs: pd.DataFrame, profile: str, paper, registration: Registration | None = None) -> list[dict]:
     """`judge` for every claim, in order; where `runs` hold registered worlds, their verdict
-    (`paul.report.verdicts.judge_worlds`), with what world 0 said as its `development`."""
+    (`paul.report.verdicts.judge_worlds`), with verdict and sentence of world 0 as its `development`."""
     registered = registration is not None and runs["world"].isin(registration.worlds).any()
     if not registered or profile != registration.profile:
         return [judge(claim, runs, profile, paper) for claim in claims]
     first = [judge(claim, runs[runs["world"] == 0], profile, paper) for claim in claims]
     return [
-        {**verdict, "development": f"Development, not a verdict: on world 0 {own['verdict']}. {own['sentence']}"}
+        {**verdict, "development": {"verdict": own["verdict"], "sentence": own["sentence"]}}
         for verdict, own in zip(judge_worlds(claims, runs, registration), first)
     ]
+
+
+def development_text(verdict: dict) -> str:
+    """What world 0 said, beside the verdict of registered worlds."""
+    return "Development, not a verdict: on world 0 {verdict}. {sentence}".format(**verdict["development"])
 
 
 def verdict_text(verdict: dict) -> str:
     """One verdict as a Markdown paragraph: claim, where it is made, verdict, the sentence that gives the evidence."""
     text = f"**{verdict['id']}: {verdict['verdict']}.** {verdict['text']} ({verdict['where']})\n\n{verdict['sentence']}"
     if "development" in verdict:
-        text += f"\n\n*{verdict['development']}*"
+        text += f"\n\n*{development_text(verdict)}*"
     if verdict["profile"] == "smoke":
         text += " *Profile smoke shows that everything runs, and nothing else: its networks have hardly learned.*"
     return text
