@@ -16,12 +16,14 @@ results_dir: str = "results"
 # %%
 from pathlib import Path
 
+import pandas as pd
 from book.start import start
 from IPython.display import display
 from paul.experiments.rows import ROWS
 from paul.plots import claims_panel, save, table_bars, variant_curves
 from paul.report.claims import judge_all, load_claims, verdict_frame, write_claims
 from paul.report.ledger import ledger_frame
+from paul.report.registration import load_registration
 from paul.report.tables import ablation_table, current_runs, write_tables
 from paul.report.variants import variants_table
 
@@ -50,14 +52,41 @@ else:
 # %% [markdown] tags=["slide"]
 # ## How a verdict comes about
 #
-# Each test was written into `book/claims.toml` before its runs.
+# World 0 is for development: options, rules and pictures were made while looking at it. What it says of a claim, by
+# intervals over its source seeds, is a remark. A *verdict* comes from worlds that nobody had rendered when
+# `book/preregistration.toml` was committed, with the contrasts, the number of worlds and the smallest effects that
+# matter. A contrast is a difference of mAP, averaged over both targets: one number a world.
 #
-# - *Supported*: **every** comparison of the claim, on each target and by each score, has its 95 % interval on the
-#   claimed side.
-# - *Contradicted*: **one** comparison has it wholly on the other side.
-# - *Inconclusive*: neither. *Not run*: nothing here can test it.
+# - *Supported*: **every** contrast of the claim lies where the claim says, each by a one-sided $t$ test at 2.5 %. All
+#   must hold, so no correction is needed (an intersection-union test).
+# - *Contradicted*: **one** lies on the other side, by Holm's correction over all contrasts of all claims.
+# - *Inconclusive*: neither; the sentence says how large an effect could still hide.
+# - *Not run*: a registered world is missing, or nothing here can test it.
 #
-# The two are not equally easy. Exercise 1 asks how often pure noise would reach either.
+# Each is about rendered people and a small network, and says so.
+
+# %% tags=["slide"]
+registration = load_registration("book/preregistration.toml")
+if registration is None:
+    print("nothing is registered yet: every verdict is world 0's")
+else:
+    print(f"registered: worlds {', '.join(map(str, registration.worlds))} of profile "
+          f"{registration.profile}")
+    display(pd.DataFrame([{
+        "claim": one.contrast.claim, "contrast": one.contrast.name,
+        "wanted": f"within ±{one.contrast.margin:g}"
+        if one.contrast.kind == "within" else f"above {one.contrast.margin:g}",
+        "smallest effect": one.contrast.smallest, "spread of seeds": one.spread,
+        "power, %": 100 * one.power, "if spread is wider, %": 100 * one.cautious}
+        for one in registration.planned]).style.format(precision=1).hide(axis="index"))
+
+# %% [markdown]
+# *Power* is the chance of finding the smallest effect of interest if worlds differ as much as world 0's seeds do. They
+# may differ by more, so the last column reckons with the upper end of what three seeds leave possible. Where power is
+# low, *inconclusive* is the likeliest outcome even of a claim that is true: that was known before the first run.
+#
+# World 0's own rule is quicker to contradict: one interval of a claim on the wrong side is enough. Exercise 1 asks how
+# often pure noise would reach that.
 
 # %% [markdown]
 # ## All claims on one page
@@ -98,15 +127,15 @@ ledger[["item", "ours", "effect"]].style.set_properties(**to_read)
 # %% [markdown] tags=["slide"]
 # ## Summary
 #
-# - A verdict is a rule that was written down before the runs, applied to intervals.
-# - The rule is strict with *supported* and generous with *contradicted*: read the evidence beside the word.
+# - A verdict is a rule that was written down before the runs, applied to worlds that nobody had seen.
+# - What was developed on a world can't be judged on it: world 0's line is a remark.
 # - A list sorted by the size of an effect has noise at its top when all effects are small.
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. *Predict.* Suppose PAUL did nothing, so that every difference is noise. How often would a claim of eight
-#    independent comparisons be supported, and how often contradicted? Say two numbers first.
+# 1. *Predict.* Suppose PAUL did nothing, so that every difference is noise. By world 0's rule, how often would a claim
+#    of eight independent comparisons be supported, and how often contradicted? Say two numbers first.
 # 2. *Break it.* Put noise in the place of the ledger's effects: twenty entries, each worth nothing, each measured with
 #    a standard error of one point. What does the first line of the sorted table say?
 # 3. *Extend.* Write a claim of your own into a copy of `book/claims.toml`, before you look, and judge it with
@@ -117,7 +146,7 @@ ledger[["item", "ours", "effect"]].style.set_properties(**to_read)
 #
 # An interval lies above zero in 2.5 % of the cases, and below it in as many. Supported takes all eight, $0.025^8$:
 # never. Contradicted takes one, $1 - 0.975^8 \approx 18$ %. Real comparisons share source models, which makes both less
-# extreme; but a claim can well be contradicted by nothing at all.
+# extreme; but a claim can well be contradicted by nothing at all. Holm's correction is there for that.
 #
 # ```python
 # # runs alone
