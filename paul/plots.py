@@ -596,9 +596,7 @@ def claims_panel(verdicts, labels=None):
     for border in borders[:-1]:
         axis.axhline(border, color="#DDDDDD", linewidth=0.8)
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set(
-        yticks=ticks, ylim=(place - 0.5, -0.5), xlabel="percentage points, paired by seed or world; | is the border"
-    )
+    axis.set(yticks=ticks, ylim=(place - 0.5, -0.5), xlabel="points, paired by seed or world; | is the border")
     axis.set_yticklabels(names)
     for tick, verdict in zip(axis.get_yticklabels(), verdicts, strict=True):
         tick.set_color(VERDICTS[verdict["verdict"]])

@@ -99,7 +99,8 @@ else:
 #| caption: Every comparison behind every verdict: mean difference, 95 % interval and
 #|   border; world 0's comparisons while registered worlds are still to be run.
 development = judge_all(load_claims("book/claims.toml"), everything, profile, paper)
-verdicts = write_claims(results_dir, "book/claims.toml", paper).get(profile, development)
+written = write_claims(results_dir, "book/claims.toml", paper)
+verdicts = written.get(profile, development)
 write_tables(results_dir, profile, paper)
 figures = Path(results_dir) / "figures" / profile
 table = ablation_table("table4", everything, profile, paper)
