@@ -124,6 +124,52 @@ def test_workers_end_with_a_parent_that_is_killed():
     assert not any(worker.exists() for worker in workers)
 
 
+SAVING = """
+import os, sys, time
+from pathlib import Path
+from paul.engine.stopping import Stopped, StopRequest
+from paul.experiments import workers
+
+def patient():
+    workers.GRACE = 600.0
+
+def saves(mark):  # as a training does, what it was asked for at the end of its step
+    request = StopRequest(announced=False)
+    request.listen()
+    print(os.getpid(), flush=True)
+    while not request.number:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    Path(mark).write_text("saved")
+    request.forget()
+    raise Stopped(request.number)
+
+if __name__ == "__main__":
+    workers.Workers(1, patient).submit(saves, sys.argv[1]).result()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_has_saved_does_not_stay_for_the_time_that_it_might_have_taken(tmp_path, how):
+    script, mark = tmp_path / "saving.py", tmp_path / "mark"
+    script.write_text(SAVING)
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(mark)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    worker = Path("/proc") / parent.stdout.readline().strip()
+    assert worker.exists()
+    parent.send_signal(how)
+    parent.wait()
+    end = time.monotonic() + 60
+    while worker.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not worker.exists() and mark.read_text() == "saved"
+
+
 def test_a_replaced_pool_leaves_no_process_behind(tmp_path):
     stubborn = (
         "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "

@@ -15,12 +15,14 @@ GRACE = 20.0  # seconds for a worker whose parent is gone to finish its step and
 
 
 def _outlive_nobody() -> None:
-    """Ask this process to stop when its parent is gone, killed say, and kill it if that does not help."""
+    """Ask this process to stop when its parent is gone, killed say; kill it when it has saved, or if it does not."""
 
     def watch() -> None:
         parent_process().join()
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE)
+        os.kill(os.getpid(), signal.SIGTERM)  # a training notes it; whatever else is under way ends here
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until and signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+            time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGKILL)
 
     Thread(target=watch, daemon=True).start()
