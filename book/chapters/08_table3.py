@@ -225,9 +225,10 @@ for finding, lines in said.items():
 # %% [markdown]
 # ## Verdicts
 #
-# Each test stood in `book/claims.toml` before the runs were made. C4 judges a row whose search on validation people
-# went to the smallest rate it may: at its best, $L_c$ on whole images is AdaBN in all but name. C5 and C6 ask for more
-# than direct transfer, which AdaBN alone gives wherever it adds; the second finding asks the fairer question.
+# Verdicts come from worlds that were registered before anybody rendered one; world 0's line is a remark (appendix *All
+# claims*). C4 judges a row whose search went to the smallest rate it may: at its best, $L_c$ on whole images is AdaBN
+# in all but name. C5 and C6 ask for more than direct transfer, which AdaBN alone gives wherever it adds; the second
+# finding asks the fairer question.
 
 # %% tags=["slide"]
 verdicts = judged(results_dir, "book/claims.toml", paper, profile=profile)[profile]
@@ -236,11 +237,10 @@ for verdict in verdicts:
         display(Markdown(verdict_text(verdict)))
 
 # %% [markdown]
-# A *contradicted* here contradicts the claim on the people and the network of this profile: the claim is no law of the
-# method, whatever holds on MSMT17 and Market-1501. A *supported* deserves the same care. That the gap between sets is
-# mostly one of light, colour and contrast goes back to an earlier renderer, *because* adaptation gained little, in
-# trials, from noise and occlusion, and those trials looked at test people; how wide it is was set by direct transfer on
-# validation people (`data_prep/worlds.py`). Read the order of rows rather than the size of the gain.
+# A *contradicted* contradicts the claim on rendered people and a small network, whatever holds on MSMT17 and
+# Market-1501. A *supported* deserves the same care. That the gap between sets is mostly one of light, colour and
+# contrast goes back to an earlier renderer, *because* adaptation gained little from noise and occlusion, in trials that
+# looked at test people; its width was set on validation people. Read the order of rows rather than gains.
 
 # %% [markdown] tags=["slide"]
 # ## The verdict that one image decided
