@@ -141,12 +141,18 @@ MINI = Profile(
         "target/paul": {"adapt.lr": 0.025, "adapt.s": 1.25, "adapt.margin": 2.0, "adapt.jitter": 0.6, "adapt.lam": 2.0},
         "target/random": {
             "adapt.lr": 0.012,
-            "adapt.s": 0.31,
+            "adapt.s": 1.25,
             "adapt.margin": 16.0,
             "adapt.jitter": 0.5,
             "adapt.lam": 0.25,
         },
-        "target/equal": {"adapt.lr": 0.05, "adapt.s": 0.15, "adapt.margin": 4.0, "adapt.jitter": 0.5, "adapt.lam": 4.0},
+        "target/equal": {
+            "adapt.lr": 0.003,
+            "adapt.s": 10.0,
+            "adapt.margin": 1.0,
+            "adapt.jitter": 0.6,
+            "adapt.lam": 0.5,
+        },
         "target/pgn4": {
             "adapt.lr": 0.012,
             "adapt.s": 1.25,
