@@ -11,6 +11,7 @@ from scipy import stats
 from paul.experiments.rows import ALIKE, ROWS
 from paul.experiments.specs import Spec
 from paul.report.claims import Claim, judge_all, load_claims, verdict_text, write_claims
+from paul.report.claims import judged as judged_in
 from paul.report.contrasts import PRIMARY, Contrast, contrast_values, contrasts_of
 from paul.report.frames import runs_frame
 from paul.report.published import published_value
@@ -256,6 +257,8 @@ def test_the_records_of_all_worlds_come_together(tmp_path):
     (second,) = verdicts["mini"]
     assert second["verdict"] == "contradicted" and second["evidence"][0]["n"] == second["n"] == 2
     assert second["development"]["verdict"] == "supported" and set(verdicts) == {"mini", "mini-w10"}
+    save(tmp_path, *({**one, "profile": "smoke"} for one in records({"patch_direct": 50, "image_direct": 40})))
+    assert judged_in(tmp_path, *paths, profile="mini") == verdicts and set(judged_in(tmp_path, *paths)) > {"smoke"}
     (tmp_path / "others/runs/smoke").mkdir(parents=True)
     assert set(write_claims(tmp_path / "others", *paths)) == {"smoke"}
 
