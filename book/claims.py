@@ -91,7 +91,7 @@ def verdicts_part(judged: list[dict], profile: str) -> str:
         return ""
     rows = "\n".join(
         f'<tr><td><a href="pages/claims.html#claim-{escape(claim["id"].lower())}">{escape(claim["id"])}</a></td>'
-        f'<td>{escape(claim["text"])}<br><span class="teaches">{escape(claim["where"])}</span></td>'
+        f'<td>{_losses(escape(claim["text"]))}<br><span class="teaches">{escape(claim["where"])}</span></td>'
         f"<td>{badge(claim['verdict'], 'verdict')}{_early(claim)}</td></tr>"
         for claim in judged
     )
@@ -105,6 +105,11 @@ profile `{profile}` by rules written down before the runs. Each leads to its evi
 {rows}
 </table>
 """
+
+
+def _losses(text: str) -> str:
+    """L_c and L_v with their letters below the line."""
+    return re.sub(r"\bL_([cv])\b", r"L<sub>\1</sub>", text)
 
 
 def _early(claim: dict) -> str:
@@ -137,7 +142,7 @@ def _claim(claim: dict, profile: str, book: Book, traced: Set[str]) -> str:
 (claim-{claim["id"]})=
 ## {claim["id"]}: {claim["verdict"]}
 
-{claim["text"]} ({claim["where"]})
+{_losses(claim["text"])} ({claim["where"]})
 
 {claim["sentence"]}{f" More in chapter {places}." if places else ""}
 {f"{chr(10)}*{development_text(claim)}*{chr(10)}" if "development" in claim else ""}

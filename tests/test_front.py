@@ -54,6 +54,8 @@ def test_before_registered_worlds_have_run_the_development_world_is_shown_as_wha
     decided = [claim | waiting | {"missing": []} for claim in claims("contradicted")]
     assert headline(decided, "mini").startswith("Of 1 claim we could test, 1 is contradicted")
     assert "world 0: supported" not in verdicts_part(decided, "mini")
+    named = [claim | {"text": "L_c is better than L_v."} for claim in decided]
+    assert "L<sub>c</sub> is better than L<sub>v</sub>." in verdicts_part(named, "mini")
 
 
 def test_each_claim_has_its_evidence_and_the_chapter_of_its_table():

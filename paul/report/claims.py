@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -341,7 +342,8 @@ def development_text(verdict: dict) -> str:
 
 def verdict_text(verdict: dict) -> str:
     """One verdict as a Markdown paragraph: claim, where it is made, verdict, the sentence that gives the evidence."""
-    text = f"**{verdict['id']}: {verdict['verdict']}.** {verdict['text']} ({verdict['where']})\n\n{verdict['sentence']}"
+    claim = re.sub(r"\b(L_[cv])\b", r"$\1$", verdict["text"])
+    text = f"**{verdict['id']}: {verdict['verdict']}.** {claim} ({verdict['where']})\n\n{verdict['sentence']}"
     if "development" in verdict:
         text += f"\n\n*{development_text(verdict)}*"
     if verdict["profile"] == "smoke":
