@@ -257,6 +257,9 @@ def test_the_records_of_all_worlds_come_together(tmp_path):
     (second,) = verdicts["mini"]
     assert second["verdict"] == "contradicted" and second["evidence"][0]["n"] == second["n"] == 2
     assert second["development"]["verdict"] == "supported" and set(verdicts) == {"mini", "mini-w10"}
+    found = records({"patch_direct": 50}, seeds=[0])
+    save(tmp_path, *({**one, "profile": "mini-shared0.0", "world": world} for one in found for world in (0, 2)))
+    assert write_claims(tmp_path, *paths) == verdicts  # knobs are no profile
     save(tmp_path, *({**one, "profile": "smoke"} for one in records({"patch_direct": 50, "image_direct": 40})))
     assert judged_in(tmp_path, *paths, profile="mini") == verdicts and set(judged_in(tmp_path, *paths)) > {"smoke"}
     (tmp_path / "others/runs/smoke").mkdir(parents=True)

@@ -31,13 +31,14 @@ def run(args) -> None:
 
 def write(results: str, book: Path, data: str, profiles: list[str] | None) -> None:
     """Tables and verdicts of these profiles (mini-w3: of a world), or of all, then with one table for all worlds but
-    world 0 of a profile; what is odd about the records goes to stderr.
+    world 0 of a profile and none for people drawn with other knobs; what is odd about the records goes to stderr.
 
     Raises:
         FileNotFoundError: there are no records.
         ValueError: an unknown profile.
     """
     from paul.data.worlds import world_of
+    from paul.experiments.profiles import profile_in
     from paul.experiments.records import made_with, read_records, recorded_profiles
     from paul.report.claims import write_claims
     from paul.report.seal import differences
@@ -53,9 +54,9 @@ def write(results: str, book: Path, data: str, profiles: list[str] | None) -> No
             f"--results {results}: there are no run records below {Path(results, 'runs', *(profiles or [])[:1])}; "
             "'paul run' makes them"
         )
-    fresh = {world_of(name)[0] for name in names if world_of(name)[1] and not profiles}
+    fresh = {profile_in(name) for name in names if world_of(name)[1] and not profiles}
     for name, records in found.items():
-        if profiles or not world_of(name)[1]:
+        if profiles or profile_in(name) == name:
             for path in write_tables(results, name, book / "paper", data):
                 print(path)
         note = made_with(records)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from paul.data.worlds import world_of
+from paul.data.worlds import knobs_of, world_of
 from paul.engine.files import write_text
 from paul.experiments.profiles import profile_in
 from paul.experiments.records import recorded_profiles
@@ -365,14 +365,16 @@ def evidence_frame(verdict: dict) -> pd.DataFrame:
 def judged(results_dir, claims_path, paper, data=None, profile: str | None = None) -> dict[str, list[dict]]:
     """The verdicts of a profile, or of every one that has runs: profile -> `judge_all`.
 
+    People drawn with other knobs are no world to judge by itself: claims compare them with their profile's own.
     `data` names the folder of the sets: runs on others are outdated where theirs are there. A registration is looked
     for beside the claims.
     """
     claims = load_claims(claims_path)
     registration = load_registration(Path(claims_path).with_name(FILE))
     names = [name for name in recorded_profiles(results_dir) if profile in (None, profile_in(name))]
+    names = [name for name in names if not knobs_of(world_of(name)[0])[1]]
     found = {name: current_runs(results_dir, name, data) for name in names}
-    for name in sorted({profile_in(name) for name in names}):  # with what claims compare of people drawn otherwise
+    for name in sorted({profile_in(name) for name in names}):
         runs = runs_of_worlds(results_dir, name, data)
         if registration and registration.profile == name:  # its worlds are judged together, not each by itself
             together = {own for own in names if profile_in(own) == name and world_of(own)[1] in registration.worlds}
