@@ -29,8 +29,7 @@ from book.start import start, validation_people
 from paul import plots
 from paul.data.transforms import normalize, unit_range
 from paul.experiments.profiles import PROFILES
-from paul.experiments.runner import source_model
-from paul.experiments.specs import Places, Spec
+from paul.experiments.runner import trained_models
 from paul.patches import RandomPatches, pool_patches, sample_patches, stripes
 from paul.patchnet import PatchNet
 from paul.plots import COLOURS, add_patch, draw_on, image_grid
@@ -45,12 +44,13 @@ M = chosen.num_patches
 # %% [markdown]
 # The people are the target's *validation* people: nothing is trained or tested on them, so we may look at what only the
 # renderer knows, such as how far a person stands off the middle of the box. The network was trained on the *source*
-# people alone, to tell them apart; the next cell trains it, or loads it where it was trained before.
+# people alone, by the next cell or before; beside it, on a second core, its twin on whole images for later chapters.
 
 # %%
 frame, images = validation_people(data_dir, profile, target)
-trained, _ = source_model(Spec("paul", target, seed, profile),
-                          Places(data_dir, models=models_dir))
+both = trained_models(("patch_direct", "image_direct"), target, seed, profile,
+                      data_dir, models_dir)
+trained = both["patch_direct"]
 print(f"{len(images)} images of {frame['person_id'].nunique()} people; "
       f"backbone {chosen.backbone}, M = {M} patches of {chosen.dim} numbers each")
 
