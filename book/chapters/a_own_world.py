@@ -146,7 +146,7 @@ print(f"the next of forty lands in its prediction {share:.0%} of the time, "
 # %% tags=["slide"]
 def cells(name):
     """A line of the table: world 0, fresh worlds, the range for one more, yours."""
-    line = {"difference": words(name), "world 0, seeds' mean": known[name].mean(),
+    line = {"difference": name, "world 0, seeds' mean": known[name].mean(),
             "fresh worlds": len(fresh[name]), "their mean": "", "one more": ""}
     if len(fresh[name]):
         around = mean_interval(fresh[name])
