@@ -165,7 +165,9 @@ def test_the_command_shows_writes_and_checks(repository, capsys, monkeypatch):
     (folder / "book/paper").symlink_to(ROOT / "book/paper")
     claims = (ROOT / "book/claims.toml").read_text(encoding="utf-8")
     (folder / "book/claims.toml").write_text(claims.partition('# "Stable over')[0])  # C3 to C10, which world 0 ran
-    ask_for = ["register", "--results", str(ROOT / "results")]
+    (folder / "development/runs").mkdir(parents=True)
+    (folder / "development/runs/mini").symlink_to(ROOT / "results/runs/mini")  # without worlds that have run
+    ask_for = ["register", "--results", str(folder / "development")]
     assert cli.main([*ask_for, "--worlds", "4"]) == 0
     shown = capsys.readouterr().out
     assert not (folder / "book/preregistration.toml").exists() and "worlds = [1, 2, 3, 4]" in shown
@@ -174,6 +176,7 @@ def test_the_command_shows_writes_and_checks(repository, capsys, monkeypatch):
     written = load_registration(folder / "book/preregistration.toml")
     assert registration_text(written) == shown and len(written.planned) == 16 and written.renderer == 3
     capsys.readouterr()
+    assert cli.main(ask_for) == 0 and capsys.readouterr().out == shown  # as it stands, whatever has run since
     assert cli.main([*ask_for, "--check"]) == 1 and "is not committed as it is" in capsys.readouterr().err
     git(folder, "commit", "-aqm", "registration")
     assert cli.main([*ask_for, "--check"]) == 0 and "was made as" in capsys.readouterr().out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paul.commands._shared import book_of, judging
 
-HELP = "show what would be registered for fresh worlds, write it, or check the runs against it"
+HELP = "show what is, or would be, registered for fresh worlds, write it, or check the runs against it"
 
 
 def options(command) -> None:
@@ -39,6 +39,10 @@ def run(args) -> int:
         lines = faults(args.results, path, claims)
         print("\n".join(lines) or f"every record of a registered world was made as {path} says, by a later commit")
         return 1 if lines else 0
+    registered = load_registration(path)
+    if registered and not args.write:
+        print(registration_text(registered), end="")
+        return 0
     runs = runs_of_worlds(args.results, profile(args.profile).name)
     registration = register(claims, runs[~runs["stale"]], args.profile, args.worlds, renderer_of(book))
     if args.write:
