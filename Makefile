@@ -17,13 +17,14 @@ endif
 
 PROFILE ?= mini
 WORKERS ?= 2
+JOBS    ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart book site-zip course test lab lock clean
 
 help:
 	@echo "make quickstart  train, adapt and search in three minutes, on few rendered people"
-	@echo "make book    run every chapter, write results/ and the pages in build/site/  (PROFILE=mini WORKERS=2)"
+	@echo "make book    run every chapter, write results/ and the pages in build/site/  (PROFILE=mini JOBS=2 WORKERS=2)"
 	@echo "make course  put what a course needs into build/course.zip: pages, slides, notebooks  (after make book)"
 	@echo "make site-zip  the pages that make book made, as one file that needs no network: build/site.zip"
 	@echo "make test    check the form of the code, run the tests, a smoke run of the whole book included"
@@ -35,7 +36,7 @@ help:
 # that never began (2), because another one is under way, leaves tables and pages to that one.
 book: $(STAMP)
 	@status=0; \
-	$(RUN) -m book run --profile $(PROFILE) --keep-going -p workers=$(WORKERS) || status=$$?; \
+	$(RUN) -m book run --profile $(PROFILE) --keep-going --jobs $(JOBS) -p workers=$(WORKERS) || status=$$?; \
 	if [ $$status -ge 130 ] || [ $$status -eq 2 ]; then exit $$status; fi; \
 	$(RUN) -m paul report --profile $(PROFILE) || status=$$?; \
 	mkdir -p results/figures; \

@@ -43,6 +43,7 @@ def _run(options, command: str) -> int:
         out=options.out,
         asked=asked,
         keep_going=options.keep_going,
+        jobs=options.jobs,
         command=command,
     )
 
@@ -155,6 +156,12 @@ def _verify(options, command: str) -> int:
     )
 
 
+def _count(text: str) -> int:
+    if not (text.isdecimal() and len(text) < 3 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1 to 99")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m book", description="Run the book, build its pages.")
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -163,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", default="mini", choices=("smoke", "mini", "gpu", "paper"), help="default: mini")
     run.add_argument("--chapters", help="numbers or slugs, such as 03,05; all when left out")
     run.add_argument("--keep-going", action="store_true", help="after a failed chapter run those that don't need it")
+    run.add_argument("--jobs", type=_count, default=1, metavar="N", help="chapters at once (default: 1)")
     run.add_argument("--data", type=Path, default=ROOT / "data", help="folder of the data sets, rendered when missing")
     run.add_argument("--results", type=Path, default=ROOT / "results", help="folder of run records, tables and figures")
     run.add_argument("--out", type=Path, default=ROOT / "build" / "executed", help="folder of the executed notebooks")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
 from pathlib import Path
 
 import papermill
@@ -21,6 +22,7 @@ from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from .jobs import executor, next_to_begin
 from .manifest import now, provenance, read_manifest, write_manifest
 from .pairs import read_chapter
 from .start import RENDERED, rendering
@@ -136,10 +138,12 @@ def make_data(data: Path, profile: str) -> str | None:
     return None
 
 
-def execute(chapter: Chapter, notebook, parameters: dict, output: Path, start: Path = ROOT) -> dict:
+def execute(
+    chapter: Chapter, notebook, parameters: dict, output: Path, start: Path = ROOT, quiet: bool = False
+) -> dict:
     """Run one chapter; returns its manifest entry: the status, and of a failure the error and the cell, from 0."""
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
-    bar = {"desc": chapter.slug, "leave": False} if sys.stderr.isatty() else False
+    bar = {"desc": chapter.slug, "leave": False} if sys.stderr.isatty() and not quiet else False
     try:
         papermill.execute_notebook(
             notebook,
@@ -186,10 +190,12 @@ def run_book(
     out: Path = ROOT / "build" / "executed",
     asked: dict[str, str] | None = None,
     keep_going: bool = False,
+    jobs: int = 1,
     command: str = "",
     say: Callable[..., None] = print,
 ) -> int:
-    """Run the chapters in order; returns 0 when all ran, 1 when one failed or was skipped, 130 when interrupted.
+    """Run the chapters in order, `jobs` at once; returns 0 when all ran, 1 when one failed or was skipped, 130 when
+    interrupted.
 
     A failed chapter ends the run, or with `keep_going` only skips the chapters that come after it. The manifest keeps
     the entries of chapters that aren't selected. Raises BookError before anything runs, for a missing chapter, an
@@ -213,7 +219,7 @@ def run_book(
             data_error = None
             if any("data" in chapter.needs for chapter in selected):
                 data_error = make_data(data, profile)
-            _run_selected(book, selected, notebooks, parameters, recorder, data_error, keep_going, say)
+            _run_selected(selected, notebooks, parameters, recorder, data_error, keep_going, jobs, say)
         except KeyboardInterrupt:
             recorder.interrupt()
             say(f"\ninterrupted; what ran until now is in {out / 'manifest.json'}")
@@ -231,31 +237,58 @@ def _check_target(name: str, profile: str) -> None:
         raise BookError(f"-p target={name}: {error}") from error
 
 
-def _run_selected(book, selected, notebooks, parameters, recorder, data_error, keep_going, say) -> None:
+def _timed(chapter: Chapter, notebook, parameters: dict, output: Path, quiet: bool) -> tuple[dict, float]:
+    """What `execute` returns, and the seconds that it took."""
+    start = time.perf_counter()
+    entry = execute(chapter, notebook, parameters, output, quiet=quiet)
+    return entry, round(time.perf_counter() - start, 1)
+
+
+def _run_selected(selected, notebooks, parameters, recorder, data_error, keep_going, jobs, say) -> None:
     width = max(len(chapter.slug) for chapter in selected)
     names = {chapter.slug for chapter in selected}
-    ended_by = None
-    for number, chapter in enumerate(selected, 1):
-        say(f"{number:2}/{len(selected)}  {chapter.slug:<{width}}  ", end="", flush=True)
-        blocker = blocked_by(chapter, recorder.entries, names)
-        why = missing_need(chapter, data_error)
-        if ended_by:
-            why = f"{ended_by} failed, and --keep-going wasn't given"
-        elif blocker:
-            what = "failed" if recorder.entries[blocker]["status"] == "failed" else "was skipped"
-            why = f"comes after {blocker}, which {what}"
-        if why:
-            recorder.note(chapter, {"status": "skipped", "why": why})
-            say(f"skipped           {why}", flush=True)
-            continue
-        recorder.note(chapter, {"status": "running"})
-        start = time.perf_counter()
-        entry = execute(chapter, notebooks[chapter.slug], parameters[chapter.slug], recorder.notebook(chapter))
-        seconds = time.perf_counter() - start
-        recorder.note(chapter, entry | {"seconds": round(seconds, 1), "parameters": parameters[chapter.slug]})
-        say(f"{entry['status']:<7} {seconds:7.1f} s  {entry.get('error', '')}".rstrip(), flush=True)
-        if entry["status"] == "failed" and not keep_going:
-            ended_by = chapter.slug
+    place = {chapter.slug: f"{n:2}/{len(selected)}  {chapter.slug:<{width}}  " for n, chapter in enumerate(selected, 1)}
+    waiting, running, ended_by = list(selected), {}, None
+    with executor(jobs) as pool:
+        while waiting or running:
+            chapter = next_to_begin(waiting, list(running.values()), jobs)
+            if chapter is None:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    chapter = running.pop(future)
+                    entry, seconds = _ended(future)
+                    about = {"seconds": seconds, "parameters": parameters[chapter.slug]}
+                    recorder.note(chapter, entry | about)
+                    line = f"{entry['status']:<7} {seconds:7.1f} s  {entry.get('error', '')}".rstrip()
+                    say(line if jobs == 1 else place[chapter.slug] + line, flush=True)
+                    if entry["status"] == "failed" and not keep_going:
+                        ended_by = ended_by or chapter.slug
+                continue
+            waiting.remove(chapter)
+            blocker = blocked_by(chapter, recorder.entries, names)
+            why = missing_need(chapter, data_error)
+            if ended_by:
+                why = f"{ended_by} failed, and --keep-going wasn't given"
+            elif blocker:
+                what = "failed" if recorder.entries[blocker]["status"] == "failed" else "was skipped"
+                why = f"comes after {blocker}, which {what}"
+            if why:
+                recorder.note(chapter, {"status": "skipped", "why": why})
+                say(f"{place[chapter.slug]}skipped           {why}", flush=True)
+                continue
+            recorder.note(chapter, {"status": "running"})
+            if jobs == 1:
+                say(place[chapter.slug], end="", flush=True)
+            else:
+                say(f"{place[chapter.slug]}begins", flush=True)
+            arguments = notebooks[chapter.slug], parameters[chapter.slug], recorder.notebook(chapter), jobs > 1
+            running[pool.submit(_timed, chapter, *arguments)] = chapter
+
+
+def _ended(future) -> tuple[dict, float]:
+    try:
+        return future.result()
+    except BrokenExecutor:
+        return {"status": "failed", "error": "its process died; out of memory is the usual cause"}, 0.0
 
 
 class Recorder:

@@ -33,6 +33,8 @@ class Chapter:
     cell_seconds: float
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    waits: tuple[str, ...] = ()  # for what shares networks or files with it, whether that ran through or not
+    alone: bool = False  # it measures times, so nothing runs beside it
     parameters: dict = field(default_factory=dict)
 
     @property
@@ -91,7 +93,7 @@ def _book(path: Path, table: dict) -> Book:
         slug = entry["slug"]
         if slug in seen:
             raise BookError(f"{path}: chapter {slug} is listed twice")
-        for name in entry.get("after", []):
+        for name in [*entry.get("after", []), *entry.get("waits", [])]:
             if name not in seen:
                 raise BookError(f"{path}: {slug} comes after {name}, which is no earlier chapter")
         for name in entry.get("needs", []):
@@ -117,5 +119,7 @@ def _chapter(path: Path, entry: dict, number: str, cell_seconds: float) -> Chapt
         cell_seconds=entry.get("cell_seconds", cell_seconds),
         needs=tuple(entry.get("needs", [])),
         after=tuple(entry.get("after", [])),
+        waits=tuple(entry.get("waits", [])),
+        alone=bool(entry.get("alone", False)),
         parameters=entry.get("parameters", {}),
     )

@@ -1,6 +1,7 @@
 """The driver on small throw-away chapters, and the pairs."""
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -109,6 +110,43 @@ def test_keep_going_skips_only_what_depends_on_the_failure(small):
     assert "comes after b, which was skipped" in manifest["chapters"]["c"]["why"]
 
 
+def at_once(tmp_path):
+    """Code of a cell that says when it began and ended, and how many others it found under way."""
+    return (
+        f"# %%\nimport pathlib, time, os\nfolder = pathlib.Path({str(tmp_path)!r})\n"
+        "mine = folder / f'{os.getpid()}.on'\nmine.touch()\ntime.sleep(2)\n"
+        "print(len(list(folder.glob('*.on'))) - 1)\nmine.unlink()"
+    )
+
+
+def test_two_chapters_run_at_once_but_for_those_that_wait_or_are_to_run_alone(small, tmp_path):
+    code = at_once(tmp_path)
+    meets = f"# %%\nimport pathlib, time\nfolder = pathlib.Path({str(tmp_path)!r})\n(folder / '{{}}').touch()\n"
+    meets += "while not (folder / '{}').exists():\n    time.sleep(0.1)"
+    run = small(
+        a=(meets.format("one", "two"), ""),
+        b=(meets.format("two", "one"), ""),
+        c=("# %%\n1 / 0", 'waits = ["b"]'),
+        d=(code, 'waits = ["c"]'),
+        e=(code, 'after = ["d"]'),
+        f=(code, "alone = true"),
+        g=(code, 'waits = ["e"]'),
+        h=("# %%\n1", 'after = ["c"]'),
+    )
+    status, manifest, said = run(keep_going=True, jobs=2)
+    entries = manifest["chapters"]
+    assert status == 1 and {slug for slug in entries if entries[slug]["status"] != "ran"} == {"c", "h"}
+    assert list(entries) == list("abcdefgh") and entries["h"]["why"] == "comes after c, which failed"
+    assert [outputs(tmp_path / "out" / f"{slug}.ipynb") for slug in "def"] == ["0\n"] * 3
+    assert " 1/8  a  begins" in said and " 3/8  c  failed" in said
+    assert run(jobs=2)[1]["chapters"]["h"]["why"] == "c failed, and --keep-going wasn't given"
+
+
+def test_a_process_of_chapters_that_dies_fails_them(small):
+    status, manifest, _ = small(a=("# %%\nimport os, signal\nos.kill(os.getppid(), signal.SIGKILL)", ""))(jobs=2)
+    assert status == 1 and "its process died" in manifest["chapters"]["a"]["error"]
+
+
 def test_a_cell_that_takes_too_long_fails_its_chapter(small):
     status, manifest, _ = small(a=("# %%\nimport time\ntime.sleep(60)", "cell_seconds = 1"))()
     assert status == 1 and "longer than 1 s" in manifest["chapters"]["a"]["error"]
@@ -183,9 +221,12 @@ def wait_for(condition, seconds=60):
         time.sleep(0.05)
 
 
-def test_an_interrupt_leaves_a_whole_manifest(small, tmp_path):
-    begins = f"# %%\nopen({str(tmp_path / 'begun')!r}, 'w').close()\nimport time\ntime.sleep(60)"
-    small(a=("# %%\n1", ""), b=(begins, ""))
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupt_leaves_a_whole_manifest_and_no_kernel(small, tmp_path, jobs):
+    begins = f"# %%\nimport os, pathlib, time\nmark = pathlib.Path({str(tmp_path / 'begun')!r})\n"
+    begins += "mark.with_suffix('.half').write_text(str(os.getpid()))\nos.rename(mark.with_suffix('.half'), mark)\n"
+    begins += "time.sleep(600)"
+    small(a=("# %%\n1", ""), b=(begins, 'after = ["a"]'))
     code = f"""
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background is born deaf to it
@@ -193,18 +234,32 @@ from pathlib import Path
 from book.run import run_book
 from book.toc import load_book
 folder = Path({str(tmp_path)!r})
-sys.exit(run_book(load_book(folder / "book.toml"), results=folder / "results", out=folder / "out"))
+if __name__ == "__main__":
+    sys.exit(run_book(load_book(folder / "book.toml"), results=folder / "results", out=folder / "out", jobs={jobs}))
 """
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     wait_for((tmp_path / "begun").exists)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    kernel = int((tmp_path / "begun").read_text())
+    for _ in range(3):  # one that reaches Python in a callback of its own is lost
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            said, _ = process.communicate(timeout=30)
+            break
+    wait_for(lambda: not alive(kernel))
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert process.returncode == 130 and "interrupted" in said
     assert manifest["status"] == "interrupted"
     a, b = manifest["chapters"].values()
     assert a["status"] == "ran"
     assert b["status"] == "skipped" and b["why"] == "the run was interrupted"
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_writing_is_all_or_nothing(tmp_path, monkeypatch):

@@ -50,10 +50,14 @@ class Workers(Executor):
             return self._pool.submit(function, *arguments, **named)
         except BrokenExecutor:
             # the pool has asked the others to stop, upon which a training saves and would go on to its next run
-            for process in (self._pool._processes or {}).values():
-                process.kill()
+            self.kill()
             self._pool = self._new()
             return self._pool.submit(function, *arguments, **named)
+
+    def kill(self) -> None:
+        """End the processes at once, whatever they do."""
+        for process in list((self._pool._processes or {}).values()):
+            process.kill()
 
     def shutdown(self, wait=True, *, cancel_futures=False):
         self._pool.shutdown(wait, cancel_futures=cancel_futures)
