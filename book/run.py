@@ -214,7 +214,7 @@ def run_book(
             f"{results} are shown; one that is missing would take days."
         )
     with locked(out):
-        recorder = Recorder(book, selected, out, results, profile, command)
+        recorder = Recorder(book, selected, out, results, profile, command, jobs)
         try:
             data_error = None
             if any("data" in chapter.needs for chapter in selected):
@@ -294,10 +294,14 @@ def _ended(future) -> tuple[dict, float]:
 class Recorder:
     """The manifest of one run, written whole after every change; entries of other chapters stay as they were."""
 
-    def __init__(self, book: Book, selected: list[Chapter], out: Path, results: Path, profile: str, command: str):
+    def __init__(
+        self, book: Book, selected: list[Chapter], out: Path, results: Path, profile: str, command: str, jobs: int
+    ):
         self.out, self.results = out, results
         self.selected = [chapter.slug for chapter in selected]
         self.about = {"profile": profile, **provenance()}
+        if jobs > 1:  # its times are not those of a chapter that has the machine for itself
+            self.about["machine"] += f", {jobs} chapters at once"
         earlier = read_manifest(out / "manifest.json")["chapters"]
         order = [chapter.slug for chapter in book.chapters]
         self.entries = {slug: earlier[slug] for slug in order if slug in earlier}

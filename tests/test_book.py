@@ -138,6 +138,7 @@ def test_two_chapters_run_at_once_but_for_those_that_wait_or_are_to_run_alone(sm
     assert status == 1 and {slug for slug in entries if entries[slug]["status"] != "ran"} == {"c", "h"}
     assert list(entries) == list("abcdefgh") and entries["h"]["why"] == "comes after c, which failed"
     assert [outputs(tmp_path / "out" / f"{slug}.ipynb") for slug in "def"] == ["0\n"] * 3
+    assert entries["a"]["machine"].endswith(", 2 chapters at once")
     assert " 1/8  a  begins" in said and " 3/8  c  failed" in said
     assert run(jobs=2)[1]["chapters"]["h"]["why"] == "c failed, and --keep-going wasn't given"
 

@@ -195,7 +195,7 @@ for name, measured in book.measured.items():
     seconds = measured["seconds"]
     costs[f"{name}, seconds"] = [seconds.get(chapter.slug)
                                  for chapter in book.chapters]
-    print(f"{name}: {sum(seconds.values()):.0f} s, {measured['date']}, "
+    print(f"{name}: {sum(seconds.values()):.0f} s, added up, {measured['date']}, "
           f"{measured['machine']}")
 costs.style.format(precision=0, na_rep="not measured")
 
