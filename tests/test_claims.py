@@ -17,6 +17,7 @@ from scipy import stats
 from paul.experiments.records import name_of, read_records
 from paul.report.claims import Claim, ClaimsError, load_claims, place_interval, write_claims
 from paul.report.claims import judge as judge_by
+from paul.report.contrasts import Contrast, contrast_values
 from paul.report.frames import METRICS, paired_differences, runs_frame, summarise, values_by_seed
 from paul.report.statistics import mean_interval
 
@@ -91,6 +92,34 @@ def test_differences_are_paired_by_seed():
     runs = runs_frame([record("a", seed=s, rank1=v) for s, v in [(0, 5), (2, 9)]]
                       + [record("b", seed=s, rank1=v) for s, v in [(2, 4), (0, 3), (1, 0)]])  # fmt: skip
     assert paired_differences(runs, "a", "b", "market", "rank1").to_dict() == {0: 2, 2: 5}
+
+
+def test_rows_that_draw_are_paired_over_the_adaptations_that_both_have():
+    """Against a literal walk over source seeds; a row that draws nothing is compared with all of another's."""
+    rng = np.random.default_rng(0)
+    seen = {"paul": [(0, 0), (0, 1), (1, 1), (2, 0), (2, 2)], "patch_lc": [(0, 0), (1, 0), (2, 2), (2, 7), (3, 3)]}
+    seen["patch_direct"] = [(0, 0), (1, 1), (2, 2)]
+    scores = {(row, *run): float(rng.uniform(10, 90)) for row, runs in seen.items() for run in runs}
+    whole = [
+        record(row, "market", seed, score, score) | {"adapt_seed": own} for (row, seed, own), score in scores.items()
+    ]
+    runs = runs_frame(whole)
+
+    def literal(a, b):
+        found = {}
+        for seed in range(4):
+            mine, others = ([own for one, own in seen[row] if one == seed] for row in (a, b))
+            both = [own for own in mine if own in others] if "patch_direct" not in (a, b) else []
+            mine, others = both or mine, both or others
+            if mine and others:
+                found[seed] = sum(scores[a, seed, own] for own in mine) / len(mine)
+                found[seed] -= sum(scores[b, seed, own] for own in others) / len(others)
+        return found
+
+    for a, b in (("paul", "patch_lc"), ("patch_lc", "paul"), ("paul", "patch_direct")):
+        assert paired_differences(runs, a, b, "market", "rank1").to_dict() == pytest.approx(literal(a, b))
+    contrast = Contrast("T", "paul", "patch_lc", ("market",), "higher", 0.0, 1.0)
+    assert contrast_values(runs, contrast).droplevel("world").to_dict() == pytest.approx(literal("paul", "patch_lc"))
 
 
 def test_adaptations_of_one_source_model_count_as_one_value():

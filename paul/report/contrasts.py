@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from paul.experiments.rows import ALIKE
+from paul.report.frames import alike_adapted, draws
 
 PRIMARY = "map_trapezoid"
 
@@ -66,12 +67,15 @@ def contrasts_of(claim) -> list[Contrast]:
 def contrast_values(runs: pd.DataFrame, contrast: Contrast) -> pd.Series:
     """The contrast per world and source seed, indexed by both; only where both rows have every target.
 
-    Several adaptation seeds of one source seed are averaged.
+    Several adaptation seeds of one source seed are averaged: where both rows draw, those that both have.
     """
+    rows = contrast.a, contrast.b
+    sides = tuple(runs[(runs["row"] == row) & runs["target"].isin(contrast.targets)] for row in rows)
+    if all(map(draws, rows)):
+        sides = alike_adapted(*sides)
 
-    def side(row: str) -> pd.Series:
-        chosen = runs[(runs["row"] == row) & runs["target"].isin(contrast.targets)]
-        values = chosen.groupby(["world", "seed", "target"])[PRIMARY].mean().unstack("target")
-        return values.reindex(columns=list(contrast.targets)).mean(axis=1, skipna=False)
+    def values(side: pd.DataFrame) -> pd.Series:
+        each = side.groupby(["world", "seed", "target"])[PRIMARY].mean().unstack("target")
+        return each.reindex(columns=list(contrast.targets)).mean(axis=1, skipna=False)
 
-    return (side(contrast.a) - side(contrast.b)).dropna()
+    return (values(sides[0]) - values(sides[1])).dropna()

@@ -114,9 +114,34 @@ def values_by_seed(runs: pd.DataFrame, row: str, target: str, metric: str) -> pd
     return by_seed(runs[(runs["row"] == row) & (runs["target"] == target)], metric)
 
 
+def draws(row: str) -> bool:
+    """Whether a row's runs from one source model differ by an adaptation seed; of people drawn otherwise, the row's."""
+    of = ROWS.get(row.partition("@")[0])
+    return of is not None and METHODS[of.method].needs_source and METHODS[of.method].draws
+
+
+def alike_adapted(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The runs of two rows that draw, without those whose adaptation seed the other lacks for the same world and source
+    seed, as long as they have one in common: what chance did to both is no difference between them."""
+    places, runs = ["world", "seed"], ["world", "seed", "adapt_seed"]
+    common = pd.MultiIndex.from_frame(a[runs]).intersection(pd.MultiIndex.from_frame(b[runs]))
+    paired = common.droplevel("adapt_seed")
+
+    def kept(side: pd.DataFrame) -> pd.DataFrame:
+        free = ~pd.MultiIndex.from_frame(side[places]).isin(paired)
+        return side[free | pd.MultiIndex.from_frame(side[runs]).isin(common)]
+
+    return kept(a), kept(b)
+
+
 def paired_differences(runs: pd.DataFrame, a: str, b: str, target: str, metric: str) -> pd.Series:
-    """Metric of row `a` minus that of row `b`, indexed by the source seeds that both have."""
-    return (values_by_seed(runs, a, target, metric) - values_by_seed(runs, b, target, metric)).dropna()
+    """Metric of row `a` minus that of row `b`, indexed by the source seeds that both have; where both draw, over the
+    adaptation seeds that both have (`alike_adapted`)."""
+    sides = tuple(runs[(runs["row"] == row) & (runs["target"] == target)] for row in (a, b))
+    if draws(a) and draws(b):
+        sides = alike_adapted(*sides)
+    first, second = (by_seed(side, metric) for side in sides)
+    return (first - second).dropna()
 
 
 def numbers(column: pd.Series) -> str:
