@@ -33,7 +33,7 @@ from paul.bench import read_rows
 from paul.data.datasets import ReidDataset
 from paul.data.images import read_image
 from paul.engine.run import Run
-from paul.experiments import records
+from paul.experiments import records, tuning
 from paul.options import PatchNetOptions
 from paul.patchnet import PatchNet
 from paul.report import frames as runs
@@ -496,6 +496,15 @@ def read_fuzzed(content: bytes, folder: Path) -> None:
     assert said is None or said.startswith("| Reader")
 
 
+def read_search(content: bytes, folder: Path) -> None:
+    path = folder / "mini.json"
+    path.write_bytes(content)
+    for key, run in tuning._scored(path).items():
+        assert isinstance(key, str) and 0 <= run["map_step"] <= 100
+
+
+SEARCHED = b"""{"arms": {"source/patch": {"trials": [{"values": {"pretrain.peak_rate": 0.04}, "score": 38.5, "runs": [{
+"row": "patch_direct", "target": "duke", "map_step": 38.5, "key": "ab", "commit": "cd"}]}]}}}"""
 OUTCOME = b'{"book": {"minutes": 1.5, "contents": 900, "found": 0, "by": "atheris 3.0.0", "date": "2026-01-01"}}'
 VERDICTS = b"""{"mini": [{"id": "C1", "text": "More.", "where": "Table 1", "verdict": "supported",
 "sentence": "It holds.", "evidence": [{"a": "paul", "b": "equal", "target": "duke", "metric": "rank1", "n": 3,
@@ -585,6 +594,7 @@ TARGETS = {
     "submission": (read_submission, lambda: [SUBMISSION]),
     "verdicts": (read_verdicts, lambda: [VERDICTS]),
     "fuzzed": (read_fuzzed, lambda: [OUTCOME]),
+    "search": (read_search, lambda: [SEARCHED]),
     "seal": (read_seal, lambda: [f"{'0' * 64}  runs/mini/paul--market--s0--ab.json\n".encode()]),
     "ledger": (read_ledger, lambda: [(ROOT / "book/ledger.toml").read_bytes()[-2000:]]),
     "printed": (read_printed, lambda: [(ROOT / "book/paper/table3_ablation.csv").read_bytes()]),

@@ -66,7 +66,7 @@ print(f"world {world:,} at profile {profile}" if rendered else "no rendered peop
 # %% tags=["predict"]
 yours = [(None, None)] * 6  # (low, high), in the order of the table
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Your runs
 #
 # Two source models, whole images and PatchNet, and the rows that start from them, with one seed. Their records stay in

@@ -181,12 +181,18 @@ def _key(spec: Trial, places: Places) -> str:
 
 
 def _scored(path: Path) -> dict[str, dict]:
-    """Key -> run, of an earlier search; {} where there is none that can be read."""
+    """Key -> run, of an earlier search; without what is not whole, and {} where there is no file that can be read."""
     try:
         arms = json.loads(path.read_text(encoding="utf-8"))["arms"]
-        return {run["key"]: run for arm in arms.values() for trial in arm["trials"] for run in trial["runs"]}
+        runs = [run for arm in arms.values() for trial in arm["trials"] for run in trial["runs"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+    return {run["key"]: run for run in runs if _whole(run)}
+
+
+def _whole(run) -> bool:
+    score = run.get("map_step") if isinstance(run, dict) else None
+    return type(score) is float and 0 <= score <= 100 and isinstance(run.get("key"), str)
 
 
 def _trained(spec: Trial, places: Places) -> None:
