@@ -72,7 +72,7 @@ yours = [(None, None)] * 6  # (low, high), in the order of the table
 # Two source models, whole images and PatchNet, and the rows that start from them, with one seed. Their records stay in
 # a folder of their own, `build/own`: no table and no verdict of this book ever counts them.
 
-# %%
+# %% tags=["slide"]
 SIX = {"PatchNet - whole images, direct": ("patch_direct", "image_direct"),
        "AdaBN - direct": ("patch_adabn", "patch_direct"),
        "L_c - direct, whole images": ("image_lc", "image_direct"),
