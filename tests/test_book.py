@@ -534,3 +534,10 @@ def test_a_machines_own_world_is_one_number_that_no_verdict_waits_for(monkeypatc
     assert len(set(numbers)) == 3 and all(1000 <= number < 10**6 for number in numbers)
     command = rendering("data", "smoke", numbers[0])
     assert command[command.index("--world") + 1] == str(numbers[0]) and "--world" not in rendering("data", "smoke")
+
+
+def test_the_readme_counts_the_chapters():
+    words = "zero one two three four five six seven eight nine ten eleven twelve thirteen".split()
+    appendices = [chapter.appendix for chapter in load_book().chapters]
+    said = f"{words[len(appendices) - sum(appendices)]} chapters and {words[sum(appendices)]} appendices"
+    assert said in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
