@@ -185,6 +185,8 @@ def smoke(tmp_path_factory):
         "--profile",
         "smoke",
         "--keep-going",
+        "--jobs",
+        "2",
         "-p",
         "seeds=0-1",
         "-p",

@@ -15,7 +15,7 @@ profile: str = "mini"
 data_dir: str = "data"
 results_dir: str = "results"
 seeds: str = "0-2"
-adapt_seeds: str = ""
+adapt_seeds: str = "0-1"
 workers: int = 2
 
 # %%
