@@ -44,11 +44,11 @@ def read_claims(entries: dict, path: Path) -> tuple[str, list[dict]]:
 
 def _fits_evidence(claim: dict) -> bool:
     alike, development = claim.get("alike"), claim.get("development")
-    if development is not None and not _fits(development, {"verdict": str, "sentence": str}):
+    if development is not None and not _fits(development, {"verdict": str, "sentence": str, "evidence": list}):
         return False
     if not all(isinstance(name, str) for name in claim.get("missing", [])):
         return False
-    second = [] if alike is None else alike["evidence"]
+    second = [line for part in (alike, development) if part is not None for line in part["evidence"]]
     whole = alike is None or isinstance(alike["verdict"], str)
     return whole and all(_fits(line, LINE) for line in [*claim["evidence"], *second])
 
@@ -137,6 +137,8 @@ def _claim(claim: dict, profile: str, book: Book, traced: Set[str]) -> str:
     found = [one for kind, number in named for one in paper[kind.lower()] if str(one["number"]) == number]
     places = "; ".join(filter(None, (place(book, one) for one in found)))
     alike = claim.get("alike") or {"evidence": [], "verdict": ""}
+    measured = [line for line in claim["evidence"] if line["outcome"] != "missing"]
+    early = claim.get("development", {"evidence": []})
     second = f"With one setting for all rows, PAUL's, as in the paper: {alike['verdict']}."
     return f"""
 (claim-{claim["id"]})=
@@ -145,9 +147,13 @@ def _claim(claim: dict, profile: str, book: Book, traced: Set[str]) -> str:
 {_losses(claim["text"])} ({claim["where"]})
 
 {claim["sentence"]}{f" More in chapter {places}." if places else ""}
-{f"{chr(10)}*{development_text(claim)}*{chr(10)}" if "development" in claim else ""}
-{_evidence(claim["evidence"], profile, traced)}
+
+{_evidence(measured, profile, traced)}
 {f"{second}{chr(10) * 2}{_evidence(alike['evidence'], profile, traced)}" if alike["evidence"] else ""}
+
+{f"*{development_text(claim)}*" if "development" in claim else ""}
+
+{_evidence(early["evidence"], profile, traced)}
 """
 
 

@@ -318,10 +318,11 @@ def test_the_paper_would_support_its_own_claims():
 
 def test_claims_json_is_whole_and_repeatable(tmp_path):
     save(tmp_path, *records({"patch_direct": 50, "image_direct": 40}))
-    verdicts = write_claims(tmp_path, BOOK / "claims.toml", BOOK / "paper")
+    shutil.copy(BOOK / "claims.toml", tmp_path)  # nothing is registered beside it
+    verdicts = write_claims(tmp_path, tmp_path / "claims.toml", BOOK / "paper")
     first = (tmp_path / "claims.json").read_bytes()
     shutil.copy(tmp_path / "claims.json", tmp_path / "before.json")
-    write_claims(tmp_path, BOOK / "claims.toml", BOOK / "paper")
+    write_claims(tmp_path, tmp_path / "claims.toml", BOOK / "paper")
     assert (tmp_path / "claims.json").read_bytes() == first
     assert {v["id"]: v["verdict"] for v in verdicts["mini"]}["C3"] == "supported"
     assert json.loads(first)["mini"][2]["evidence"][0]["n"] == 3

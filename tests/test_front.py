@@ -43,14 +43,19 @@ def test_the_headline_is_counted(verdicts, profile, said):
 
 
 def test_before_registered_worlds_have_run_the_development_world_is_shown_as_what_it_is():
-    waiting = {"missing": ["world 3", "world 8"], "development": {"verdict": "supported", "sentence": "All hold."}}
+    line = {"a": "paul", "b": "equal", "target": "duke", "metric": "rank1", "n": 3, "outcome": "holds"}
+    line |= {"mean": 1.25, "low": 0.5, "high": 3.0}
+    early = {"verdict": "supported", "sentence": "All hold.", "evidence": [line]}
+    waiting = {"missing": ["world 3", "world 8"], "development": early}
     judged = [claim | waiting for claim in claims("not run", "not run")]
     assert headline(judged, "mini") == (
         "No claim has its verdict yet: it waits for world 3, world 8. On the development world, which decides nothing: "
         "of 2 claims we could test, none is contradicted, on rendered people; 2 are supported, none is inconclusive."
     )
     assert "world 0: supported" in verdicts_part(judged, "mini")
-    assert "*Development, not a verdict: on world 0 supported. All hold.*" in claims_page(judged, "mini", load_book())
+    page = claims_page(judged, "mini", load_book())
+    assert "*Development, not a verdict: on world 0 supported. All hold.*" in page
+    assert "| `paul` - `equal` | DukeMTMC-reID-like | Rank-1 | +1.2 [+0.5, +3.0] | 3 | holds |" in page
     decided = [claim | waiting | {"missing": []} for claim in claims("contradicted")]
     assert headline(decided, "mini").startswith("Of 1 claim we could test, 1 is contradicted")
     assert "world 0: supported" not in verdicts_part(decided, "mini")

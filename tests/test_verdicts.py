@@ -10,7 +10,7 @@ from scipy import stats
 
 from paul.experiments.rows import ALIKE, ROWS
 from paul.experiments.specs import Spec
-from paul.report.claims import Claim, judge_all, load_claims, verdict_text, write_claims
+from paul.report.claims import Claim, judge_all, load_claims, verdict_frame, verdict_text, write_claims
 from paul.report.claims import judged as judged_in
 from paul.report.contrasts import PRIMARY, Contrast, contrast_values, contrasts_of
 from paul.report.frames import runs_frame
@@ -193,15 +193,19 @@ def test_an_open_verdict_says_what_could_still_hide():
     assert "less than the smallest of interest, 1." in precise["sentence"]
 
 
-def test_world_0_is_the_verdict_until_registered_worlds_have_run_and_a_remark_then():
+def test_world_0_is_the_verdict_until_worlds_are_registered_and_a_remark_then():
     zero = runs_frame(records({"a": 50, "b": 40}))
     before = judge_all([HIGHER], zero, "mini", BOOK / "paper")
     registration = registered(HIGHER)
-    assert judge_all([HIGHER], zero, "mini", BOOK / "paper", registration) == before
+    (waiting,) = judge_all([HIGHER], zero, "mini", BOOK / "paper", registration)
+    assert waiting["verdict"] == "not run" and waiting["missing"] == [f"world {n}" for n in registration.worlds]
+    assert judge_all([HIGHER], zero, "smoke", BOOK / "paper", registration)[0]["verdict"] == "supported"
+    assert list(verdict_frame(before).columns) == ["where", "text", "verdict", "sentence"]
+    assert list(verdict_frame([waiting]).loc["T", ["verdict", "world 0"]]) == ["not run", "supported"]
     both = pd.concat([zero, runs(a=0, b=4).assign(rank1=1.0)])
     (after,) = judge_all([HIGHER], both, "mini", BOOK / "paper", registration)
     assert (before[0]["verdict"], after["verdict"]) == ("supported", "contradicted")
-    assert after["development"] == {name: before[0][name] for name in ("verdict", "sentence")}
+    assert after["development"] == {name: before[0][name] for name in ("verdict", "sentence", "evidence")}
     assert f"Development, not a verdict: on world 0 supported. {before[0]['sentence']}" in verdict_text(after)
 
 
@@ -248,7 +252,7 @@ def test_the_records_of_all_worlds_come_together(tmp_path):
     write_registration(tmp_path / FILE, register(load_claims(paths[0]), development(*names), "mini", 2, renderer=3))
     save(tmp_path, *records({"patch_direct": 50, "image_direct": 40}))
     (first,) = write_claims(tmp_path, *paths)["mini"]
-    assert (first["id"], first["verdict"]) == ("C3", "supported") and "scope" not in first
+    assert (first["id"], first["verdict"]) == ("C3", "not run") and first["development"]["verdict"] == "supported"
     for world in (1, 2, 10):
         found = records({"patch_direct": 40 - world, "image_direct": 50}, seeds=[0])
         save(tmp_path, *({**one, "world": world} for one in found))

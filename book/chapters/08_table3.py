@@ -225,10 +225,10 @@ for finding, lines in said.items():
 # %% [markdown]
 # ## Verdicts
 #
-# Verdicts come from worlds that were registered before anybody rendered one; world 0's line is a remark (appendix *All
-# claims*). C4 judges a row whose search went to the smallest rate it may: at its best, $L_c$ on whole images is AdaBN
-# in all but name. C5 and C6 ask for more than direct transfer, which AdaBN alone gives wherever it adds; the second
-# finding asks the fairer question.
+# At `mini` they come from worlds that were registered before anybody rendered one, and world 0's line is a remark
+# (appendix *All claims*). C4 judges a row whose search went to the smallest rate it may: at its best, $L_c$ on whole
+# images is AdaBN in all but name. C5 and C6 ask for more than direct transfer, which AdaBN alone gives wherever it
+# adds; the second finding asks the fairer question.
 
 # %% tags=["slide"]
 verdicts = judged(results_dir, "book/claims.toml", paper, profile=profile)[profile]

@@ -175,7 +175,7 @@ for example in ([0.1, 0.4, -0.2], [6.0, 6.5, 5.8], [-3.0, 2.0, 5.0]):
     print(f"{example}: {outcome_from_scratch(example, 4.0)} for a margin of 4")
 
 # %% [markdown]
-# ## Verdicts, of registered worlds as in chapter 08
+# ## Verdicts, as in chapter 08
 
 # %% tags=["slide"]
 everything = current_runs(results_dir, profile)

@@ -68,7 +68,7 @@ else:
 # %% tags=["slide"]
 registration = load_registration("book/preregistration.toml")
 if registration is None:
-    print("nothing is registered yet: every verdict is world 0's")
+    print("nothing is registered: every verdict is world 0's")
 else:
     print(f"registered, of profile {registration.profile}: worlds",
           *registration.worlds)

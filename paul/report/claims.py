@@ -12,8 +12,8 @@ two-sided 95 % Student-t intervals over source seeds, for each target and metric
 `needs` says when a test can be judged at all: `profiles`, and the least number of `seeds` (2); else the claim is *not
 run*. `supported` takes every interval on the claimed side, `contradicted` one wholly on the other side.
 
-Those are the verdicts of world 0, on which all was developed. Once registered worlds have run, `paul.report.verdicts`
-gives them, and these become a remark beside them. `smallest` is a `higher` test's smallest effect of interest there.
+Those are the verdicts of world 0, on which all was developed. Where worlds are registered, `paul.report.verdicts` gives
+them, and these become a remark beside them. `smallest` is a `higher` test's smallest effect of interest there.
 """
 
 from __future__ import annotations
@@ -323,14 +323,13 @@ def judge(claim: Claim, runs: pd.DataFrame, profile: str, paper) -> dict:
 
 
 def judge_all(claims, runs: pd.DataFrame, profile: str, paper, registration: Registration | None = None) -> list[dict]:
-    """`judge` for every claim, in order; where `runs` hold registered worlds, their verdict
-    (`paul.report.verdicts.judge_worlds`), with verdict and sentence of world 0 as its `development`."""
-    registered = registration is not None and runs["world"].isin(registration.worlds).any()
-    if not registered or profile != registration.profile:
+    """`judge` for every claim, in order; at a registered profile the verdict of its worlds
+    (`paul.report.verdicts.judge_worlds`), with verdict, sentence and evidence of world 0 as its `development`."""
+    if registration is None or profile != registration.profile:
         return [judge(claim, runs, profile, paper) for claim in claims]
     first = [judge(claim, runs[runs["world"] == 0], profile, paper) for claim in claims]
     return [
-        {**verdict, "development": {"verdict": own["verdict"], "sentence": own["sentence"]}}
+        {**verdict, "development": {name: own[name] for name in ("verdict", "sentence", "evidence")}}
         for verdict, own in zip(judge_worlds(claims, runs, registration), first)
     ]
 
@@ -352,8 +351,10 @@ def verdict_text(verdict: dict) -> str:
 
 
 def verdict_frame(verdicts: list[dict]) -> pd.DataFrame:
-    """Claim, where, verdict and sentence as a table to show."""
-    return pd.DataFrame(verdicts, columns=["id", "where", "text", "verdict", "sentence"]).set_index("id")
+    """Claim, where, verdict and sentence as a table to show; beside registered verdicts what world 0 said."""
+    early = [verdict["development"]["verdict"] if "development" in verdict else "" for verdict in verdicts]
+    columns = ["id", "where", "text", "verdict", *(["world 0"] if any(early) else []), "sentence"]
+    return pd.DataFrame(verdicts).assign(**{"world 0": early})[columns].set_index("id")
 
 
 def evidence_frame(verdict: dict) -> pd.DataFrame:
