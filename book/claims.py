@@ -64,10 +64,19 @@ def headline(judged: list[dict], profile: str) -> str:
     if counted or not early:
         return counted
     waiting = dict.fromkeys(world for claim in judged for world in claim.get("missing", []))
+    verb = "has" if len(waiting) == 1 else "have"
     return (
-        f"No claim has its verdict yet: it waits for {', '.join(waiting)}. On the development world, which decides "
-        f"nothing: {early[0].lower()}{early[1:]}"
+        f"No claim has its verdict yet: {_named(list(waiting))} {verb} still to run. On the development world, which "
+        f"decides nothing: {early[0].lower()}{early[1:]}"
     )
+
+
+def _named(worlds: list[str]) -> str:
+    """ "worlds 1 to 8" for eight that follow one another, else each by its name."""
+    numbers = [int(name.rpartition(" ")[2]) for name in worlds if re.fullmatch(r"world [0-9]{1,9}", name)]
+    if len(numbers) == len(worlds) > 2 and numbers == list(range(numbers[0], numbers[0] + len(worlds))):
+        return f"worlds {numbers[0]} to {numbers[-1]}"
+    return ", ".join(worlds)
 
 
 def _counted(verdicts: list[str], profile: str) -> str:

@@ -49,10 +49,14 @@ def test_before_registered_worlds_have_run_the_development_world_is_shown_as_wha
     waiting = {"missing": ["world 3", "world 8"], "development": early}
     judged = [claim | waiting for claim in claims("not run", "not run")]
     assert headline(judged, "mini") == (
-        "No claim has its verdict yet: it waits for world 3, world 8. On the development world, which decides nothing: "
-        "of 2 claims we could test, none is contradicted, on rendered people; 2 are supported, none is inconclusive."
+        "No claim has its verdict yet: world 3, world 8 have still to run. On the development world, which decides "
+        "nothing: of 2 claims we could test, none is contradicted, on rendered people; 2 are supported, none is inconclusive."
     )
     assert "world 0: supported" in verdicts_part(judged, "mini")
+    odd = [claim | {"missing": ["a", "b", "c"]} for claim in judged]
+    assert "a, b, c have still to run" in headline(odd, "mini")
+    several = [claim | {"missing": [f"world {n}" for n in range(2, 9)]} for claim in judged]
+    assert headline(several, "mini").startswith("No claim has its verdict yet: worlds 2 to 8 have still to run.")
     page = claims_page(judged, "mini", load_book())
     assert "*Development, not a verdict: on world 0 supported. All hold.*" in page
     assert "| `paul` - `equal` | DukeMTMC-reID-like | Rank-1 | +1.2 [+0.5, +3.0] | 3 | holds |" in page
