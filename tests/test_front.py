@@ -50,7 +50,8 @@ def test_before_registered_worlds_have_run_the_development_world_is_shown_as_wha
     judged = [claim | waiting for claim in claims("not run", "not run")]
     assert headline(judged, "mini") == (
         "No claim has its verdict yet: world 3, world 8 have still to run. On the development world, which decides "
-        "nothing: of 2 claims we could test, none is contradicted, on rendered people; 2 are supported, none is inconclusive."
+        "nothing: of 2 claims we could test, none is contradicted, on rendered people; 2 are supported, none is "
+        "inconclusive."
     )
     assert "world 0: supported" in verdicts_part(judged, "mini")
     odd = [claim | {"missing": ["a", "b", "c"]} for claim in judged]
