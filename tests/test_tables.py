@@ -187,6 +187,9 @@ def test_a_method_that_came_later_stands_in_the_table_and_in_no_order():
 def test_text_says_the_profile_and_the_rule():
     runs = runs_frame(as_published("table3", extra=["patch_adabn"]))
     text = table_text("table3", runs, "mini", PAPER)
+    assert "mean over source seeds" in text
+    worlds = pd.concat([runs, runs.assign(world=1)])
+    assert "mean over worlds" in table_text("table3", worlds, "mini-worlds", PAPER)
     assert "never values" in text and "Market-1501-like" in text and "not in the paper" in text
     assert all("(mini)" in column for column in readable(ablation_table("table3", runs, "mini", PAPER), "mini").columns
                if column.startswith("ours"))  # fmt: skip

@@ -248,7 +248,8 @@ def table_text(table: str, runs: pd.DataFrame, profile: str, paper: str | Path) 
         text += "Ours is on the paper's own data: values may be compared.\n"
     else:
         text += f"Ours is on the people of profile {profile}: compare orderings with the paper, never values.\n"
-    text += "Ours: mean over source seeds and its 95 % Student-t interval. In %. The paper's mAP is the trapezoid's.\n"
+    over = "worlds" if runs["world"].nunique() > 1 else "source seeds"
+    text += f"Ours: mean over {over} and its 95 % Student-t interval. In %. The paper's mAP is the trapezoid's.\n"
     if (runs.groupby(["row", "target", "world", "seed"]).size() > 1).any():
         text += "Several adaptations from one source model count as one value, their mean.\n"
     if compares_methods(table):
