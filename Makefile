@@ -17,7 +17,8 @@ endif
 
 PROFILE ?= mini
 WORKERS ?= 2
-JOBS    ?= 2
+# a GPU takes one chapter at a time
+JOBS    ?= $(if $(filter smoke mini,$(PROFILE)),2,1)
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart book site-zip course test lab lock clean

@@ -149,3 +149,20 @@ def test_one_image_did_decide_a_verdict():
     assert (claim["verdict"], line["n"]) == ("contradicted", 3)
     text = (ROOT / "book/chapters/08_table3.py").read_text(encoding="utf-8")
     assert f"${line['mean']:.1f}$ points" in text and f"$[{line['low']:.1f}, {line['high']:.1f}]$ over three" in text
+
+
+def test_a_networks_own_rate_was_a_draw_of_luck():
+    """The earlier search and the source models recorded with it, in the history of the repository."""
+
+    def then(path):
+        asked = ["git", "show", f"852e297:results/{path}"]
+        found = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+        return json.loads(found.stdout) if not found.returncode else pytest.skip("no git history here")
+
+    arm = then("search/mini.json")["arms"]["source/equal"]
+    assert arm["chosen"] == {"pretrain.peak_rate": 0.32}
+    first, second, *_ = sorted((trial["score"] for trial in arm["trials"]), reverse=True)
+    assert round(first - second, 1) == 0.9
+    names = ("equal_direct--duke--s0--0c597cf1", "equal_direct--duke--s1--d47fa409")
+    losses = [then(f"runs/mini/{name}.json")["source_curve"][-1]["loss"] for name in names]
+    assert 1.25 < max(losses) / min(losses) < 1.45  # a third

@@ -63,7 +63,9 @@ else:
 # - *Inconclusive*: neither; the sentence says how large an effect could still hide.
 # - *Not run*: a registered world is missing, or nothing here can test it.
 #
-# Each is about rendered people and a small network, and says so.
+# Each is about rendered people and a small network, and says so. Worlds run one after the other, and their tables are
+# seen before the last has run; therefore nothing may change in between: `paul register --check` holds the options,
+# the renderer and the tests of every record to the registration. World 1's Table 3 was looked at that way.
 
 # %% tags=["slide"]
 registration = load_registration("book/preregistration.toml")

@@ -375,7 +375,7 @@ def judged(results_dir, claims_path, paper, data=None, profile: str | None = Non
     names = [name for name in recorded_profiles(results_dir) if profile in (None, profile_in(name))]
     names = [name for name in names if not knobs_of(world_of(name)[0])[1]]
     found = {name: current_runs(results_dir, name, data) for name in names}
-    for name in sorted({profile_in(name) for name in names}):
+    for name in sorted({profile_in(name) for name in names}):  # with the rows of people drawn otherwise
         runs = runs_of_worlds(results_dir, name, data)
         if registration and registration.profile == name:  # its worlds are judged together, not each by itself
             together = {own for own in names if profile_in(own) == name and world_of(own)[1] in registration.worlds}
