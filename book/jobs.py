@@ -1,24 +1,14 @@
-"""Chapters one after the other in this process, or some at once in processes of their own."""
+"""Which chapter begins next, and the processes that execute chapters: this one only waits, and hears Ctrl-C."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 
 from paul.experiments.workers import Workers
 
 from .toc import Chapter
-
-
-class Here:
-    """An executor that does what it is given at once, in this process."""
-
-    def submit(self, function, *arguments) -> Future:
-        future = Future()
-        future.set_result(function(*arguments))
-        return future
 
 
 def _deaf() -> None:
@@ -27,11 +17,8 @@ def _deaf() -> None:
 
 
 @contextmanager
-def executor(jobs: int) -> Iterator[Here | Workers]:
+def executor(jobs: int) -> Iterator[Workers]:
     """For so many chapters at once. An error or an interrupt ends them, and with them their kernels."""
-    if jobs == 1:
-        yield Here()
-        return
     pool = Workers(jobs, _deaf)
     try:
         yield pool

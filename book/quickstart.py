@@ -30,7 +30,7 @@ def quickstart(
             raise BookError(error)
         say(f"{chapter.title}: running its notebook", flush=True)
         executed, page = out / f"{chapter.slug}.ipynb", out / f"{chapter.slug}.html"
-        entry = execute(chapter, read_chapter(chapter), {"data_dir": from_root(data)}, executed)
+        entry = execute(chapter, read_chapter(chapter), {"data_dir": from_root(data)}, executed, bar=True)
         if entry["status"] != "ran":
             raise BookError(
                 f"{entry['error']}; the cell that failed is in {executed}. The same command goes on from here"

@@ -138,19 +138,19 @@ def make_data(data: Path, profile: str) -> str | None:
     return None
 
 
-def execute(
-    chapter: Chapter, notebook, parameters: dict, output: Path, start: Path = ROOT, quiet: bool = False
-) -> dict:
-    """Run one chapter; returns its manifest entry: the status, and of a failure the error and the cell, from 0."""
+def execute(chapter: Chapter, notebook, parameters: dict, output: Path, start: Path = ROOT, bar: bool = False) -> dict:
+    """Run one chapter; returns its manifest entry: the status, and of a failure the error and the cell, from 0.
+
+    `bar`: show progress by cells on a terminal, where no other chapter runs beside it.
+    """
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
-    bar = {"desc": chapter.slug, "leave": False} if sys.stderr.isatty() and not quiet else False
     try:
         papermill.execute_notebook(
             notebook,
             output,
             parameters=parameters,
             cwd=start,
-            progress_bar=bar,
+            progress_bar={"desc": chapter.slug, "leave": False} if bar and sys.stderr.isatty() else False,
             execution_timeout=chapter.cell_seconds,
             kernel_manager_class=ThisPython,
             coalesce_streams=True,
@@ -237,10 +237,10 @@ def _check_target(name: str, profile: str) -> None:
         raise BookError(f"-p target={name}: {error}") from error
 
 
-def _timed(chapter: Chapter, notebook, parameters: dict, output: Path, quiet: bool) -> tuple[dict, float]:
+def _timed(chapter: Chapter, notebook, parameters: dict, output: Path) -> tuple[dict, float]:
     """What `execute` returns, and the seconds that it took."""
     start = time.perf_counter()
-    entry = execute(chapter, notebook, parameters, output, quiet=quiet)
+    entry = execute(chapter, notebook, parameters, output)
     return entry, round(time.perf_counter() - start, 1)
 
 
@@ -259,7 +259,7 @@ def _run_selected(selected, notebooks, parameters, recorder, data_error, keep_go
                     about = {"seconds": seconds, "parameters": parameters[chapter.slug]}
                     recorder.note(chapter, entry | about)
                     line = f"{entry['status']:<7} {seconds:7.1f} s  {entry.get('error', '')}".rstrip()
-                    say(line if jobs == 1 else place[chapter.slug] + line, flush=True)
+                    say(place[chapter.slug] + line, flush=True)
                     if entry["status"] == "failed" and not keep_going:
                         ended_by = ended_by or chapter.slug
                 continue
@@ -276,11 +276,8 @@ def _run_selected(selected, notebooks, parameters, recorder, data_error, keep_go
                 say(f"{place[chapter.slug]}skipped           {why}", flush=True)
                 continue
             recorder.note(chapter, {"status": "running"})
-            if jobs == 1:
-                say(place[chapter.slug], end="", flush=True)
-            else:
-                say(f"{place[chapter.slug]}begins", flush=True)
-            arguments = notebooks[chapter.slug], parameters[chapter.slug], recorder.notebook(chapter), jobs > 1
+            say(f"{place[chapter.slug]}begins", flush=True)
+            arguments = notebooks[chapter.slug], parameters[chapter.slug], recorder.notebook(chapter)
             running[pool.submit(_timed, chapter, *arguments)] = chapter
 
 
