@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from paul.data.datasets import Split
     from paul.data.pixels import Pixels
     from paul.options import PatchNetOptions
     from paul.patchnet import PatchNet
@@ -92,7 +93,9 @@ class Method:
             image counts as STEP. For plans.
         exact_passes: whether `passes` is what is done, and not a bound.
         memory_bytes: (options, network, training images) -> bytes that training keeps beside the network. For plans.
-        metrics: name -> label of what it measures beside retrieval.
+        measure: (what `train` made, its training images, the same with their labels) -> metrics, once all is trained:
+            the labels of a target are for nothing but this.
+        metrics: name -> label of what it measures beside retrieval, in `train` or in `measure`.
     """
 
     options: type
@@ -104,6 +107,7 @@ class Method:
     passes: Callable[[Any, int], float] = _nothing
     exact_passes: bool = True
     memory_bytes: Callable[[Any, PatchNetOptions, int], int] = _nothing
+    measure: Callable[[Outcome, Pixels, Split], dict[str, float]] | None = None
     metrics: Mapping[str, str] = field(default_factory=dict)
 
     @property

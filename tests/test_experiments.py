@@ -10,6 +10,7 @@ from dataclasses import asdict, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
@@ -22,6 +23,7 @@ from paul.data.transforms import normalize
 from paul.data.worlds import population, world_of
 from paul.experiments import records, tuning
 from paul.experiments import runner as experiments
+from paul.experiments.methods import METHODS
 from paul.experiments.profiles import PROFILES
 from paul.experiments.provenance import digest
 from paul.experiments.rows import ROWS, TABLES, Row
@@ -30,6 +32,7 @@ from paul.experiments.specs import Places, Spec, seeds_of, specs_of
 from paul.options import AdaptOptions, PretrainOptions
 from paul.report.registration import options_hash
 from paul.report.worlds import folders_of, records_of_worlds
+from paul.retrieval.agreement import neighbours, purity
 from paul.rivals.bow import BowOptions
 from paul.rivals.cluster_contrast import ClusterContrastOptions
 from paul.rivals.lomo import LomoOptions
@@ -593,3 +596,54 @@ def test_tuning_never_sees_test_people_and_keeps_the_best(tmp_path):
     assert tuning.tune("smoke", places, workers=1, search=search, trials=2)["arms"] == found["arms"]
     text = tuning.lines(found)
     assert [line["arm"] for line in text] == list(found["arms"])
+
+
+# --- part of the target ---
+
+
+def test_a_run_on_part_of_the_target_is_given_that_part_and_no_more(places, monkeypatch):
+    rows = {"half": Row("half", people=0.5), "pairs": Row("pairs", "neighbours", images=0.5)}
+    for name, row in rows.items():
+        monkeypatch.setitem(ROWS, name, replace(row, of="paul"))
+    whole = ReidDataset.load(f"{places.data}/smoke/market").split("train")
+    given = []
+    for name in rows:
+        spec = Spec(name, "market", 0, "smoke")
+        train = spec.method.train
+
+        def seen(task, train=train):
+            given.append(task.images(task.image_size).images)
+            return train(task)
+
+        method = replace(spec.method, train=seen)
+        monkeypatch.setitem(METHODS, ROWS[name].method, method)
+        made = run_one(spec, places)
+        assert made["spec"]["given"] == {"people": ROWS[name].people, "images": ROWS[name].images}
+        assert spec.hash != replace(spec, row="paul").hash and not records.outdated(made, places)
+    images = load_images(whole, PROFILES["smoke"].image_size)
+    for found, share in zip(given, ("people", "images")):
+        rows_of = [(images == image).flatten(1).all(1).nonzero().item() for image in found]
+        people, counts = np.unique(whole.person_ids[rows_of], return_counts=True)
+        everybody, all_counts = np.unique(whole.person_ids, return_counts=True)
+        assert len(people) == (2 if share == "people" else 5) and len(everybody) == 5
+        assert counts.tolist() == (all_counts[: len(people)] / (2 if share == "images" else 1)).tolist()
+    assert Row("whole").share == 1 and "given" not in SPEC.data()
+    for wrong in ({"people": 0.0}, {"images": 1.5}):
+        with pytest.raises(ValueError, match="a share is above 0 and at most 1"):
+            Row("wrong", **wrong)
+
+
+def test_neighbourhoods_are_measured_with_labels_that_training_never_sees(places, monkeypatch):
+    spec = Spec("patch_neighbours", "market", 0, "smoke")
+    made, adabn = run_one(spec, places), run_one(replace(spec, row="patch_adabn"), places)
+    assert {name: made["metrics"][name] for name in adabn["metrics"]} == adabn["metrics"]
+    model = experiments.outcome_of(spec, experiments.source_model(spec, places)[0], places).model
+    split = ReidDataset.load(f"{places.data}/smoke/market").split("train")
+    described = experiments.extract(model, load_images(split, PROFILES["smoke"].image_size))
+    patches = described.unflatten(1, (model.options.num_patches, -1)).unbind(1)
+    for cameras, name in ((None, "purity"), (split.camera_ids, "across")):
+        whole, *each = (
+            purity(neighbours(part, 10, cameras), split.person_ids).mean().item() for part in (described, *patches)
+        )
+        assert made["metrics"][f"whole_{name}"] == pytest.approx(100 * whole)
+        assert made["metrics"][f"patch_{name}"] == pytest.approx(100 * sum(each) / len(each))

@@ -16,8 +16,8 @@ def options(command) -> None:
     command.add_argument(
         "tables",
         nargs="+",
-        help="table1 table2 table3 table4; of variants figure5 ledger alike longer; or 'registered' alone: all that "
-        "the registration of the claims waits for, whatever --profile, --seeds, --targets and --rows say",
+        help="table1 table2 table3 table4; of variants figure5 ledger alike longer when; or 'registered' alone: all "
+        "that the registration of the claims waits for, whatever --profile, --seeds, --targets and --rows say",
     )
     common(command)
     study(command)

@@ -97,6 +97,19 @@ class Split:
         return Split(self.root, self.frame.iloc[np.asarray(rows)].reset_index(drop=True))
 
 
+def part_of(person_ids: np.ndarray, people: float = 1.0, images: float = 1.0, seed: int = 0) -> np.ndarray:
+    """The positions of a share of the people (two at least) and of a share of each one's images (one at least), drawn
+    by the seed: person_ids int [n] -> int [m], ascending."""
+    rng = np.random.default_rng(seed)
+    everybody = rng.permutation(np.unique(person_ids))
+    chosen = everybody[: max(2, round(people * len(everybody)))]
+    order = rng.permutation(len(person_ids))
+    by_person = pd.Series(order).groupby(person_ids[order])
+    wanted = (images * by_person.transform("size")).round().clip(lower=1)
+    kept = (by_person.cumcount() < wanted) & np.isin(person_ids[order], chosen)
+    return np.sort(order[kept])
+
+
 @dataclass(frozen=True)
 class ReidDataset:
     """A data set as `load` read it.

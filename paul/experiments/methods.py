@@ -31,6 +31,34 @@ def adabn(task: Task) -> Outcome:
     return _described_by(task.source, task, [])
 
 
+PURITY = {
+    "patch_purity": "Purity, patches",
+    "patch_across": "Purity in other cameras, patches",
+    "whole_purity": "Purity, whole descriptors",
+    "whole_across": "Purity in other cameras, whole descriptors",
+}
+
+
+def neighbourhoods(outcome: Outcome, pixels, split) -> dict[str, float]:
+    """Whom L_c would pull together among the images that AdaBN was given: the purity of each patch's ten nearest,
+    averaged over patches, and of the whole descriptor's, in %; then of the ten nearest of other cameras. A small set
+    may have fewer than ten to compare with."""
+    from paul.data.batches import on_device
+    from paul.data.passes import extract
+    from paul.retrieval.agreement import neighbours, purity
+
+    model = outcome.model
+    described = extract(model, on_device(pixels, next(model.parameters()).device))
+    largest = int(split.frame["camera_id"].value_counts().max())
+    found = []
+    for features in (described.unflatten(1, (model.options.num_patches, -1)).unbind(1), [described]):
+        for cameras, own in ((None, 1), (split.camera_ids, largest)):
+            k = max(1, min(10, len(described) - own))
+            shares = [purity(neighbours(each, k, cameras), split.person_ids).mean().item() for each in features]
+            found.append(100 * sum(shares) / len(shares))
+    return dict(zip(PURITY, found))
+
+
 def target_stage(task: Task) -> Outcome:
     """The target stage, or a part of it."""
     from paul.adapt import adapt
@@ -59,6 +87,9 @@ def memory_bytes(options: AdaptOptions, network: PatchNetOptions, images: int) -
 METHODS = {
     "direct": Method(NoOptions, direct, draws=False),
     "adabn": Method(NoOptions, adabn, draws=False, passes=lambda options, images: images),
+    "neighbours": Method(
+        NoOptions, adabn, draws=False, passes=lambda options, images: 2 * images, measure=neighbourhoods, metrics=PURITY
+    ),
     "paul": Method(
         AdaptOptions,
         target_stage,

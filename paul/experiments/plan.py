@@ -84,7 +84,8 @@ def work_of(spec: Spec, data: str) -> Work:
     cost = cost_of(spec.network, tuple(spec.at.image_size))
     source = images_of(str(Path(data) / spec.at.folders["source"])).get("train", 0)
     target = images_of(str(Path(data) / spec.at.folders[spec.target]))
-    train, test = target.get("train", 0), target.get("query", 0) + target.get("gallery", 0)
+    train = round(spec.entry.share * target.get("train", 0))
+    test = target.get("query", 0) + target.get("gallery", 0)
     passes = spec.method.passes(spec.options, train) + test
     return Work(spec.pretrain.epochs * 2 * source * STEP * cost.flops, passes * cost.flops, cost, source, train)
 

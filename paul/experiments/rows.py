@@ -22,9 +22,11 @@ class Row:
             image-level twin (`PatchNetOptions.image_level`).
         scaled: options that the row multiplies, by the same names; a whole number stays one, and at least 1.
         of: the row that it is a variant of, whose search for options it shares; "" for a row of its own.
+        people, images: the share of the target's training people, and of the images of each, that it is given
+            (`paul.data.datasets.part_of`); its source seed draws them.
 
     Raises:
-        ValueError: an override of no part.
+        ValueError: an override of no part; a share that is none.
     """
 
     label: str
@@ -32,8 +34,12 @@ class Row:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     scaled: Mapping[str, float] = field(default_factory=dict)
     of: str = ""
+    people: float = 1.0
+    images: float = 1.0
 
     def __post_init__(self):
+        if not (0 < self.people <= 1 and 0 < self.images <= 1):
+            raise ValueError(f"row {self.label!r}: a share is above 0 and at most 1, got {self.people}, {self.images}")
         for key in (*self.overrides, *self.scaled):
             if key.partition(".")[0] not in PARTS or not key.partition(".")[2]:
                 raise ValueError(f"row {self.label!r}: overrides begin with {', '.join(PARTS)} and a dot, got {key!r}")
@@ -42,6 +48,11 @@ class Row:
     def level(self) -> str:
         """What is compared, "image" or "patch"."""
         return "image" if self.overrides.get("network.generator") == "image" else "patch"
+
+    @property
+    def share(self) -> float:
+        """Of the target's training images, that it is given."""
+        return self.people * self.images
 
     @property
     def source_arm(self) -> str:
@@ -145,6 +156,32 @@ LONGER = {
     f"{of}_long": _variant(of, "four times as long", scaled={"adapt.epochs": 4, "adapt.decay_epoch": 4})
     for of in ("image_lc", "patch_lc", "patch_lv", "paul")
 }
+# When does it work? What each loss adds to AdaBN on a share of the people, on a share of each person's images (in as
+# many steps), and in other widths, beside the purity of the neighbourhoods that it starts from.
+STARTS = {
+    f"{level}_neighbours": replace(ROWS[f"{level}_adabn"], method="neighbours", of=f"{level}_adabn")
+    for level in ("image", "patch")
+}
+TRAINED = ("patch_lc", "patch_lv", "paul")
+CONDITIONS: dict[str, dict[str, Any]] = {
+    f"{what}_x{share:.2g}": {what: share}
+    for what, shares in {"people": (0.25, 0.5), "images": (1 / 3, 2 / 3)}.items()
+    for share in shares
+} | {f"dim_x{factor:.2g}": {"scaled": {"network.dim": factor}} for factor in (0.5, 2)}
+
+
+def _under(of: str, condition: str) -> Row:
+    """A row under one of these conditions."""
+    row, change = (ROWS | STARTS)[of], CONDITIONS[condition]
+    longer = 1 / (change.get("people", 1) * change.get("images", 1))
+    steps = {"adapt.epochs": longer, "adapt.decay_epoch": longer} if of in TRAINED and longer > 1 else {}
+    label = f"{row.label}, {condition.replace('_x', ' x ')}"
+    return replace(row, **{"label": label, "of": row.of or of, "scaled": steps} | change)
+
+
+WHEN = STARTS | {
+    f"{of}_{condition}": _under(of, condition) for condition in CONDITIONS for of in ("patch_neighbours", *TRAINED)
+}
 # The paper has one setting for all lines of its tables; here each arm has what a search chose for it. These are the
 # arms with what was chosen for PAUL, as far as the target stage goes: source stages keep their own rate.
 ALIKE = {
@@ -154,7 +191,7 @@ ALIKE = {
 ROWS |= {
     alike: replace(ROWS[row], label=f"{ROWS[row].label}, PAUL's setting", of="paul") for row, alike in ALIKE.items()
 }
-ROWS |= SWEEP | LONGER
+ROWS |= SWEEP | LONGER | WHEN
 ROWS |= {
     name: _variant(of, ", ".join(f"{key.partition('.')[2]} {value}" for key, value in options.items()), options)
     for name, (_, of, options) in READINGS.items()
@@ -239,4 +276,5 @@ STUDIES = {
     "ledger": Study("The ledger: what each other reading changes", tuple(READINGS)),
     "alike": Study("One setting for all: Tables 3 and 4 with what was chosen for PAUL", tuple(ALIKE.values())),
     "longer": Study("Target stages of four times the length", tuple(LONGER)),
+    "when": Study("When it works: less of the target, other widths, and how pure neighbourhoods are", tuple(WHEN)),
 }

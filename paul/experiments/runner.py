@@ -6,6 +6,7 @@ import socket
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from time import perf_counter
@@ -16,7 +17,7 @@ from tqdm.auto import tqdm
 
 from paul import checkpoint, metrics
 from paul.data.batches import on_device
-from paul.data.datasets import ReidDataset
+from paul.data.datasets import ReidDataset, Split, part_of
 from paul.data.passes import extract
 from paul.data.pixels import Pixels, load_pixels
 from paul.engine.device import one_thread, pick_device
@@ -33,9 +34,15 @@ from paul.pretrain import pretrain
 PATIENCE = 3600.0  # seconds that another process may hold a model's folder without finishing an epoch
 
 
+def _split(folder: str, name: str, part: tuple = ()) -> Split:
+    """A split with its labels, or the part of it that `part_of` takes."""
+    split = ReidDataset.load(folder).split(name)
+    return split.take(part_of(split.person_ids, *part)) if part else split
+
+
 @lru_cache(maxsize=8)
-def _pixels(folder: str, split: str, size: tuple[int, int]) -> Pixels:
-    return load_pixels(ReidDataset.load(folder).split(split), size)
+def _pixels(folder: str, split: str, size: tuple[int, int], part: tuple = ()) -> Pixels:
+    return load_pixels(_split(folder, split, part), size)
 
 
 def _folder(spec: Spec, name: str, places: Places) -> Path:
@@ -115,9 +122,10 @@ def outcome_of(spec: Spec, source: PatchNet | None, places: Places = Places()) -
         ValueError: the method measures something that it does not declare, or leaves out what it does.
     """
     target = str(_folder(spec, spec.target, places))
+    part = (spec.entry.people, spec.entry.images, spec.seed) if spec.entry.share < 1 else ()
     task = Task(
         spec.options,
-        lambda size: _pixels(target, "train", tuple(size)),
+        lambda size: _pixels(target, "train", tuple(size), part),
         spec.at.image_size,
         source,
         spec.adapt_seed,
@@ -126,6 +134,9 @@ def outcome_of(spec: Spec, source: PatchNet | None, places: Places = Places()) -
     )
     with one_thread(pick_device(places.device)):
         outcome = _once_free(task.folder, lambda: spec.method.train(task))
+        if spec.method.measure:
+            found = spec.method.measure(outcome, task.images(task.image_size), _split(target, "train", part))
+            outcome = replace(outcome, metrics={**outcome.metrics, **found})
     if set(outcome.metrics) != set(spec.method.metrics):
         raise ValueError(
             f"the method of row {spec.row} declares the metrics {sorted(spec.method.metrics)} and "

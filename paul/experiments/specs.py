@@ -132,6 +132,8 @@ class Spec:
     def data(self) -> dict:
         """All options of the run, as plain data."""
         shared = {"source": self.source(), "freeze_pgn": self.network.freeze_pgn} if self.method.needs_source else {}
+        if self.entry.share < 1:
+            shared["given"] = {"people": self.entry.people, "images": self.entry.images}
         return {
             "method": self.entry.method,
             "target": self.at.folders[self.target],
