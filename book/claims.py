@@ -146,6 +146,7 @@ def _claim(claim: dict, profile: str, book: Book, traced: Set[str]) -> str:
     found = [one for kind, number in named for one in paper[kind.lower()] if str(one["number"]) == number]
     places = "; ".join(filter(None, (place(book, one) for one in found)))
     alike = claim.get("alike") or {"evidence": [], "verdict": ""}
+    behind = next((one for one in read_list(HERE / "behind.toml", "claim")["claim"] if one["id"] == claim["id"]), None)
     measured = [line for line in claim["evidence"] if line["outcome"] != "missing"]
     early = claim.get("development", {"evidence": []})
     second = f"With one setting for all rows, PAUL's, as in the paper: {alike['verdict']}."
@@ -157,6 +158,8 @@ def _claim(claim: dict, profile: str, book: Book, traced: Set[str]) -> str:
 
 {claim["sentence"]}{f" More in chapter {places}." if places else ""}
 
+{_behind(behind, book) if behind else ""}
+
 {_evidence(measured, profile, traced)}
 {f"{second}{chr(10) * 2}{_evidence(alike['evidence'], profile, traced)}" if alike["evidence"] else ""}
 
@@ -164,6 +167,12 @@ def _claim(claim: dict, profile: str, book: Book, traced: Set[str]) -> str:
 
 {_evidence(early["evidence"], profile, traced)}
 """
+
+
+def _behind(behind: dict, book: Book) -> str:
+    """What was measured to explain a verdict, with where it stands, and what that can't tell."""
+    places = "; ".join(filter(None, (place(book, one) for one in behind["at"])))
+    return f"*To explain it:* {behind['measured']} Chapter {places}.\n\n*It can't tell:* {behind['silent']}"
 
 
 def _evidence(evidence: list[dict], profile: str, traced: Set[str]) -> str:

@@ -43,6 +43,13 @@ def test_people_drawn_otherwise_are_a_condition_and_several_adaptations_their_me
     assert doses(frame(("paul", 1.0))).empty
 
 
+def test_longer_training_starts_from_the_same_neighbourhoods():
+    runs = frame((START, 40.0, 20.0), (START, 41.0, 21.0, {"seed": 1}), ("patch_lv_long", 47.0))
+    usual, other, longer = doses(runs).to_dict("records")
+    assert (longer["what"], longer["dose"], longer["seed"], longer["patch_lv"]) == ("epochs", 4.0, 0, 7.0)
+    assert np.isnan([longer["paul"], usual["patch_lv"], other["patch_lv"]]).all()
+
+
 def test_a_response_is_paired_and_counts_worlds_once():
     lines = []
     for world, seed, base, half in ((0, 0, 3.0, 1.0), (0, 1, 5.0, 3.0), (4, 0, 8.0, -2.0), (5, 0, 100.0, None)):

@@ -5,13 +5,16 @@ import re
 
 import pytest
 
+from book.claims import claims_page
 from book.reference import HERE, Linker, ledger_page, linker, option_name, paper_page, read_list, slug, words
 from book.toc import ROOT, BookError, load_book
+from paul.report.claims import load_claims
 from paul.report.ledger import load_ledger
 from tests.test_reproducibility import all_tests
 
 PAPER = read_list(HERE / "paper.toml", "equation", "figure", "table")
 TESTS = all_tests()
+VERDICT = {"text": "It is better.", "where": "Table 3", "verdict": "open", "sentence": "No.", "evidence": []}
 CLOSED = "# A bank\n```\nbank\n```\n[bank](x) <b title='bank'>"
 ENTRIES = load_ledger(HERE / "ledger.toml")
 
@@ -122,6 +125,20 @@ def test_every_figure_and_table_of_the_paper_has_a_chapter_or_is_said_to_be_miss
         if one["chapter"]:
             assert one["heading"] in ["", *headings(chapters[one["chapter"]])], one["number"]
             assert one["heading"] or one["missing"], one["number"]
+
+
+def test_behind_every_claim_stand_what_was_measured_and_what_it_cannot_tell():
+    chapters = {chapter.slug: chapter for chapter in load_book().chapters}
+    claims = [claim.id for claim in load_claims(HERE / "claims.toml")]
+    behind = read_list(HERE / "behind.toml", "claim")["claim"]
+    assert [one["id"] for one in behind] == claims
+    for one in behind:
+        assert one["measured"].endswith(".") and one["silent"].endswith(".")
+        for at in one["at"]:
+            assert at["heading"] in headings(chapters[at["chapter"]]), (one["id"], at["heading"])
+        page = claims_page([{**VERDICT, "id": one["id"]}], "mini", load_book())
+        assert one["measured"] in page and one["silent"] in page
+        assert all(f"{at['chapter']}.ipynb#{slug(at['heading'])}" in page for at in one["at"])
 
 
 def test_the_papers_page_links_to_the_headings_by_their_anchors():

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from paul import cli
@@ -58,8 +59,10 @@ def test_power_is_that_of_world_0s_spread():
 
 
 def test_a_registration_comes_before_its_runs_and_after_world_0s():
-    with pytest.raises(RegistrationError, match="world 2 has runs already"):
+    with pytest.raises(RegistrationError, match="world 2 has runs of a - b already"):
         register([HIGHER], runs([0, 2], a=1, b=0), "mini", 8, renderer=3)
+    others = pd.concat([development(*"ab"), runs([1, 2], a=1, c=0)])  # another question to worlds that are there
+    assert register([HIGHER], others, "mini", 2, renderer=3).worlds == (1, 2)
     with pytest.raises(RegistrationError, match="a - b has 1 source seeds on world 0"):
         register([HIGHER], runs([0, 9], a=1, b=0), "mini", 8, renderer=3)
     with pytest.raises(RegistrationError, match="two worlds at least"):

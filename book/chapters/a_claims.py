@@ -196,4 +196,4 @@ ledger[["item", "ours", "effect"]].style.set_properties(**to_read)
 # %% [markdown]
 # ## Next
 #
-# *A world of your own*: the same differences, on people whom nobody has drawn before.
+# *When does it work?*: the same method with fewer people, fewer images and other cameras.

@@ -216,14 +216,14 @@ def judging(command) -> None:
     )
 
 
-def book_of(args) -> Path:
+def book_of(args, needs=("claims.toml", "paper")) -> Path:
     """The folder that `judging` asks for.
 
     Raises:
-        FileNotFoundError: it does not hold what tables and verdicts need.
+        FileNotFoundError: it does not hold what the command needs, for tables and verdicts by default.
     """
     book = Path(args.book)
-    for needed in (book / "claims.toml", book / "paper"):
+    for needed in (book / name for name in needs):
         if not needed.exists():
             raise FileNotFoundError(
                 f"--book {args.book}: {needed} does not exist; run the command from the repository's "

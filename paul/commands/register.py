@@ -31,7 +31,7 @@ def run(args) -> int:
     from paul.report.registration import FILE, load_registration, register, registration_text, write_registration
     from paul.report.worlds import runs_of_worlds
 
-    book = book_of(args)
+    book = book_of(args, needs=["claims.toml"])
     claims, path = load_claims(book / "claims.toml"), book / FILE
     if args.check:
         if load_registration(path) is None:

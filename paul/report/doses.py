@@ -30,25 +30,33 @@ def _condition(row: str) -> tuple[str, float] | None:
     return (what, float(dose)) if name.startswith(f"{START}_") and not knobs else None
 
 
+def _line(start: pd.DataFrame, runs: pd.DataFrame, rows, metric: str) -> pd.DataFrame:
+    """AdaBN's runs with the gains of these rows, one for each of TRAINED."""
+    line = start.set_index(PLACES)[[metric, *PURITY]].rename(columns={metric: "start"})
+    for trained, row in zip(TRAINED, rows):
+        line[trained] = runs[runs["row"] == row].groupby(PLACES)[metric].mean() - line["start"]
+    return line.reset_index()
+
+
 def doses(runs: pd.DataFrame, metric: str = PRIMARY) -> pd.DataFrame:
     """A line for every condition, world, source seed and target that AdaBN ran on.
 
-    Columns: what ("people", "images", "dim", or a knob of the rendered people; "" for none) and dose; world, seed,
-    target; start, AdaBN's score in %; the purities of `paul.experiments.methods.PURITY` in %; and for each row of
+    Columns: what ("people", "images", "dim", "epochs", or a knob of the rendered people; "" for none) and dose; world,
+    seed, target; start, AdaBN's score in %; the purities of `paul.experiments.methods.PURITY` in %; and for each row of
     TRAINED what it adds to that score, in points, NaN where it did not run. `runs` are those of
     `paul.report.worlds.runs_of_worlds`.
     """
     frames = []
     for row in dict.fromkeys(runs["row"]):
         found = _condition(row)
-        if found is None:
-            continue
-        start = runs[runs["row"] == row].set_index(PLACES)
-        line = start[[metric, *PURITY]].rename(columns={metric: "start"})
-        for trained in TRAINED:
-            changed = runs[runs["row"] == row.replace(START, trained, 1)]
-            line[trained] = changed.groupby(PLACES)[metric].mean() - line["start"]
-        frames.append(line.reset_index().assign(what=found[0], dose=found[1]))
+        if found:
+            rows = [row.replace(START, trained, 1) for trained in TRAINED]
+            line = _line(runs[runs["row"] == row], runs, rows, metric)
+            frames.append(line.assign(what=found[0], dose=found[1]))
+    longer = [f"{row}_long" for row in TRAINED]
+    if runs["row"].isin(longer).any():
+        line = _line(runs[runs["row"] == START], runs, longer, metric).dropna(subset=TRAINED, how="all")
+        frames.append(line.assign(what="epochs", dose=4.0))
     columns = ["what", "dose", *PLACES, "start", *PURITY, *TRAINED]
     return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
@@ -74,10 +82,10 @@ def dose_response(found: pd.DataFrame, what: str) -> pd.DataFrame:
 
 def rank_correlations(found: pd.DataFrame, purity: str, gain: str) -> pd.Series:
     """Spearman's correlation of a purity with a gain over the conditions of each world and seed, averaged over targets;
-    indexed by both. Four conditions at least."""
+    indexed by both. Four conditions at least; longer training is none, since it starts from the same neighbourhoods."""
     lines = [
         [*place, part[purity].corr(part[gain], method="spearman")]
-        for place, part in found.dropna(subset=[gain]).groupby(PLACES)
+        for place, part in found[found["what"] != "epochs"].dropna(subset=[gain]).groupby(PLACES)
         if len(part) >= 4
     ]
     return pd.DataFrame(lines, columns=[*PLACES, "value"]).groupby(["world", "seed"])["value"].mean()

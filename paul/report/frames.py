@@ -151,7 +151,7 @@ def numbers(column: pd.Series) -> str:
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     """Per row and target: n (source seeds, or worlds: see `by_seed`), seeds, the mean and 95 % interval of every metric
-    of its own (NaN for others), mean seconds, and whether any is stale."""
+    that any of them has (NaN where a row's method does not declare it), mean seconds, and whether any is stale."""
     lines = []
     for (row, target), group in runs.groupby(["row", "target"], sort=False):
         line = {"row": row, "target": target, "n": len(by_seed(group, "queries")), "seeds": numbers(group["seed"])}
@@ -162,10 +162,6 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
         line["pretrain_seconds"] = group["pretrain_seconds"].mean()
         line["stale"] = bool(group["stale"].any())
         lines.append(line)
-    columns = ["row", "target", "n", "seeds"]
-    columns += [m + end for m in metric_labels() for end in ("", "_low", "_high")] + [
-        "seconds",
-        "pretrain_seconds",
-        "stale",
-    ]
-    return pd.DataFrame(lines, columns=columns)
+    measured = [m for m in metric_labels() if m in METRICS or any(m in line for line in lines)]
+    columns = ["row", "target", "n", "seeds", *(m + end for m in measured for end in ("", "_low", "_high"))]
+    return pd.DataFrame(lines, columns=[*columns, "seconds", "pretrain_seconds", "stale"])

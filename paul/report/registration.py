@@ -137,17 +137,22 @@ def register(
     """The registration of claims on worlds 1 to `worlds`; `runs` are those recorded at the profile.
 
     Raises:
-        RegistrationError: a registered world has runs already; fewer than two worlds; or as `plan_contrast`.
+        RegistrationError: a registered world has runs already of both rows of a contrast; fewer than two worlds; or as
+            `plan_contrast`.
         ValueError: a claim does not say its smallest effect of interest.
     """
     if worlds < 2:
         raise RegistrationError(f"a verdict takes two worlds at least, got {worlds}")
     chosen = tuple(range(1, worlds + 1))
-    early = sorted(set(runs["world"]) & set(chosen))
-    if early:
-        raise RegistrationError(f"world {early[0]} has runs already: a registration comes before them")
-    development = runs[runs["world"] == 0]
     contrasts = [contrast for claim in claims for contrast in contrasts_of(claim)]
+    for contrast in contrasts:
+        ran = (set(runs["world"][runs["row"] == row]) for row in (contrast.a, contrast.b))
+        early = set(chosen).intersection(*ran)
+        if early:
+            raise RegistrationError(
+                f"world {min(early)} has runs of {contrast.name} already: a registration comes before them"
+            )
+    development = runs[runs["world"] == 0]
     registered = {contrast.claim for contrast in contrasts}
     specs = [spec for table in (*TABLES, *STUDIES) for spec in specs_of(table, profile, [seed])]
     return Registration(

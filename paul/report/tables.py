@@ -73,7 +73,7 @@ def ablation_table(table: str, runs: pd.DataFrame, profile: str, paper: str | Pa
     paper_<metric>; position_<metric> and paper_position_<metric> among the printed rows that were run (1 = best);
     seconds (adaptation and test), pretrain_seconds (shared by the rows of one network), stale, command.
     """
-    summary = summarise(runs).set_index(["row", "target"])
+    summary = summarise(runs[runs["row"].isin(list(TABLES[table].lines))]).set_index(["row", "target"])
     lines = []
     for target in sorted(runs["target"].unique(), key=lambda name: (list(TARGETS) + [name]).index(name)):
         for name, printed_line in TABLES[table].lines.items():
