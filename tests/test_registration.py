@@ -144,6 +144,29 @@ def test_records_that_are_not_are_named(repository, changes, message):
 
 
 @needs_git
+def test_of_worlds_that_are_not_fresh_one_row_of_a_contrast_may_be_older_never_both(repository):
+    folder, before, registered, _ = repository
+    claims = [replace(HIGHER, tests=({**HIGHER.tests[0], "pairs": [["paul", "patch_lc"]]},))]
+    path, results = folder / "book/again/preregistration.toml", folder / "results"
+    had = pd.concat([development("paul", "patch_lc"), runs([1, 2], paul=1)])
+    made = register(claims, had, "mini", 2, renderer_of(folder))
+    assert not made.fresh and register(claims, development("paul", "patch_lc"), "mini", 2, renderer=3).fresh
+    write_registration(path, made)
+    assert load_registration(path) == made
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "again")
+    later = git(folder, "rev-parse", "HEAD")
+    other = Spec("patch_lc", "market", 0, "mini")
+    lc = record("patch_lc", spec="a" * 64) | {"world": 1, "numerics": other.numerics, "spec": other.data()}
+    save(results, world_record(1, registered), world_record(2, before), lc | {"commit": later})
+    assert faults(results, path, claims) == []
+    shutil.rmtree(results)
+    save(results, world_record(1, registered), lc | {"commit": registered})
+    (line,) = faults(results, path, claims)
+    assert line.startswith("world 1: paul - patch_lc on market ran before") and later[:8] in line
+
+
+@needs_git
 def test_a_registration_or_a_claim_that_changes_later_is_noticed(repository):
     folder, _, registered, claims = repository
     path, results = folder / "book/preregistration.toml", folder / "results"

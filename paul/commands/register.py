@@ -41,7 +41,7 @@ def run(args) -> int:
         return 1 if lines else 0
     registered = load_registration(path)
     if registered and not args.write:
-        print(registration_text(registered), end="")
+        print(path.read_text(encoding="utf-8"), end="")
         return 0
     runs = runs_of_worlds(args.results, profile(args.profile).name)
     registration = register(claims, runs[~runs["stale"]], args.profile, args.worlds, renderer_of(book))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paul.experiments.provenance import git
 from paul.report.registration import Registration, RegistrationError, load_registration, options_hash, predicate_hash
-from paul.report.worlds import records_of_worlds
+from paul.report.worlds import records_of_worlds, row_of
 
 
 def renderer_of(folder: Path, commit: str = "") -> int:
@@ -61,7 +61,7 @@ def fault(record: dict, registration: Registration, path: Path, registered: str)
     commit = str(record.get("commit", ""))
     if not re.fullmatch("[0-9a-f]{40}", commit):
         return "was made from sources that no commit holds"
-    if not _descends(path.parent, commit, registered):
+    if registration.fresh and not _descends(path.parent, commit, registered):
         return f"was made by commit {commit[:8]}, which does not descend from {registered[:8]}, the registration"
     if _renderer_at(path.parent, commit) != registration.renderer:
         return "was rendered by another version of the renderer"
@@ -71,9 +71,25 @@ def fault(record: dict, registration: Registration, path: Path, registered: str)
     return ""
 
 
+def seen_before(records: list[dict], registration: Registration, path: Path, registered: str) -> list[str]:
+    """A line for every contrast whose two rows ran on a world before the registration, on worlds that are not fresh."""
+    early = {
+        (row_of(record), record["target"], record.get("world", 0))
+        for record in records
+        if not _descends(path.parent, str(record.get("commit", "")), registered)
+    }
+    return [
+        f"world {world}: {contrast.name} on {target} ran before {registered[:8]}, the registration"
+        for contrast in (planned.contrast for planned in registration.planned)
+        for world in registration.worlds
+        for target in contrast.targets
+        if {(row, target, world) for row in (contrast.a, contrast.b)} <= early
+    ]
+
+
 def faults(results, path: Path, claims) -> list[str]:
     """A line for every registered claim whose tests have changed and every record of a registered world that was not
-    made as registered, afterwards; [] without a registration.
+    made as registered, afterwards (`seen_before` where worlds are not fresh); [] without a registration.
 
     Raises:
         RegistrationError: as `registering_commit`, or the file is no registration.
@@ -88,10 +104,12 @@ def faults(results, path: Path, claims) -> list[str]:
         for name, found in registration.predicates.items()
         if now.get(name) != found
     ]
-    why = partial(fault, registration=registration, path=path, registered=registering_commit(path))
+    registered = registering_commit(path)
+    why = partial(fault, registration=registration, path=path, registered=registered)
     records = [
         record
         for record in records_of_worlds(results, registration.profile)
         if record.get("world", 0) in registration.worlds
     ]
+    lines += [] if registration.fresh else seen_before(records, registration, path, registered)
     return lines + [f"{record['file']} {reason}" for record in records if (reason := why(record))]

@@ -71,6 +71,8 @@ class Registration:
         worlds: each takes part with one source seed (`seed`) and one adaptation seed (`adapt_seed`); further seeds in
             some worlds split the variance and have no vote.
         renderer: the renderer's version.
+        fresh: whether nothing had run on any of these worlds; else another question had been put to them, and one row
+            of a contrast may be older than this registration, never both.
         predicates: claim -> hash of its words and tests.
         options: "row/target" -> hash of its options and of the versions of its arithmetic.
     """
@@ -84,6 +86,7 @@ class Registration:
     alpha: float = ALPHA
     metric: str = PRIMARY
     scope: str = SCOPE
+    fresh: bool = True
     predicates: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
 
@@ -162,6 +165,7 @@ def register(
         adapt_seed,
         renderer,
         tuple(plan_contrast(contrast, development, worlds) for contrast in contrasts),
+        fresh=not set(chosen) & set(runs["world"]),
         predicates={claim.id: predicate_hash(claim) for claim in claims if claim.id in registered},
         options={f"{spec.row}/{spec.target}": options_hash(spec.data(), spec.numerics) for spec in specs},
     )
@@ -192,7 +196,8 @@ def registered_specs(registration: Registration) -> list[Spec]:
 HEAD = """\
 # Written by `paul register --write` and committed before any run on its worlds. `paul register --check` holds every
 # record of theirs against it: made by a commit that descends from the one that last changed this file, with this
-# renderer, these options and this arithmetic; and the claims as they were.
+# renderer, these options and this arithmetic; and the claims as they were. Where worlds are not `fresh`, another
+# question had been put to them before: of a contrast's two rows one may be older than this file, never both.
 #
 # A contrast is the difference of two rows' mAP in points, averaged over its targets, one number a world. One-sided t
 # tests at `alpha` on atanh(difference / 100). Supported: every contrast of the claim lies where it says

@@ -27,6 +27,12 @@ def row_at(name: str) -> tuple[str, str]:
     return row, knobs
 
 
+def row_of(record: dict) -> str:
+    """The row of a record as `runs_of_worlds` has it, the inverse of `row_at`."""
+    knobs = turned("", **knobs_of(record["profile"])[1])[1:]
+    return record["row"] + (f"@{knobs}" if knobs else "")
+
+
 def folders_of(results_dir, profile: str) -> dict[str, str]:
     """The folders below results_dir/runs that hold worlds of a profile -> the knobs of each, "" for its own. Its world
     0 is among them whether there or not."""
