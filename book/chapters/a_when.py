@@ -33,7 +33,9 @@ from paul.report.worlds import runs_of_worlds
 start()
 everything = runs_of_worlds(results_dir, profile)
 found = doses(everything)
-turned = [what for what in dict.fromkeys(found["what"]) if what]
+TITLES = {"people": "share of people", "images": "share of images", "dim": "width x",
+          "epochs": "epochs x", "gap": "camera gap x"}
+turned = [what for what in TITLES if (found["what"] == what).any()]
 if not turned:
     print(f"no such runs at profile {profile}: "
           f"paul run when --profile {profile} makes them")
@@ -69,27 +71,30 @@ there = {name: row for name, row in starts.items()
 pd.DataFrame({name: purities(row) for name, row in there.items()})
 
 # %%
-def premise(column):
-    """PatchNet's patches minus the whole-image network's descriptors, in points
-    of purity: one number a world, or a seed of the only one."""
-    patch, whole = (by_seed(everything[everything["row"] == starts[name]], side)
-                    for name, side in (("PatchNet", f"patch_{column}"),
-                                       ("whole-image network", f"whole_{column}")))
-    return (patch - whole).dropna()
-
-
-def direction(values, more, less):
-    """`more`, `less`, or that nothing can be told."""
+def told(values, more, less):
+    """`more` or `less` where the interval lies on one side, with the numbers."""
     around = mean_interval(values)
-    told = more if around.low > 0 else less if around.high < 0 else None
+    words_for = more if around.low > 0 else less if around.high < 0 else "no telling"
     numbers = figure_text(around.mean, around.low, around.high)
-    return f"{told or 'no telling'} ({numbers} points, n = {around.n})"
+    return f"{words_for} ({numbers}, n = {around.n})"
+
+
+def purer(column, than):
+    """PatchNet's patches against other neighbourhoods: points of purity by world,
+    or by seed where there is one world."""
+    patch = everything[everything["row"] == starts["PatchNet"]]
+    other = everything[everything["row"] == starts[than]]
+    difference = by_seed(patch, f"patch_{column}") - by_seed(other, f"whole_{column}")
+    return difference.dropna()
 
 
 if len(there) == 2:
-    for column, where in (("purity", "all images"), ("across", "other cameras")):
-        display(Markdown(f"- Among {where}, are a patch's neighbours purer than an "
-                         "image's? " + direction(premise(column), "Yes", "No")))
+    for than, said in (("whole-image network", "those of the whole-image network"),
+                       ("PatchNet", "those of its own whole descriptor")):
+        for column, among in (("purity", "all images"), ("across", "other cameras")):
+            answer = told(purer(column, than), "yes", "no, less pure")
+            display(Markdown(f"- Are a patch's neighbours among {among} purer than "
+                             f"{said}? In points: {answer}."))
 
 # %% [markdown] tags=["slide"]
 # ## First say what you expect
@@ -169,7 +174,7 @@ def responses():
             axis.axhline(0, color="black", linewidth=0.8)
             axis.set(xticks=range(len(at)))
             axis.set_xticklabels([f"{dose:g}" for dose in at])
-        axes[0, column].set_title(what)
+        axes[0, column].set_title(TITLES[what], fontsize=11)
     for axis, target in zip(axes[:, 0], targets):
         axis.set_ylabel(f"{target_name(target, profile)}:\nmAP over AdaBN")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=1, fontsize=10,
@@ -194,9 +199,10 @@ def changes(what, row="paul"):
     return said
 
 
-lines = [f"- {what} x {dose:g}: PAUL adds " + direction(values, "more", "less")
+lines = [f"- {TITLES[what]} {dose:g}: PAUL adds "
+         + told(values, "more than usual", "less than usual")
          for what in turned for dose, values in changes(what).items() if len(values)]
-Markdown("\n".join(lines))
+Markdown("\n".join(lines).replace("PAUL adds no telling", "no telling"))
 
 # %% [markdown] tags=["slide"]
 # ## Which condition turns C7?
@@ -214,7 +220,7 @@ def beside(row):
         each = each.dropna().groupby(one).mean()
         if len(each):
             around = mean_interval(each)
-            name = f"{what} x {dose:g}" if what else "as usual"
+            name = f"{TITLES[what]} {dose:g}" if what else "as usual"
             lines[name] = figure_text(around.mean, around.low, around.high)
     return lines
 
@@ -234,12 +240,14 @@ pd.DataFrame({f"PAUL - {row}": beside(row) for row in ("patch_lc", "patch_lv")})
 @drawn
 def purity_and_gain(purity="patch_across"):
     figure, axes = plt.subplots(1, len(TRAINED), figsize=(9, 3.2), sharey=True)
-    kinds = list(dict.fromkeys(found["what"]))
+    kinds = ["", *turned]
     for axis, row in zip(axes, TRAINED):
-        for (what, target), part in found.groupby(["what", "target"], sort=False):
+        shown = found[found["what"].isin(kinds) & (found["what"] != "epochs")]
+        for (what, target), part in shown.groupby(["what", "target"], sort=False):
             axis.plot(part[purity], part[row], "os"[target == "duke"], alpha=0.6,
                       color=COLOURS[kinds.index(what)], markersize=5,
-                      label=(what or "as usual") if target == "market" else None)
+                      label=TITLES.get(what, "as usual").removesuffix(" x")
+                      if target == "market" else None)
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set(xlabel="purity in other cameras, %", title=words(ROWS[row].label))
     axes[0].set_ylabel("mAP over AdaBN")
@@ -259,14 +267,13 @@ for row in TRAINED if turned else ():
         values = values.groupby("world" if found["world"].nunique() > 1
                                 else "seed").mean()
         lines.append({"row": words(ROWS[row].label), "purity": PURITY[purity],
-                      "agreement": direction(values, "orders agree",
-                                             "orders are opposed")
-                      .replace(" points", "")})
+                      "correlation": told(values, "the orders agree",
+                                          "the orders are opposed")})
 pd.DataFrame(lines)
 
 # %% [markdown]
 # A correlation over conditions that somebody chose is no law. Fewer people leave fewer wrong neighbours *and* fewer
-# negatives; a wider gap makes neighbourhoods worse *and* leaves more to gain.
+# negatives; a wider gap changes how pure neighbourhoods are *and* how much there is to gain.
 
 # %% [markdown] tags=["slide"]
 # ## Advice, and its test
@@ -283,8 +290,8 @@ for verdict in advice.get(profile, []):
 # %% [markdown]
 # For cameras of your own, with people whom nobody has labelled:
 #
-# - **Begin with AdaBN.** It costs one pass over the images, and what the losses add to it differs between two targets
-#   of the same world. Without some labelled people nobody can say which kind of target theirs is (chapter 10).
+# - **Begin with AdaBN.** It costs one pass over the images. Compare the two rows of panels: what the losses add to it is
+#   a matter of the target, and without some labelled people nobody can say of which kind theirs is (chapter 10).
 # - **Count the images of a person**, not the people. That is what a neighbourhood of $k$ can be pure in. Where each is
 #   seen less often than $k$ times, take $L_v$, or a smaller $k$ (appendix *All claims* turns it).
 # - **Trust a verdict no further than its scope.** The advice above was tested on rendered people and a small network.
