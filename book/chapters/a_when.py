@@ -25,7 +25,7 @@ from paul.experiments.rows import ROWS, TRAINED
 from paul.plots import COLOURS, drawn, words
 from paul.report.claims import judged, verdict_text
 from paul.report.doses import dose_response, doses, rank_correlations
-from paul.report.frames import by_seed, target_name
+from paul.report.frames import TARGETS, by_seed, target_name
 from paul.report.statistics import mean_interval
 from paul.report.tables import figure_text
 from paul.report.worlds import runs_of_worlds
@@ -50,7 +50,7 @@ if not turned:
 # target's training images, those that $L_c$ pulls together, at the moment when it begins: the source model with the
 # target's batch-norm statistics (AdaBN). Labels of the target serve this measurement and nothing else.
 #
-# Half of what is pure is cheap: a camera takes several pictures of a person in a row, and any network finds those. So
+# Part of what is pure is cheap: a camera takes several pictures of a person in a row, and any network finds those. So
 # there is a second column, with the ten nearest *of other cameras*, the neighbours from which something can be learned.
 
 # %% tags=["slide"]
@@ -106,7 +106,7 @@ if len(there) == 2:
 # 2. a third of the **images** of each person: about four in place of twelve, fewer than $k = 10$
 # 3. features half and twice as wide (**dim**)
 # 4. four times as many **epochs**
-# 5. cameras as far apart as those of the source (**gap** 0), and four times as far as usual
+# 5. cameras of the source's own kind (**gap** 0), and four times as far from them as usual
 #
 # For each: does PAUL add more than usual, less, or as much? Which would you rather have, more people or more images?
 
@@ -156,7 +156,7 @@ for target in set(found["target"]):
 #|   interval; the upper row of panels is the Market-like target.
 @drawn
 def responses():
-    targets = list(dict.fromkeys(found["target"]))[::-1]
+    targets = [target for target in TARGETS if (found["target"] == target).any()]
     figure, axes = plt.subplots(len(targets), len(turned), squeeze=False, sharey=True,
                                 figsize=(2.2 * len(turned) + 0.6, 2.1 * len(targets)))
     for column, what in enumerate(turned):
