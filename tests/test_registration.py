@@ -256,10 +256,9 @@ def test_a_repository_has_one_renderer(repository):
 
 
 @needs_git
-def test_the_committed_records_came_after_the_committed_registration():
-    path = ROOT / "book/preregistration.toml"
-    if not path.exists():
-        pytest.skip("nothing is registered yet")
+@pytest.mark.parametrize("book", ["book", "book/advice"])
+def test_the_committed_records_came_after_the_committed_registration(book):
     if ask(ROOT, "rev-parse", "--is-shallow-repository") == "true":
         pytest.skip("the history is not here")
-    assert faults(ROOT / "results", path, load_claims(ROOT / "book/claims.toml")) == []
+    path = ROOT / book / "preregistration.toml"
+    assert load_registration(path) and faults(ROOT / "results", path, load_claims(ROOT / book / "claims.toml")) == []

@@ -290,8 +290,8 @@ for verdict in advice.get(profile, []):
 # %% [markdown]
 # For cameras of your own, with people whom nobody has labelled:
 #
-# - **Begin with AdaBN.** It costs one pass over the images. Compare the two rows of panels: what the losses add to it is
-#   a matter of the target, and without some labelled people nobody can say of which kind theirs is (chapter 10).
+# - **Begin with AdaBN.** It costs one pass over the images. Compare the two rows of panels: what the losses add to it
+#   is a matter of the target, and without some labelled people nobody can say of which kind theirs is (chapter 10).
 # - **Count the images of a person**, not the people. That is what a neighbourhood of $k$ can be pure in. Where each is
 #   seen less often than $k$ times, take $L_v$, or a smaller $k$ (appendix *All claims* turns it).
 # - **Trust a verdict no further than its scope.** The advice above was tested on rendered people and a small network.
