@@ -186,7 +186,7 @@ for verdict in verdicts:
 
 # %% [markdown]
 # The margin of C10 was fixed beforehand, from the paper's own table: its smallest gain over no adaptation is a little
-# larger. With few seeds an interval is easily wider than that, and then the fair answer is *inconclusive*.
+# larger. With few worlds an interval is easily wider than that, and then the fair answer is *inconclusive*.
 #
 # ## Measurement 1: what do the schemes look at?
 #

@@ -4,7 +4,7 @@
 # **What you will learn**
 #
 # - every row with both scores, and every pair of rows in the paper's order and in ours;
-# - every comparison behind the verdicts on C3 to C7;
+# - every comparison of C3 to C7 on world 0, score by score and target by target;
 # - how pure the neighbourhood of a single patch is, and whether C4 hangs on the scale or on the step size;
 # - how far $L_c$ is from saturation, and which queries gain by adaptation.
 #
@@ -128,12 +128,14 @@ pairs[pairs["outcome"] != "agrees"].style.format(precision=1).hide(axis="index")
 # The last table lists what doesn't agree: `a` is above `b` in the paper, by `paper` points; `ours` is our mean
 # difference. An undecided pair isn't evidence against the paper. It says that this many seeds can't tell.
 #
-# ## Every comparison behind the verdicts
+# ## Every comparison on world 0
+#
+# A verdict rests on one number a world (appendix *All claims*). Beside it, the development world shows what a mean over
+# targets and a single score leave out.
 
 # %% tags=["slide"]
-#| caption: Every comparison behind the verdicts on C3 to C7: mean difference, 95 %
-#|   interval and border. Green circles hold, red crosses point the other way, grey
-#|   squares are undecided.
+#| caption: Every comparison of C3 to C7 on world 0: mean difference, 95 % interval and
+#|   border. Green holds, red points the other way, grey is undecided.
 claims = [claim for claim in load_claims("book/claims.toml")
           if claim.id in ("C3", "C4", "C5", "C6", "C7")]
 claims_panel(judge_all(claims, runs, profile, paper), labels)
