@@ -197,8 +197,8 @@ def chapter_link(book: Book, chapter: str) -> str:
 
 
 def slug(heading: str) -> str:
-    """A heading's anchor, by the rule of GitHub, which the pages follow."""
-    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+    """A heading's anchor, by the rule of GitHub, which the pages follow; formulas leave nothing in it."""
+    return re.sub(r"\$[^$]*\$|[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
 # --- links ---------------------------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def test_behind_every_claim_stand_what_was_measured_and_what_it_cannot_tell():
 def test_the_papers_page_links_to_the_headings_by_their_anchors():
     page = paper_page(PAPER, load_book())
     assert "../chapters/06_training.ipynb#before-and-after-fig-6" in page
-    assert slug("The list's length $r$, and more (ledger 12)") == "the-lists-length-r-and-more-ledger-12"
+    assert slug("The list's length $r$, and more (ledger 12)") == "the-lists-length--and-more-ledger-12"
 
 
 def test_a_list_that_cannot_be_read_is_named(tmp_path):
