@@ -189,8 +189,25 @@ def test_an_open_verdict_says_what_could_still_hide():
     (line,) = verdict["evidence"]
     left = max(abs(line["low"]), abs(line["high"]))
     assert f"What could still hide is an effect of up to {left:.1f} points" in verdict["sentence"]
+    assert "on the other side" not in verdict["sentence"]
     precise = judged(HIGHER, runs(spread=0.2, a=0, b=0))
     assert "less than the smallest of interest, 1." in precise["sentence"]
+
+
+def test_an_open_verdict_says_when_only_the_correction_keeps_it_open():
+    below = runs(spread=1.0, a=-1.0, b=0, c=0)
+    several = [HIGHER, claim({"kind": "higher", "pairs": [["c", "b"]]}, name="U")]
+    alone = judged(HIGHER, below)
+    registration = registered(*several, names="abc")
+    line = alone["evidence"][0]
+    for count in range(1, 400):  # as many contrasts as it takes
+        planned = registration.planned[:1] + registration.planned[1:] * count
+        verdict = judge_worlds([several[0]], below, replace(registration, planned=planned))[0]
+        if verdict["verdict"] == "inconclusive":
+            break
+    assert line["high"] < 0 and alone["verdict"] == "contradicted" and verdict["verdict"] == "inconclusive"
+    assert "By itself a - b" in verdict["sentence"] and "can be chance" in verdict["sentence"]
+    assert f"p = {verdict['evidence'][0]['p_against_holm']:.2g} by Holm" in verdict["sentence"]
 
 
 def test_world_0_is_the_verdict_until_worlds_are_registered_and_a_remark_then():

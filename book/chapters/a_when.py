@@ -292,8 +292,9 @@ for verdict in advice.get(profile, []):
 #
 # - **Begin with AdaBN.** It costs one pass over the images. Compare the two rows of panels: what the losses add to it
 #   is a matter of the target, and without some labelled people nobody can say of which kind theirs is (chapter 10).
-# - **Count the images of a person**, not the people. That is what a neighbourhood of $k$ can be pure in. Where each is
-#   seen less often than $k$ times, take $L_v$, or a smaller $k$ (appendix *All claims* turns it).
+# - **Count the images of a person**, not the people: what a neighbourhood of $k$ can be pure in are images of one
+#   person. A1 and A2 ask whether the count of people matters, and whether $L_c$ feels that of images; A4 asks which
+#   loss to take when images are few. Where its verdict is open, nobody here can say.
 # - **Trust a verdict no further than its scope.** The advice above was tested on rendered people and a small network.
 
 # %% [markdown] tags=["slide"]

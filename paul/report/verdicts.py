@@ -100,7 +100,8 @@ def sentence(verdict: str, evidence: list[dict]) -> str:
     """The verdict in a sentence, with the contrast that decides it."""
     total = len(evidence)
     if verdict == "supported":
-        return f"All {total} contrasts hold; the closest is {describe(max(evidence, key=lambda x: x['p_claimed']))}."
+        held = "The only contrast holds:" if total == 1 else f"All {total} contrasts hold; the closest is"
+        return f"{held} {describe(max(evidence, key=lambda x: x['p_claimed']))}."
     if verdict == "contradicted":
         fails = [line for line in evidence if line["outcome"] == "fails"]
         worst = min(fails, key=lambda line: line["p_against"])
@@ -113,7 +114,15 @@ def sentence(verdict: str, evidence: list[dict]) -> str:
     text = f"Undecided: {len(undecided)} of {total} contrasts; {describe(widest)}. "
     text += f"What could still hide is an effect of up to {hidden(widest):.1f} points"
     small = hidden(widest) < widest["smallest"] and widest["kind"] == "higher" and not widest["margin"]
-    return text + (f", less than the smallest of interest, {widest['smallest']:g}." if small else ".")
+    text += f", less than the smallest of interest, {widest['smallest']:g}." if small else "."
+    against = [line for line in undecided if line["kind"] == "higher" and line["high"] < line["margin"]]
+    if against:
+        worst = min(against, key=lambda line: line["p_against"])
+        text += (
+            f" By itself {describe(worst)} lies on the other side; among all contrasts that can be chance "
+            f"(p = {worst['p_against_holm']:.2g} by Holm)."
+        )
+    return text
 
 
 def judge_worlds(claims, runs: pd.DataFrame, registration: Registration) -> list[dict]:
