@@ -124,6 +124,7 @@ def test_a_page_shows_what_the_last_fuzzing_of_each_reader_came_to(tmp_path):
 SYSTEM = "what the system says of itself"
 CHAPTERS = "chapters are code that whoever runs the book trusts, and read what they or committed runs have written"
 TRUSTED = {
+    "paul/commands/register.py run": "a registration that has just been read as one, printed as it stands",
     "paul/data/pixels.py free_memory": SYSTEM,
     "paul/data/pixels.py key_of.digests": "takes the hash of its bytes",
     "paul/data/pixels.py _decode_into": "our own decoded pixels, written on",

@@ -1,11 +1,12 @@
 """The paper profile against the paper, value by value; and the others against what they say of themselves."""
 
 from dataclasses import fields, replace
+from itertools import product
 
 import pytest
 
 from paul.experiments.profiles import PROFILES, profile
-from paul.experiments.rows import ALIKE, ROWS
+from paul.experiments.rows import ALIKE, ROWS, STARTS, WHEN
 from paul.experiments.specs import Spec
 from paul.schedules import source_learning_rates, target_learning_rates
 
@@ -119,7 +120,7 @@ def test_each_row_of_the_ablation_changes_what_the_paper_says_and_nothing_else()
 
 def test_each_variant_changes_one_option_of_its_row_and_has_a_value_of_its_own():
     seen = {}
-    for name in (name for name, row in ROWS.items() if row.of and name not in ALIKE.values()):
+    for name in (name for name, row in ROWS.items() if row.of and name not in {*ALIKE.values(), *WHEN}):
         for profile_name in PROFILES:
             own, other = (Spec(row, "market", 0, profile_name) for row in (name, ROWS[name].of))
             parts = [(getattr(own, part), getattr(other, part)) for part in ("network", "pretrain", "options")]
@@ -141,6 +142,32 @@ def test_each_variant_changes_one_option_of_its_row_and_has_a_value_of_its_own()
                 factor = float(name.split("_x")[1])
                 assert option == name.split("_x")[0] and type(new) is type(old)
                 assert new == pytest.approx(old * factor, rel=0.02, abs=0.01)
+
+
+def test_a_condition_changes_what_is_given_or_one_width_and_keeps_the_number_of_steps():
+    for profile_name, name in product(PROFILES, WHEN):
+        own, other = (Spec(row, "market", 0, profile_name) for row in (name, ROWS[name].of))
+        wide = own.network.dim / other.network.dim
+        assert replace(own.network, dim=other.network.dim) == other.network and own.pretrain == other.pretrain
+        changed = {
+            field.name
+            for field in fields(own.options)
+            if vars(own.options)[field.name] != vars(other.options)[field.name]
+        }
+        share = own.entry.people * own.entry.images
+        condition = name.partition("_x")[0].rpartition("_")[2]
+        if condition in ("people", "images"):
+            dose = float(name.partition("_x")[2])
+            assert getattr(own.entry, condition) == pytest.approx(dose, abs=0.01) and share == pytest.approx(
+                dose, abs=0.01
+            )
+            assert changed <= {"epochs", "decay_epoch"} and wide == 1
+            if changed:
+                assert own.options.epochs * share == pytest.approx(other.options.epochs, abs=0.5)
+        else:
+            assert not changed and share == 1
+            assert wide == (float(name.partition("_x")[2]) if condition == "dim" else 1)
+    assert set(STARTS) == {name for name in WHEN if "_x" not in name}
 
 
 def test_the_papers_profile_differs_from_itself_in_nothing():

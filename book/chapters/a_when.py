@@ -34,8 +34,8 @@ from scipy import stats
 start()
 everything = runs_of_worlds(results_dir, profile)
 found = doses(everything)
-TITLES = {"people": "share of people", "images": "share of images", "dim": "width x",
-          "epochs": "epochs x", "gap": "camera gap x"}
+TITLES = {"people": "share of people", "images": "share of images",
+          "dim": "width x", "epochs": "epochs x", "gap": "camera gap x"}
 turned = [what for what in TITLES if (found["what"] == what).any()]
 if not turned:
     print(f"no such runs at profile {profile}: "
@@ -75,9 +75,9 @@ pd.DataFrame({name: purities(row) for name, row in there.items()})
 def told(values, more, less):
     """`more` or `less` where the interval lies on one side, with the numbers."""
     around = mean_interval(values)
-    words_for = more if around.low > 0 else less if around.high < 0 else "no telling"
+    side = more if around.low > 0 else less if around.high < 0 else "no telling"
     numbers = figure_text(around.mean, around.low, around.high)
-    return f"{words_for} ({numbers}, n = {around.n})"
+    return f"{side} ({numbers}, n = {around.n})"
 
 
 def purer(column, than):
@@ -85,14 +85,16 @@ def purer(column, than):
     or by seed where there is one world."""
     patch = everything[everything["row"] == starts["PatchNet"]]
     other = everything[everything["row"] == starts[than]]
-    difference = by_seed(patch, f"patch_{column}") - by_seed(other, f"whole_{column}")
-    return difference.dropna()
+    patch = by_seed(patch, f"patch_{column}")
+    whole = by_seed(other, f"whole_{column}")
+    return (patch - whole).dropna()
 
 
 if len(there) == 2:
     for than, said in (("whole-image network", "those of the whole-image network"),
                        ("PatchNet", "those of its own whole descriptor")):
-        for column, among in (("purity", "all images"), ("across", "other cameras")):
+        for column, among in (("purity", "all images"),
+                              ("across", "other cameras")):
             answer = told(purer(column, than), "yes", "no, less pure")
             display(Markdown(f"- Are a patch's neighbours among {among} purer than "
                              f"{said}? In points: {answer}."))
@@ -158,8 +160,9 @@ for target in set(found["target"]):
 @drawn
 def responses():
     targets = [target for target in TARGETS if (found["target"] == target).any()]
-    figure, axes = plt.subplots(len(targets), len(turned), squeeze=False, sharey=True,
-                                figsize=(2.2 * len(turned) + 0.6, 2.1 * len(targets)))
+    size = (2.2 * len(turned) + 0.6, 2.1 * len(targets))
+    figure, axes = plt.subplots(len(targets), len(turned), squeeze=False,
+                                sharey=True, figsize=size)
     worlds = ((found[found["world"] == 0], {"fmt": "o--", "alpha": 0.45}),
               (found[found["world"] > 0], {"fmt": "o-", "capsize": 2}))
     for column, what in enumerate(turned):
@@ -175,7 +178,7 @@ def responses():
                     fresh = look["fmt"] == "o-"
                     axis.errorbar(x, line["mean"], reach if fresh else None, **look,
                                   markersize=4, color=COLOURS[place],
-                                  label=words(ROWS[row].label) if not fresh else None)
+                                  label=None if fresh else words(ROWS[row].label))
         for axis in axes[:, column]:
             axis.axhline(0, color="black", linewidth=0.8)
             axis.set(xticks=range(len(at)))
@@ -207,7 +210,8 @@ def changes(what, row="paul"):
 
 lines = [f"- {TITLES[what]} {dose:g}: PAUL adds "
          + told(values, "more than usual", "less than usual")
-         for what in turned for dose, values in changes(what).items() if len(values)]
+         for what in turned
+         for dose, values in changes(what).items() if len(values)]
 Markdown("\n".join(lines).replace("PAUL adds no telling", "no telling"))
 
 # %% [markdown] tags=["slide"]
@@ -222,8 +226,8 @@ def beside(row):
     one = "world" if found["world"].nunique() > 1 else "seed"
     lines = {}
     for (what, dose), part in found.groupby(["what", "dose"], sort=False):
-        each = (part["paul"] - part[row]).groupby([part["world"], part["seed"]]).mean()
-        each = each.dropna().groupby(one).mean()
+        each = (part["paul"] - part[row]).groupby([part["world"], part["seed"]])
+        each = each.mean().dropna().groupby(one).mean()
         if len(each):
             around = mean_interval(each)
             name = f"{TITLES[what]} {dose:g}" if what else "as usual"
@@ -257,8 +261,8 @@ def purity_and_gain(purity="patch_across"):
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set(xlabel="purity in other cameras, %", title=words(ROWS[row].label))
     axes[0].set_ylabel("mAP over AdaBN")
-    figure.legend(*axes[0].get_legend_handles_labels(), ncols=len(kinds), fontsize=10,
-                  loc="outside lower center")
+    figure.legend(*axes[0].get_legend_handles_labels(), ncols=len(kinds),
+                  fontsize=10, loc="outside lower center")
     return figure
 
 
@@ -303,7 +307,8 @@ pd.DataFrame(lines).style.format(precision=3).hide(axis="index")
 # of their own. Then the rows that they name ran on worlds 1 to 8 for the first time. The rules are those of all claims.
 
 # %% tags=["slide"]
-advice = judged(results_dir, "book/advice/claims.toml", "book/paper", profile=profile)
+advice = judged(results_dir, "book/advice/claims.toml", "book/paper",
+                profile=profile)
 for verdict in advice.get(profile, []):
     display(Markdown(verdict_text(verdict)))
 
