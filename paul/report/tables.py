@@ -260,7 +260,8 @@ def table_text(table: str, runs: pd.DataFrame, profile: str, paper: str | Path) 
         return text + "\n## The paper's order of these methods, and ours\n\n" + places_text(table, runs, paper)
     frame = ablation_table(table, runs, profile, paper)
     for target, part in frame.groupby("target", sort=False):
-        text += f"\n## {target_name(target, profile)}\n\n" + markdown(readable(part, profile))
+        shown = readable(part, profile).rename(columns={"n seeds": f"n {over.split()[-1]}"})
+        text += f"\n## {target_name(target, profile)}\n\n" + markdown(shown)
     order = ordering(table, runs, paper)
     order["target"] = [target_name(target, profile) for target in order["target"]]
     order["metric"] = order["metric"].map(METRICS)
