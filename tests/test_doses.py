@@ -40,7 +40,7 @@ def test_people_drawn_otherwise_are_a_condition_and_several_adaptations_their_me
     (line,) = doses(runs).to_dict("records")
     assert (line["what"], line["dose"], line["start"], line["patch_purity"]) == ("gap", 4.0, 40.0, 20.0)
     assert line["paul"] == 4.0 and np.isnan(line["patch_lc"])
-    assert doses(frame(("paul", 1.0))).empty
+    assert doses(frame(("paul", 1.0), (f"{START}_x", 1.0, 1.0), (f"{START}_people_x9", 1.0, 1.0))).empty
 
 
 def test_longer_training_starts_from_the_same_neighbourhoods():

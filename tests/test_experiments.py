@@ -633,7 +633,7 @@ def test_a_run_on_part_of_the_target_is_given_that_part_and_no_more(places, monk
             Row("wrong", **wrong)
 
 
-def test_neighbourhoods_are_measured_with_labels_that_training_never_sees(places, monkeypatch):
+def test_neighbourhoods_are_measured_on_what_adabn_was_given_and_change_no_score(places):
     spec = Spec("patch_neighbours", "market", 0, "smoke")
     made, adabn = run_one(spec, places), run_one(replace(spec, row="patch_adabn"), places)
     assert {name: made["metrics"][name] for name in adabn["metrics"]} == adabn["metrics"]

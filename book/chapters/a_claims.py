@@ -114,6 +114,24 @@ panel = claims_panel(verdicts if whole else development, labels)
 save(panel, figures / "claims.svg")
 display(panel)
 
+# %% [markdown]
+# Power was planned with the spread of world 0's source seeds, which is all that was known. What worlds differ by, now
+# that they have run, says how far that plan could be trusted:
+
+# %% tags=["slide"]
+planned = {one.contrast.name: one for one in registration.planned} \
+    if registration else {}
+spreads = [{"contrast": f"{line['a']} - {line['b']}",
+            "seeds": planned[f"{line['a']} - {line['b']}"].spread,
+            "worlds": pd.Series(line["per_world"]).std()}
+           for line in lines if line.get("per_world") and line["mean"] is not None]
+spreads = pd.DataFrame(spreads).drop_duplicates()
+if len(spreads):
+    wider = (spreads["worlds"] > spreads["seeds"]).sum()
+    print(f"{wider} of {len(spreads)} contrasts differ more between worlds than "
+          "between seeds: for them the planned power promised too much")
+    display(spreads.style.format(precision=1).hide(axis="index"))
+
 # %% tags=["slide"]
 to_read = {"text-align": "left", "vertical-align": "top"}
 verdict_frame(verdicts).style.set_properties(**to_read)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from paul.data.worlds import KNOBS
 from paul.experiments.methods import PURITY
-from paul.experiments.rows import TRAINED
+from paul.experiments.rows import CONDITIONS, TRAINED
 from paul.report.contrasts import PRIMARY
 from paul.report.statistics import mean_interval
 from paul.report.worlds import row_at
@@ -26,8 +26,11 @@ def _condition(row: str) -> tuple[str, float] | None:
         knob = next(knob for knob in KNOBS if knobs.startswith(knob))
         value = knobs.removeprefix(knob)
         return (knob, float(value)) if value.replace(".", "", 1).isdigit() else None
-    what, _, dose = name.removeprefix(f"{START}_").partition("_x")
-    return (what, float(dose)) if name.startswith(f"{START}_") and not knobs else None
+    condition = name.removeprefix(f"{START}_")
+    if knobs or condition not in CONDITIONS:
+        return None
+    what, _, dose = condition.partition("_x")
+    return what, float(dose)
 
 
 def _line(start: pd.DataFrame, runs: pd.DataFrame, rows, metric: str) -> pd.DataFrame:
