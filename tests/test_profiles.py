@@ -158,9 +158,7 @@ def test_a_condition_changes_what_is_given_or_one_width_and_keeps_the_number_of_
         condition = name.partition("_x")[0].rpartition("_")[2]
         if condition in ("people", "images"):
             dose = float(name.partition("_x")[2])
-            assert getattr(own.entry, condition) == pytest.approx(dose, abs=0.01) and share == pytest.approx(
-                dose, abs=0.01
-            )
+            assert (getattr(own.entry, condition), share) == pytest.approx((dose, dose), abs=0.01)
             assert changed <= {"epochs", "decay_epoch"} and wide == 1
             if changed:
                 assert own.options.epochs * share == pytest.approx(other.options.epochs, abs=0.5)

@@ -40,9 +40,15 @@ PURITY = {
 
 
 def neighbourhoods(outcome: Outcome, pixels, split) -> dict[str, float]:
-    """Whom L_c would pull together among the images that AdaBN was given: the purity of each patch's ten nearest,
-    averaged over patches, and of the whole descriptor's, in %; then of the ten nearest of other cameras. A small set
-    may have fewer than ten to compare with."""
+    """Whom L_c would pull together among the images that AdaBN was given, in %, by the names of PURITY: the purity of
+    each patch's ten nearest, averaged over patches, and of the whole descriptor's; each among all images and among those
+    of other cameras. A small set may have fewer than ten to compare with.
+
+    Args:
+        outcome: with the network.
+        pixels: the training images [n, 3, H, W].
+        split: the same n images with person and camera ids.
+    """
     from paul.data.batches import on_device
     from paul.data.passes import extract
     from paul.retrieval.agreement import neighbours, purity
