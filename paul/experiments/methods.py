@@ -41,8 +41,8 @@ PURITY = {
 
 def neighbourhoods(outcome: Outcome, pixels, split) -> dict[str, float]:
     """Whom L_c would pull together among the images that AdaBN was given, in %, by the names of PURITY: the purity of
-    each patch's ten nearest, averaged over patches, and of the whole descriptor's; each among all images and among those
-    of other cameras. A small set may have fewer than ten to compare with.
+    each patch's ten nearest, averaged over patches, and of the whole descriptor's; each among all images and among
+    those of other cameras. A small set may have fewer than ten to compare with.
 
     Args:
         outcome: with the network.
