@@ -569,6 +569,7 @@ def claims_panel(verdicts, labels=None):
     """Every comparison behind the verdicts (`paul.report.claims.judge_all`): mean difference, interval and its border.
 
     Green circles hold, red crosses point the other way, grey squares are undecided; a claim without runs has no marks.
+    A target and metric that all of them share stand below the axis, once.
     """
     lines, borders, ticks, names = [], [], [], []
     place = 0
@@ -582,6 +583,8 @@ def claims_panel(verdicts, labels=None):
         borders.append(place - 0.5 + (0 if evidence else 1))
         place = borders[-1] + 0.5
     figure, axis = plt.subplots(figsize=(9.2, 0.19 * place + 1.2))
+    measured = {f"{line['target']} {metric_labels()[line['metric']].split()[0]}" for _, line in lines}
+    shared = measured.pop() if len(measured) == 1 and len(lines) > 1 else ""
     for y, line in lines:
         colour = OUTCOMES[line["outcome"]]
         marker = {"holds": "o", "fails": "X", "open": "s"}[line["outcome"]]
@@ -591,12 +594,13 @@ def claims_panel(verdicts, labels=None):
         axis.plot(borders, [y] * len(borders), linestyle="none", marker="|", color="black", markersize=9)
         compared = [words((labels or {}).get(line[side], line[side])) for side in ("a", "b") if line[side]]
         name = " \N{MINUS SIGN} ".join(compared)
-        text = f"{name}, {line['target']} {metric_labels()[line['metric']].split()[0]}"
+        text = name if shared else f"{name}, {line['target']} {metric_labels()[line['metric']].split()[0]}"
         axis.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), fontsize=10, va="center")
     for border in borders[:-1]:
         axis.axhline(border, color="#DDDDDD", linewidth=0.8)
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set(yticks=ticks, ylim=(place - 0.5, -0.5), xlabel="points, paired by seed or world; | is the border")
+    unit = f"points ({shared})" if shared else "points"
+    axis.set(yticks=ticks, ylim=(place - 0.5, -0.5), xlabel=f"{unit}, paired by seed or world; | is the border")
     axis.set_yticklabels(names)
     for tick, verdict in zip(axis.get_yticklabels(), verdicts, strict=True):
         tick.set_color(VERDICTS[verdict["verdict"]])

@@ -1,7 +1,10 @@
 """Pictures: what they say (where a patch lies, which candidate was taken, what a frame means), not their pixels."""
 
+import json
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import matplotlib
 
@@ -236,6 +239,19 @@ def test_claims_panel_has_an_interval_per_comparison():
     assert [t.get_text() for t in axis.get_yticklabels()] == ["C1  not run", "C2  contradicted", "C3  not run"]
     spans = [list(line.get_xdata()) for line in axis.lines]
     assert [2.0, 4.0] in spans and [-5.0, -3.0] in spans
+
+
+def test_verdicts_of_registered_worlds_leave_room_for_the_panel():
+    """Their lines are the longest there are: both targets in words, and people drawn otherwise."""
+    judged = json.loads((Path(__file__).parents[1] / "results/claims.json").read_text(encoding="utf-8"))["mini"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a layout that does not fit is a warning
+        figure = plots.claims_panel(judged)
+        figure.canvas.draw()
+    (axis,) = figure.axes
+    lines = [line for verdict in judged for line in verdict["evidence"]]
+    assert axis.get_position().width > 0.4 and len(axis.texts) == len(lines) > 20
+    assert all("-like" not in text.get_text() for text in axis.texts) and "Market-1501-like" in axis.get_xlabel()
 
 
 def test_a_saved_figure_is_the_same_file_each_time(tmp_path):

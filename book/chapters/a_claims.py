@@ -19,7 +19,6 @@ from pathlib import Path
 import pandas as pd
 from book.start import start
 from IPython.display import display
-from paul.experiments.rows import ROWS
 from paul.plots import claims_panel, save, table_bars, variant_curves
 from paul.report.claims import judge_all, load_claims, verdict_frame, write_claims
 from paul.report.ledger import ledger_frame
@@ -29,7 +28,6 @@ from paul.report.variants import variants_table
 
 start()
 paper = "book/paper"  # the published tables
-labels = {name: row.label for name, row in ROWS.items()}
 everything = current_runs(results_dir, profile)
 
 # %% [markdown] tags=["slide"]
@@ -110,7 +108,7 @@ if len(table):
     save(table_bars(table, profile), figures / "table4.svg")
 lines = [line for verdict in verdicts for line in verdict["evidence"]]
 whole = any(line["outcome"] != "missing" for line in lines)  # registered worlds
-panel = claims_panel(verdicts if whole else development, labels)
+panel = claims_panel(verdicts if whole else development)
 save(panel, figures / "claims.svg")
 display(panel)
 
